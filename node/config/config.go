@@ -1,0 +1,201 @@
+// Package config is what a node is told: one struct of settings, each with a default, a line in omega.yaml, an
+// OMEGA_… variable and, where the command line offers one, a flag. It remembers where each value came from, and it
+// refuses a key it does not know by naming the nearest one it does.
+//
+// It decides nothing: what a setting means is said by the part that is given it.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// ErrInvalid is wrapped by every error about a value or a key.
+var ErrInvalid = errors.New("invalid setting")
+
+// Modes a node may be started in. Panic is reached by command only.
+const (
+	ModeObserve = "observe" // says what it would have done
+	ModeEnforce = "enforce" // acts in the kernel
+	ModePanic   = "panic"   // released everything, watches on
+)
+
+// Bounds of list settings: what a person may reasonably write, and no more.
+const (
+	MaxList  = 256
+	MaxValue = 512 // bytes of one string
+)
+
+// Config is every setting of a node. Dir and File say where it lives; the rest may be written in File.
+type Config struct {
+	// Dir is the state folder.
+	Dir string `koanf:"-"`
+	// File is the omega.yaml that was read; empty when there was none.
+	File string `koanf:"-"`
+
+	// Mode is observe (the default: a real host first says what it would do) or enforce.
+	Mode string `koanf:"mode"`
+	// Listen holds the swarm's listen addresses as multiaddrs; QUIC and TCP only.
+	Listen []string `koanf:"listen"`
+	// Bootstrap holds addresses of members to try first, as multiaddrs with or without /p2p/….
+	Bootstrap []string `koanf:"bootstrap"`
+	// MDNS says whether members are sought on the local network.
+	MDNS bool `koanf:"mdns"`
+	// Decoys are the services a decoy role serves: "tcp/2323" or "telnet@2323".
+	Decoys []string `koanf:"decoys"`
+	// Allow lists addresses, prefixes and paths that no response may touch on this host.
+	Allow []string `koanf:"allow"`
+	// Sensor is auto (the kernel where it lets us, else procfs), kernel, procfs or off.
+	Sensor string `koanf:"sensor"`
+	// Cgroup limits what is seen and stopped to one cgroup v2 folder; empty is the whole host.
+	Cgroup string `koanf:"cgroup"`
+	// Interfaces are those packets are refused on; empty is every interface that is up but loopback.
+	Interfaces []string `koanf:"interfaces"`
+	// Split says whether root runs the node as two processes; off is for tests and containers without a second uid.
+	Split bool `koanf:"split"`
+	// Window is how many findings and how many receipts the node keeps in memory for the API: 100 to 1,000,000.
+	Window int `koanf:"window"`
+	// ReservedDisk is the free space in MiB under which the node reports a full disk.
+	ReservedDisk int `koanf:"reserved_disk_mib"`
+	// PassphraseFile holds the passphrase of the identity key, where one was set; empty asks for none.
+	PassphraseFile string `koanf:"passphrase_file"`
+	// LogLevel is debug, info, warn or error; LogFormat is text or json.
+	LogLevel  string `koanf:"log_level"`
+	LogFormat string `koanf:"log_format"`
+
+	origin map[string]string
+}
+
+// Default is the configuration of a node that was told nothing.
+func Default(dir string) *Config {
+	return &Config{
+		Dir:          dir,
+		Mode:         ModeObserve,
+		Listen:       []string{"/ip4/0.0.0.0/udp/7946/quic-v1", "/ip4/0.0.0.0/tcp/7946", "/ip6/::/udp/7946/quic-v1", "/ip6/::/tcp/7946"},
+		MDNS:         true,
+		Decoys:       []string{"tcp/2323"},
+		Sensor:       "auto",
+		Split:        true,
+		Window:       10_000,
+		ReservedDisk: 64,
+		LogLevel:     "info",
+		LogFormat:    "text",
+	}
+}
+
+// Setting is one value and where it came from, for `omega config show --origin`.
+type Setting struct {
+	Key    string `json:"key"`
+	Value  any    `json:"value"`
+	Origin string `json:"origin"` // "default", the file's path, "OMEGA_MODE", "--mode"
+}
+
+// Settings lists every key in the order of the struct.
+func (c *Config) Settings() []Setting {
+	out := make([]Setting, 0, 20)
+	for _, f := range fields(c) {
+		o := c.origin[f.key]
+		if o == "" {
+			o = "default"
+		}
+		out = append(out, Setting{Key: f.key, Value: f.value.Interface(), Origin: o})
+	}
+	return out
+}
+
+// Validate checks every value; the error wraps ErrInvalid and names the key.
+func (c *Config) Validate() error {
+	bad := func(key, format string, args ...any) error {
+		return fmt.Errorf("%w: %s: %s", ErrInvalid, key, fmt.Sprintf(format, args...))
+	}
+	oneOf := func(key, v string, allowed ...string) error {
+		for _, a := range allowed {
+			if v == a {
+				return nil
+			}
+		}
+		return bad(key, "%q is not one of %s", v, strings.Join(allowed, ", "))
+	}
+	if err := errors.Join(
+		oneOf("mode", c.Mode, ModeObserve, ModeEnforce),
+		oneOf("sensor", c.Sensor, "auto", "kernel", "procfs", "off"),
+		oneOf("log_level", c.LogLevel, "debug", "info", "warn", "error"),
+		oneOf("log_format", c.LogFormat, "text", "json"),
+	); err != nil {
+		return err
+	}
+	for key, list := range map[string][]string{"listen": c.Listen, "bootstrap": c.Bootstrap, "decoys": c.Decoys, "allow": c.Allow, "interfaces": c.Interfaces} {
+		if len(list) > MaxList {
+			return bad(key, "%d values, more than %d", len(list), MaxList)
+		}
+		for _, v := range list {
+			if v == "" || len(v) > MaxValue {
+				return bad(key, "a value is empty or longer than %d bytes", MaxValue)
+			}
+		}
+	}
+	for key, list := range map[string][]string{"listen": c.Listen, "bootstrap": c.Bootstrap} {
+		for _, v := range list {
+			if !strings.HasPrefix(v, "/") {
+				return bad(key, "%q is not a multiaddr such as /ip4/0.0.0.0/udp/7946/quic-v1", v)
+			}
+		}
+	}
+	if len(c.Listen) == 0 {
+		return bad("listen", "at least one address is needed")
+	}
+	for _, v := range c.Decoys {
+		if _, _, err := ParseDecoy(v); err != nil {
+			return bad("decoys", "%v", err)
+		}
+	}
+	for _, v := range c.Allow {
+		if err := CheckAllow(v); err != nil {
+			return bad("allow", "%v", err)
+		}
+	}
+	if c.Cgroup != "" && !filepath.IsAbs(c.Cgroup) {
+		return bad("cgroup", "%q is not an absolute path", c.Cgroup)
+	}
+	if c.Window < 100 || c.Window > 1_000_000 {
+		return bad("window", "%d is not within 100 and 1000000", c.Window)
+	}
+	if c.ReservedDisk < 0 || c.ReservedDisk > 1<<20 {
+		return bad("reserved_disk_mib", "%d is not within 0 and %d", c.ReservedDisk, 1<<20)
+	}
+	return nil
+}
+
+// ParseDecoy splits "tcp/2323" or "telnet@2323" into service and port.
+func ParseDecoy(s string) (service string, port uint16, err error) {
+	service, num, ok := strings.Cut(s, "/")
+	if !ok {
+		service, num, ok = strings.Cut(s, "@")
+	}
+	n, perr := strconv.ParseUint(num, 10, 16)
+	if !ok || service == "" || perr != nil || n == 0 {
+		return "", 0, fmt.Errorf("%q is not SERVICE/PORT or SERVICE@PORT, such as tcp/2323", s)
+	}
+	return service, uint16(n), nil
+}
+
+// CheckAllow accepts an address, a prefix, or an absolute path.
+func CheckAllow(s string) error {
+	if len(s) > MaxValue {
+		return fmt.Errorf("longer than %d bytes", MaxValue)
+	}
+	if strings.HasPrefix(s, "/") && filepath.Clean(s) == s {
+		return nil
+	}
+	if _, err := netip.ParseAddr(s); err == nil {
+		return nil
+	}
+	if _, err := netip.ParsePrefix(s); err == nil {
+		return nil
+	}
+	return fmt.Errorf("%q is neither an address, nor a prefix, nor a clean absolute path", s)
+}

@@ -1,0 +1,37 @@
+package node
+
+import "path/filepath"
+
+// Layout names what lies in a state folder. Under two processes the folder itself, Operator and NextKey belong to
+// root alone; Ledger and Swarm to the unprivileged half.
+type Layout struct{ Dir string }
+
+// Identity is the folder of the node's own keys.
+func (l Layout) Identity() string { return filepath.Join(l.Dir, "identity") }
+
+// Operator is the folder of the operator's keys; it exists on the founder's host only, and the node never reads it.
+func (l Layout) Operator() string { return filepath.Join(l.Dir, "operator") }
+
+// Ledger is the folder of all feeds.
+func (l Layout) Ledger() string { return filepath.Join(l.Dir, "ledger") }
+
+// Swarm is the folder of what the network half remembers.
+func (l Layout) Swarm() string { return filepath.Join(l.Dir, "swarm") }
+
+// Peers is the address book: one multiaddr a line.
+func (l Layout) Peers() string { return filepath.Join(l.Swarm(), "peers.txt") }
+
+// Genesis is the first entry of the swarm.
+func (l Layout) Genesis() string { return filepath.Join(l.Dir, "genesis.cbor") }
+
+// Allowed is the list of what this host's own socket said must never be blocked here, one a line.
+func (l Layout) Allowed() string { return filepath.Join(l.Dir, "allow.txt") }
+
+// Config is the configuration file read unless another is named.
+func (l Layout) Config() string { return filepath.Join(l.Dir, "omega.yaml") }
+
+// Socket is where the API answers.
+func (l Layout) Socket() string { return filepath.Join(l.Dir, "omega.sock") }
+
+// Lock is held for as long as a node runs on the folder.
+func (l Layout) Lock() string { return filepath.Join(l.Dir, "lock") }
