@@ -1,0 +1,46 @@
+package cage2
+
+import "github.com/omega-mesh/omega/sim/rng"
+
+// World is a State with an attacker and chance: what a defender plays against. It is a flat value too: copying it is a
+// branch that has the same future until the actions differ.
+type World struct {
+	State
+	Mind  Mind
+	Rand  rng.Source
+	Green bool // scan a random host every second step, as a user would (the leaderboard has no such user)
+	Steps int
+}
+
+// NewWorld begins an episode.
+func NewWorld(v Version, r Red, green bool, source rng.Source) World {
+	return World{State: NewState(v), Mind: NewMind(r), Rand: source, Green: green}
+}
+
+// greenHosts are those green may scan.
+const greenHosts = userHosts | enterpriseServers
+
+// Step plays one step and gives what blue sees, the reward in tenths, and the truth that blue is not told.
+// Past MaxSteps it does nothing and repeats the last observation with no reward.
+func (w *World) Step(blue Action) Result {
+	r, _, _ := w.step(blue)
+	return r
+}
+
+func (w *World) step(blue Action) (Result, Host, Move) {
+	if w.Steps >= MaxSteps {
+		return Result{Observation: w.remembered}, NoScan, Move{}
+	}
+	w.Steps++
+	m := w.Mind.Choose(&w.State, &w.Rand)
+	green := NoScan
+	if w.Green && w.Rand.Uint64()>>63 == 0 {
+		green = Host(w.Rand.Bit(uint32(greenHosts)))
+	}
+	did := w.blue(blue)
+	w.Resolve(&m, &w.Rand)
+	ok, t := w.red(m)
+	w.Mind.Learn(ok)
+	activity := w.observe(blue, did, green, Host(m.Target), t)
+	return Result{Observation: w.remembered | activity, Reward: w.reward(blue), BlueOK: did.ok, RedOK: ok}, green, m
+}
