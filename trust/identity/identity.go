@@ -1,0 +1,217 @@
+package identity
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/trust"
+	"github.com/omega-mesh/omega/trust/composite"
+)
+
+// Typed refusals of Create and Open; each is wrapped with the path.
+var (
+	// ErrExists: Create found an identity; it never overwrites one.
+	ErrExists = errors.New("an identity is already here")
+	// ErrNone: Open found no identity.
+	ErrNone = errors.New("no identity here")
+	// ErrLocked: another process has this identity open. Two at once would make its feed fork.
+	ErrLocked = errors.New("in use by another process")
+	// ErrCorrupt: a file is there and is not what was written. Restore it from a backup; nothing was changed.
+	ErrCorrupt = errors.New("damaged")
+	// ErrPassphrase: the file is whole but the passphrase does not open it, or one is needed and none was given.
+	ErrPassphrase = errors.New("wrong or missing passphrase")
+	// ErrMode: a secret file can be read by others than its owner.
+	ErrMode = errors.New("readable by other users")
+)
+
+// Options of Create and Open.
+type Options struct {
+	Name       string    // Create: the peer's name, see CheckName
+	Passphrase []byte    // Argon2id where set; otherwise an unattended key file
+	NextDir    string    // where the pre-rotated next key lies; default <dir>/next
+	Random     io.Reader // default crypto/rand: only tests set it
+}
+
+// File names within an identity's folder. Next's folder holds key and wrap of its own.
+const (
+	fileInception = "inception"
+	fileKey       = "key"
+	fileWrap      = "wrap"
+	fileLock      = "lock"
+	folderNext    = "next"
+)
+
+// Identity is a peer's (or an operator's) own keys, open. Close releases the lock on its folder. It is safe for
+// concurrent use.
+type Identity struct {
+	inception  *Inception
+	key        *composite.PrivateKey
+	transport  ed25519.PrivateKey
+	protection string
+	lock       *os.File
+}
+
+// Create makes a new identity in dir (mode 0700) and opens it. The next key's private half is written to opt.NextDir and
+// forgotten.
+func Create(dir string, opt Options) (*Identity, error) {
+	if err := CheckName(opt.Name); err != nil {
+		return nil, err
+	}
+	random := opt.Random
+	if random == nil {
+		random = rand.Reader
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	done := false
+	defer func() {
+		if !done {
+			_ = lock.Close()
+		}
+	}()
+	if _, err := os.Lstat(filepath.Join(dir, fileInception)); err == nil {
+		return nil, fmt.Errorf("identity: %s: %w", dir, ErrExists)
+	}
+	key, err := composite.Generate(random)
+	if err != nil {
+		return nil, err
+	}
+	next, err := composite.Generate(random)
+	if err != nil {
+		return nil, err
+	}
+	var transportSeed [ed25519.SeedSize]byte
+	if _, err := io.ReadFull(random, transportSeed[:]); err != nil {
+		return nil, fmt.Errorf("identity: read seed: %w", err)
+	}
+	transport := ed25519.NewKeyFromSeed(transportSeed[:])
+	inception, err := newInception(opt.Name, key, next, transport)
+	if err != nil {
+		return nil, err
+	}
+	nextDir := opt.nextDir(dir)
+	if err := os.MkdirAll(nextDir, 0o700); err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	seed, nextSeed := key.Seed(), next.Seed()
+	defer clear(seed[:])
+	defer clear(nextSeed[:])
+	secret := append(append(make([]byte, 0, len(seed)+len(transportSeed)), seed[:]...), transportSeed[:]...)
+	defer clear(secret)
+	if err := writeSecret(nextDir, purposeNext, nextSeed[:], opt.Passphrase, random); err != nil {
+		return nil, err
+	}
+	if err := writeSecret(dir, purposeCurrent, secret, opt.Passphrase, random); err != nil {
+		return nil, err
+	}
+	// The inception is written last: where it is, everything is.
+	if err := writeFile(filepath.Join(dir, fileInception), inception.Encode(), 0o644); err != nil {
+		return nil, err
+	}
+	done = true
+	return &Identity{inception: inception, key: key, transport: transport, protection: protectionOf(opt.Passphrase), lock: lock}, nil
+}
+
+func (o Options) nextDir(dir string) string {
+	if o.NextDir != "" {
+		return o.NextDir
+	}
+	return filepath.Join(dir, folderNext)
+}
+
+// Open reads the identity in dir and locks it. Its next key is not read: it is needed only to rotate.
+func Open(dir string, opt Options) (*Identity, error) {
+	inception, err := ReadInception(dir)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	secret, protection, err := readSecret(dir, purposeCurrent, composite.SeedSize+ed25519.SeedSize, opt.Passphrase)
+	if err != nil {
+		_ = lock.Close()
+		return nil, err
+	}
+	defer clear(secret)
+	id := &Identity{
+		inception: inception, protection: protection, lock: lock,
+		key:       composite.FromSeed([composite.SeedSize]byte(secret[:composite.SeedSize])),
+		transport: ed25519.NewKeyFromSeed(secret[composite.SeedSize:]),
+	}
+	if !id.key.Public().Equal(inception.PublicKey()) || !inception.TransportKey().Equal(id.transport.Public()) {
+		_ = lock.Close()
+		return nil, fmt.Errorf("identity: %s: the key does not belong to the inception record beside it: %w", filepath.Join(dir, fileKey), ErrCorrupt)
+	}
+	return id, nil
+}
+
+// ReadInception reads the public record in dir, without lock or passphrase.
+func ReadInception(dir string) (*Inception, error) {
+	path := filepath.Join(dir, fileInception)
+	raw, err := readBounded(path, trust.MaxInception)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("identity: %s: %w", dir, ErrNone)
+	}
+	if err != nil {
+		return nil, err
+	}
+	inception, err := DecodeInception(raw)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %s: %w: %w", path, ErrCorrupt, err)
+	}
+	return inception, nil
+}
+
+// DID is the identity's name.
+func (i *Identity) DID() DID { return i.inception.DID() }
+
+// Inception is the public record.
+func (i *Identity) Inception() *Inception { return i.inception }
+
+// Transport is the private key of the libp2p host.
+func (i *Identity) Transport() ed25519.PrivateKey { return i.transport }
+
+// Sign signs msg with the composite key under context (at most 255 bytes, domain-separated by its caller).
+func (i *Identity) Sign(context string, msg []byte) ([]byte, error) { return i.key.Sign(context, msg) }
+
+// Protection is "passphrase", or "file": then whoever reads the folder (root, a backup) has the key.
+func (i *Identity) Protection() string { return i.protection }
+
+// Close releases the lock. The keys stay in memory until the value is collected.
+func (i *Identity) Close() error {
+	if i.lock == nil {
+		return nil
+	}
+	return i.lock.Close()
+}
+
+// lockDir takes the exclusive lock of dir; the kernel releases it with the process, so that none is ever stale.
+func lockDir(dir string) (*os.File, error) {
+	path := filepath.Join(dir, fileLock)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("identity: %s: %w", dir, ErrLocked)
+		}
+		return nil, fmt.Errorf("identity: lock %s: %w", path, err)
+	}
+	return f, nil
+}

@@ -1,0 +1,132 @@
+package ledger
+
+import "fmt"
+
+// Chain is one of an author's two chains.
+type Chain uint8
+
+const (
+	Authority Chain = 1 // grants, invites, admissions, responses of operators: kept for ever, always with a composite signature
+	Activity  Chain = 2 // findings, receipts, summaries
+)
+
+// String is the chain's name.
+func (c Chain) String() string {
+	switch c {
+	case Authority:
+		return "authority"
+	case Activity:
+		return "activity"
+	}
+	return fmt.Sprintf("chain(%d)", uint8(c))
+}
+
+// Valid reports whether c is one of the two.
+func (c Chain) Valid() bool { return c == Authority || c == Activity }
+
+// Kind says what an entry's body is. Kinds below 0x1000 belong to the authority chain, those from 0x1000 to 0x1fff to
+// the activity chain, and the same ranges with KindOptional set. A kind without KindOptional is critical: who does not
+// know it must not act on what its author allows afterwards.
+type Kind uint16
+
+// KindOptional marks a kind that a reader may skip.
+const KindOptional Kind = 0x8000
+
+// Kinds of the authority chain.
+const (
+	KindMember     Kind = 1  // an operator admits an inception
+	KindInvite     Kind = 2  // an operator opens an invite
+	KindWithdraw   Kind = 3  // an operator ends an invite
+	KindAdmit      Kind = 4  // a member admits a joiner on an invite
+	KindGrant      Kind = 5  // an operator grants roles
+	KindRevokeRole Kind = 6  // an operator takes roles back
+	KindSuspend    Kind = 7  // an operator keeps a peer out for a time
+	KindRevoke     Kind = 8  // operators put a peer out for ever
+	KindResponse   Kind = 9  // an operator's response, or release of one
+	KindAllow      Kind = 10 // what must never be blocked
+	KindDisallow   Kind = 11 // the end of an allow
+	KindPolicy     Kind = 12 // the response policy
+	KindApprove    Kind = 13 // an operator lets a pending response act
+	KindReject     Kind = 14 // an operator refuses one
+	KindEvidence   Kind = 15 // a proof of equivocation
+)
+
+// Kinds of the activity chain.
+const (
+	KindEpoch   Kind = 0x1001 // an Ed25519 key of the next hour, certified by the composite key
+	KindSeal    Kind = 0x1002 // nothing but a composite signature over all before it
+	KindFinding Kind = 0x1003 // event.Finding
+	KindReceipt Kind = 0x1004 // event.Receipt
+	KindSummary Kind = 0x1005 // counts over a time
+)
+
+// Chain is the chain that k belongs to.
+func (k Kind) Chain() Chain {
+	switch k &^ KindOptional >> 12 {
+	case 0:
+		return Authority
+	case 1:
+		return Activity
+	}
+	return 0
+}
+
+// Known reports whether this build knows what k means.
+func (k Kind) Known() bool { _, ok := kindName(k); return ok }
+
+// Critical reports whether k must be known to be passed over.
+func (k Kind) Critical() bool { return k&KindOptional == 0 }
+
+// String is the kind's name as `ledger show --kind` takes it.
+func (k Kind) String() string {
+	if n, ok := kindName(k); ok {
+		return n
+	}
+	return fmt.Sprintf("kind(%#04x)", uint16(k))
+}
+
+func kindName(k Kind) (string, bool) {
+	switch k {
+	case KindMember:
+		return "member", true
+	case KindInvite:
+		return "invite", true
+	case KindWithdraw:
+		return "withdraw", true
+	case KindAdmit:
+		return "admit", true
+	case KindGrant:
+		return "grant", true
+	case KindRevokeRole:
+		return "revoke-role", true
+	case KindSuspend:
+		return "suspend", true
+	case KindRevoke:
+		return "revoke", true
+	case KindResponse:
+		return "response", true
+	case KindAllow:
+		return "allow", true
+	case KindDisallow:
+		return "disallow", true
+	case KindPolicy:
+		return "policy", true
+	case KindApprove:
+		return "approve", true
+	case KindReject:
+		return "reject", true
+	case KindEvidence:
+		return "evidence", true
+	case KindEpoch:
+		return "epoch", true
+	case KindSeal:
+		return "seal", true
+	case KindFinding:
+		return "finding", true
+	case KindReceipt:
+		return "receipt", true
+	case KindSummary:
+		return "summary", true
+	}
+	return "", false
+}

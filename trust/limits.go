@@ -1,0 +1,148 @@
+package trust
+
+import "time"
+
+// Every bound an attacker can push against, and its reason. A decoder checks the size before it reads a byte; a bound
+// that both sides of the wire must share is part of the format, and changing it is a change of format.
+
+// Names and records.
+const (
+	// MaxName is the longest name of a peer or a swarm, in bytes: a DNS label, so that host names fit.
+	MaxName = 63
+	// MaxInception bounds an inception record: key 1984 + two signatures 3373+64 + name and framing, about 5.6 KiB.
+	MaxInception = 6 << 10
+	// MaxOperators is the most operators a genesis may name: each costs an inception (5.6 KiB) in every join reply.
+	MaxOperators = 16
+	// MaxRecoveryKeys is the most SLH-DSA recovery keys a genesis may name.
+	MaxRecoveryKeys = 16
+	// MaxGenesis bounds a genesis record: MaxOperators inceptions and the rest.
+	MaxGenesis = MaxOperators*MaxInception + 4<<10
+	// MaxReason is the longest free text of an authority entry (why a peer was revoked), in bytes.
+	MaxReason = 512
+	// MaxRole is the longest role name, in bytes.
+	MaxRole = 32
+	// MaxRoles is the most roles in one grant, invite or member: five exist, others may come with modules.
+	MaxRoles = 16
+	// MaxContext is the longest signature context, in bytes (the draft's ctx has a one-byte length).
+	MaxContext = 255
+)
+
+// Entries.
+const (
+	// MaxActivityBody bounds the body of a finding, summary or receipt: raw telemetry never travels, so 16 KiB is ample.
+	MaxActivityBody = 16 << 10
+	// MaxAuthorityBody bounds the body of an authority entry: an admission is 11 KiB, a policy text may be longer.
+	MaxAuthorityBody = 24 << 10
+	// MaxEvidenceBody bounds the one body that holds other entries: two conflicting authority entries, or two activity
+	// entries with the certificates of their epoch keys.
+	MaxEvidenceBody = 2*(MaxAuthorityBody+MaxEntryOverhead) + 1<<10
+	// MaxEntryOverhead is everything of an entry but its body: signature 3373, MaxSeen heads of at most 84 bytes, header.
+	MaxEntryOverhead = 3373 + MaxSeen*84 + 256
+	// MaxEntry bounds one entry on the wire and on disk, in bytes.
+	MaxEntry = MaxEvidenceBody + MaxEntryOverhead
+	// MaxSeen is the most heads one entry names: what changed since the author's last; the rest comes with the next.
+	MaxSeen = 16
+	// MaxDepth is the deepest nesting of any CBOR value here. The deepest in use is a finding's subject's process key.
+	MaxDepth = 8
+	// MaxElements is the most elements of one CBOR array or pairs of one map.
+	MaxElements = 1024
+)
+
+// Time.
+const (
+	// MaxClockSkew is how far ahead of this peer's clock an entry may be dated. Past it the entry is refused as from the
+	// future: a claimed time is what a quota refills by, so it must not be free. NTP keeps hosts within a second; five
+	// minutes is what Kerberos allows.
+	MaxClockSkew = 5 * time.Minute
+	// EpochLifetime is how long an Ed25519 epoch key may sign: a stolen memory image forges for an hour at most, and
+	// nothing it forges is sealed.
+	EpochLifetime = time.Hour
+	// SealEvery is the most entries that may stand unsealed: a composite signature (190 us) over 64 entries costs 3 us each.
+	SealEvery = 64
+	// SealAfter is the longest an entry may stand unsealed on a running peer.
+	SealAfter = 10 * time.Second
+	// MaxSuspension is the longest one operator alone may keep a peer out; longer takes k of them (fast when hurt, slow
+	// when generous).
+	MaxSuspension = 24 * time.Hour
+	// MaxLifetime is the upper bound of genesis's own longest lifetime of a response: nothing is blocked for ever.
+	MaxLifetime = 30 * 24 * time.Hour
+	// MaxInviteLifetime is the longest an invite may be used.
+	MaxInviteLifetime = 30 * 24 * time.Hour
+)
+
+// Rates. They bind content: a feed's claimed times and numbers decide, not when or from whom an entry arrives, so that
+// gossip and sync agree. Each is a bucket that refills with the author's claimed time, which only moves forward.
+const (
+	// ActivityRate is the sustained entries a second of one activity chain, ActivityBurst what may come at once (a scan
+	// of the whole swarm, or the entries of a healed partition).
+	ActivityRate  = 10
+	ActivityBurst = 4096
+	// ActivityBytes and ActivityBytesBurst bound the same chain in bytes: 16 KiB/s is 1.3 GiB a day from a hostile peer.
+	ActivityBytes      = 16 << 10
+	ActivityBytesBurst = 8 << 20
+	// AuthorityRate is the sustained entries a second of one authority chain. The burst admits 3,000 joiners through one
+	// peer at once.
+	AuthorityRate       = 1
+	AuthorityBurst      = 4096
+	AuthorityBytes      = 16 << 10
+	AuthorityBytesBurst = 64 << 20
+)
+
+// Membership.
+const (
+	// MaxMembers is the most members a swarm may have: ten times the largest swarm Omega is meant for.
+	MaxMembers = 30_000
+	// MaxInvites is the most invites the fold keeps, used and expired ones included.
+	MaxInvites = 16_384
+	// MaxInviteUses is the most joiners of one invite: a withdrawal names those that stand, and must fit in a body.
+	MaxInviteUses = 512
+	// MaxTokenAddrs is the most addresses in a token, MaxTokenAddr the longest of them: the token must stay one line.
+	MaxTokenAddrs = 3
+	MaxTokenAddr  = 128
+	// MaxToken is the longest token text, in bytes.
+	MaxToken = 1024
+	// MaxJoinProof bounds what a stranger may send before it is a member: inception, invite key, three signatures.
+	MaxJoinProof = 20 << 10
+	// MaxHeld is the most entries the fold keeps waiting for what they depend on; more are refused until it comes.
+	MaxHeld = 8192
+	// MaxResponses is the most operator responses, approvals and rejections the fold keeps; the oldest go first.
+	MaxResponses = 8192
+	// MaxAllowed is the most entries of the operators' allow list.
+	MaxAllowed = 4096
+)
+
+// Storage.
+const (
+	// MaxRangeEntries and MaxRangeBytes bound one answer of Range whatever was asked for. An answer ends at a sealed
+	// entry where it can, so that the reader verifies one composite signature for the run.
+	MaxRangeEntries = 4096
+	MaxRangeBytes   = 4 << 20
+	// IndexEvery is the number of records between two offsets held in memory: 8 bytes for 32 entries.
+	IndexEvery = 32
+	// MaxOpenFeeds is the most feed files held open at once; others are opened when used.
+	MaxOpenFeeds = 256
+	// MaxPendingAppends is the most entries that wait for one fdatasync; an appender beyond waits its turn.
+	MaxPendingAppends = 4096
+	// MaxEvidence is the most proofs of equivocation kept on disk: one an author and chain.
+	MaxEvidence = 1024
+)
+
+// Keys at rest.
+const (
+	// MaxKeyFile bounds a key file before it is parsed: 96 bytes of seeds and a header.
+	MaxKeyFile = 1 << 10
+	// KDFMemory (KiB), KDFTime and KDFThreads are Argon2id's parameters for new files: RFC 9106's second choice
+	// (64 MiB, t=3), one lane because a small host may have one core; about 0.15 s.
+	KDFMemory  = 64 << 10
+	KDFTime    = 3
+	KDFThreads = 1
+	// MinKDFMemory to MaxKDFTime bound what a file may ask for: neither a weakened file nor one that eats the host.
+	MinKDFMemory  = 8 << 10
+	MaxKDFMemory  = 1 << 20
+	MaxKDFTime    = 16
+	MaxKDFThreads = 8
+	// MaxPassphrase is the longest passphrase, in bytes.
+	MaxPassphrase = 1024
+	// OpenKeys is how many expanded composite public keys (about 50 KiB each) the fold keeps ready.
+	OpenKeys = 256
+)
