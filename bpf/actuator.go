@@ -1,0 +1,433 @@
+package bpf
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/swarm/event"
+)
+
+// MaxTTL is the longest a block may stand in the kernel, whatever is asked: 30 days.
+const MaxTTL = 30 * 24 * time.Hour
+
+// ErrUnknownResponse is returned by Release for an id that nothing here stands under.
+var ErrUnknownResponse = errors.New("no such response is enforced here")
+
+// untilValue is struct until of kernel/scope.h.
+type untilValue struct {
+	Expires uint64
+	Hits    uint64
+	ID      [16]byte
+}
+
+// slot is one map entry that enforces something. Two responses may want the same slot: the entry then carries the later end.
+type slot struct {
+	table string // name of the map
+	key   string // its key's bytes
+}
+
+// enforcement is one response as it stands in the kernel.
+type enforcement struct {
+	target  event.Target
+	action  event.Action
+	expires uint64
+	slots   []slot
+}
+
+// Enforced is one response as it stands in the kernel now.
+type Enforced struct {
+	ID      string
+	Action  event.Action
+	Target  event.Target
+	Expires uint64 // CLOCK_BOOTTIME, ns
+	Hits    uint64 // packets and calls refused so far
+	Adopted bool   // found in the kernel after a restart
+}
+
+// Apply makes the kernel enforce r until its TTL is over, counted from now: the caller takes off the response's age.
+// The receipt says by which means; a response that cannot be enforced here has OutcomeFailed and the reason.
+func (k *Kernel) Apply(ctx context.Context, r event.Response) (event.Receipt, error) {
+	receipt := event.Receipt{Response: r.ID}
+	fail := func(err error) (event.Receipt, error) {
+		receipt.Outcome, receipt.Detail, receipt.Time, receipt.Acted = event.OutcomeFailed, err.Error(), time.Now().UnixNano(), BootTime()
+		return receipt, err
+	}
+	if r.Action != event.ActionKill && (r.TTL <= 0 || r.TTL > MaxTTL) {
+		return fail(fmt.Errorf("a lifetime of %s: want more than 0 and at most %s", r.TTL, MaxTTL))
+	}
+	id, err := idBytes(r.ID)
+	if err != nil {
+		return fail(err)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	expires := BootTime() + uint64(r.TTL)
+	var slots []slot
+	switch {
+	case r.Action == event.ActionDeny && r.Target.Address.IsValid():
+		if k.deny == nil {
+			return fail(errors.New("this host cannot refuse addresses: see omega doctor"))
+		}
+		slots, receipt.Means = []slot{addressSlot(r.Target.Address)}, k.means()
+	case r.Action == event.ActionDeny && (r.Target.Path != "" || r.Target.Inode != 0):
+		if k.execution == nil {
+			return fail(errors.New("this host cannot deny executions: see omega doctor"))
+		}
+		slots, err = executionSlots(r.Target)
+		if err != nil {
+			return fail(err)
+		}
+		receipt.Means, receipt.BeforeFirstInstruction = []string{"sigkill-at-exec"}, true
+		if k.lsm != nil {
+			receipt.Means = []string{"lsm-bprm", "sigkill-at-exec"}
+		}
+	case r.Action == event.ActionContain:
+		if k.deny == nil {
+			return fail(errors.New("this host cannot be contained: see omega doctor"))
+		}
+		slots, receipt.Means = []slot{{"contain", string(make([]byte, 4))}}, k.means()
+	case r.Action == event.ActionKill:
+		means, err := k.kill(ctx, r.Target)
+		if err != nil {
+			return fail(err)
+		}
+		receipt.Means = means
+		receipt.Outcome, receipt.Time, receipt.Acted = event.OutcomeDone, time.Now().UnixNano(), BootTime()
+		return receipt, nil
+	default:
+		return fail(fmt.Errorf("this host has no way to %s that target", r.Action))
+	}
+	for _, s := range slots {
+		if err := k.raise(s, expires, id); err != nil {
+			for _, undo := range slots {
+				k.settle(undo)
+			}
+			return fail(fmt.Errorf("write the kernel's map %s: %w", s.table, err))
+		}
+	}
+	receipt.Acted = BootTime()
+	k.enforced[r.ID] = &enforcement{target: r.Target, action: r.Action, expires: expires, slots: slots}
+	k.countPaths()
+	receipt.Outcome, receipt.Time = event.OutcomeDone, time.Now().UnixNano()
+	return receipt, nil
+}
+
+// Release ends what stands under id. Another response on the same target goes on.
+func (k *Kernel) Release(_ context.Context, id string) (event.Receipt, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	receipt := event.Receipt{Response: id, Time: time.Now().UnixNano()}
+	e, ok := k.enforced[id]
+	if !ok {
+		receipt.Outcome, receipt.Detail = event.OutcomeFailed, ErrUnknownResponse.Error()
+		return receipt, ErrUnknownResponse
+	}
+	delete(k.enforced, id)
+	for _, s := range e.slots {
+		if err := k.settle(s); err != nil {
+			receipt.Outcome, receipt.Detail = event.OutcomeFailed, err.Error()
+			return receipt, err
+		}
+	}
+	k.countPaths()
+	receipt.Outcome, receipt.Acted = event.OutcomeReleased, BootTime()
+	return receipt, nil
+}
+
+// ReleaseAll ends everything at once and returns how many responses stood.
+func (k *Kernel) ReleaseAll() (int, error) {
+	k.mu.Lock()
+	ids := make([]string, 0, len(k.enforced))
+	for id := range k.enforced {
+		ids = append(ids, id)
+	}
+	k.mu.Unlock()
+	var errs []error
+	for _, id := range ids {
+		if _, err := k.Release(context.Background(), id); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return len(ids), errors.Join(errs...)
+}
+
+// Active lists what the kernel enforces now, by id.
+func (k *Kernel) Active() []Enforced {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := BootTime()
+	var all []Enforced
+	for id, e := range k.enforced {
+		if e.expires <= now {
+			continue
+		}
+		one := Enforced{ID: id, Action: e.action, Target: e.target, Expires: e.expires}
+		for _, s := range e.slots {
+			if v, err := k.look(s); err == nil {
+				one.Hits += v.Hits
+			}
+		}
+		all = append(all, one)
+	}
+	slices.SortFunc(all, func(a, b Enforced) int {
+		if a.ID < b.ID {
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+// SetSwarm says what passes while the host is contained: its own swarm listeners, and the other peers' addresses with
+// theirs. At most 16 ports and 2,000 endpoints; the rest is left out.
+func (k *Kernel) SetSwarm(ports []uint16, peers []netip.AddrPort) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.deny == nil {
+		return nil
+	}
+	one := uint8(1)
+	want := map[string]bool{}
+	for _, p := range ports[:min(len(ports), 16)] {
+		key := string([]byte{byte(p), byte(p >> 8)})
+		want[key] = true
+	}
+	if err := replaceSet(k.deny.Maps["swarm_ports"], want, one); err != nil {
+		return fmt.Errorf("set the swarm's own ports: %w", err)
+	}
+	want = map[string]bool{}
+	for _, p := range peers[:min(len(peers), 2000)] {
+		a := p.Addr().As16()
+		want[string(append(a[:], byte(p.Port()), byte(p.Port()>>8), 0, 0))] = true
+		want[string(append(a[:], 0, 0, 0, 0))] = true
+	}
+	if err := replaceSet(k.deny.Maps["swarm_peers"], want, one); err != nil {
+		return fmt.Errorf("set the swarm's peers: %w", err)
+	}
+	return nil
+}
+
+// replaceSet makes the keys of m those of want: new ones first, so that nothing wanted is ever missing.
+func replaceSet(m *ebpf.Map, want map[string]bool, value uint8) error {
+	for key := range want {
+		if err := m.Put([]byte(key), value); err != nil {
+			return err
+		}
+	}
+	var stale [][]byte
+	var key []byte
+	var v uint8
+	entries := m.Iterate()
+	for entries.Next(&key, &v) {
+		if !want[string(key)] {
+			stale = append(stale, slices.Clone(key))
+		}
+	}
+	if err := entries.Err(); err != nil {
+		return err
+	}
+	for _, key := range stale {
+		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *Kernel) table(name string) *ebpf.Map {
+	for _, c := range []*ebpf.Collection{k.deny, k.execution} {
+		if c != nil && c.Maps[name] != nil {
+			return c.Maps[name]
+		}
+	}
+	return nil
+}
+
+func (k *Kernel) look(s slot) (untilValue, error) {
+	var v untilValue
+	m := k.table(s.table)
+	if m == nil {
+		return v, ErrUnknownResponse
+	}
+	err := m.Lookup([]byte(s.key), &v)
+	return v, err
+}
+
+// raise makes the entry stand at least until expires.
+func (k *Kernel) raise(s slot, expires uint64, id [16]byte) error {
+	old, err := k.look(s)
+	if err == nil && old.Expires >= expires {
+		return nil
+	}
+	return k.table(s.table).Put([]byte(s.key), untilValue{Expires: expires, Hits: old.Hits, ID: id})
+}
+
+// settle sets an entry to what the remaining responses ask of it, or removes it.
+func (k *Kernel) settle(s slot) error {
+	m := k.table(s.table)
+	if m == nil {
+		return nil
+	}
+	var keep *enforcement
+	var keepID string
+	for id, e := range k.enforced {
+		if slices.Contains(e.slots, s) && (keep == nil || e.expires > keep.expires) {
+			keep, keepID = e, id
+		}
+	}
+	if keep != nil {
+		id, err := idBytes(keepID)
+		if err != nil {
+			return err
+		}
+		return m.Put([]byte(s.key), untilValue{Expires: keep.expires, ID: id})
+	}
+	if s.table == "contain" { // an array's entry cannot be deleted
+		return m.Put([]byte(s.key), untilValue{})
+	}
+	if err := m.Delete([]byte(s.key)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return err
+	}
+	return nil
+}
+
+// expire forgets what is past its end.
+func (k *Kernel) expire() {
+	now := BootTime()
+	for id, e := range k.enforced {
+		if e.expires > now {
+			continue
+		}
+		delete(k.enforced, id)
+		for _, s := range e.slots {
+			// The entry is void already; one that cannot be removed now costs only its room, and Cleanup takes it.
+			_ = k.settle(s)
+		}
+	}
+	k.countPaths()
+}
+
+// countPaths tells the program whether it need read paths at all.
+func (k *Kernel) countPaths() {
+	if k.execution == nil {
+		return
+	}
+	var n uint32
+	for _, e := range k.enforced {
+		for _, s := range e.slots {
+			if s.table == "deny_path" {
+				n++
+			}
+		}
+	}
+	// On failure path rules stay as they were: the inode rule beside each still holds.
+	_ = k.execution.Maps["path_rules"].Put(uint32(0), n)
+}
+
+// adopt takes over what an earlier life of this node left in pinned maps.
+func (k *Kernel) adopt() {
+	now := BootTime()
+	for _, name := range []string{"deny4", "deny6", "contain", "deny_inode", "deny_path"} {
+		m := k.table(name)
+		if m == nil {
+			continue
+		}
+		var key []byte
+		var v untilValue
+		entries := m.Iterate()
+		for entries.Next(&key, &v) {
+			if v.Expires <= now {
+				continue
+			}
+			id := hex.EncodeToString(v.ID[:])
+			e := k.enforced[id]
+			if e == nil {
+				e = &enforcement{action: event.ActionDeny, expires: v.Expires}
+				k.enforced[id] = e
+			}
+			s := slot{name, string(key)}
+			e.slots = append(e.slots, s)
+			describe(e, s)
+		}
+	}
+	k.countPaths()
+}
+
+// describe fills in e's target from the key of a map.
+func describe(e *enforcement, s slot) {
+	key := []byte(s.key)
+	switch s.table {
+	case "contain":
+		e.action = event.ActionContain
+	case "deny4":
+		e.target.Address = netip.PrefixFrom(netip.AddrFrom4([4]byte(key[4:8])), int(nativeUint32(key)))
+	case "deny6":
+		e.target.Address = netip.PrefixFrom(netip.AddrFrom16([16]byte(key[4:20])), int(nativeUint32(key)))
+	case "deny_path":
+		n := slices.Index(key, 0)
+		if n < 0 {
+			n = len(key)
+		}
+		e.target.Path = string(key[:n])
+	case "deny_inode":
+		e.target.Inode, e.target.Device = nativeUint64(key), uint64(nativeUint32(key[8:]))
+	}
+}
+
+// addressSlot is the trie entry of an address: an IPv4-mapped one is the IPv4 one.
+func addressSlot(p netip.Prefix) slot {
+	addr, bits := p.Addr(), p.Bits()
+	if addr.Is4In6() && bits >= 96 {
+		addr, bits = addr.Unmap(), bits-96
+	}
+	if addr.Is4() {
+		a := addr.As4()
+		return slot{"deny4", string(append(appendUint32(nil, uint32(bits)), a[:]...))}
+	}
+	a := addr.As16()
+	return slot{"deny6", string(append(appendUint32(nil, uint32(bits)), a[:]...))}
+}
+
+const pathKey = 256 // PATH_KEY of kernel/execution.c, its closing zero included
+
+// executionSlots denies a path by its name, in case the file is replaced, and by its inode, in case it is renamed.
+func executionSlots(t event.Target) ([]slot, error) {
+	var slots []slot
+	inode, device := t.Inode, t.Device
+	if t.Path != "" {
+		if len(t.Path) >= pathKey || t.Path[0] != '/' {
+			return nil, fmt.Errorf("path %q: want an absolute one of less than %d bytes", t.Path, pathKey)
+		}
+		slots = append(slots, slot{"deny_path", t.Path + string(make([]byte, pathKey-len(t.Path)))})
+		var st unix.Stat_t
+		if err := unix.Stat(t.Path, &st); err == nil {
+			inode, device = st.Ino, uint64(unix.Major(st.Dev))<<20|uint64(unix.Minor(st.Dev))
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("look at %s: %w", t.Path, err)
+		}
+	}
+	if inode != 0 {
+		key := appendUint64(nil, inode)
+		key = appendUint32(key, uint32(device))
+		slots = append(slots, slot{"deny_inode", string(appendUint32(key, 0))})
+	}
+	return slots, nil
+}
+
+func idBytes(id string) (b [16]byte, err error) {
+	raw, err := hex.DecodeString(id)
+	if err != nil || len(raw) != len(b) {
+		return b, fmt.Errorf("response id %.40q: want 32 hex digits", id)
+	}
+	copy(b[:], raw)
+	return b, nil
+}

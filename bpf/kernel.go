@@ -1,0 +1,289 @@
+package bpf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+)
+
+// ErrRefused is returned by Load where this process may not use eBPF at all; use the procfs sensor instead.
+var ErrRefused = errors.New("eBPF is refused to this process")
+
+// Options say what the kernel half watches and where it acts.
+type Options struct {
+	Cgroup     string   // a cgroup v2 folder: see and act only within; empty means the whole host
+	Interfaces []string // where packets are refused; empty means every interface but lo, and new ones as they come
+	PinDir     string   // a folder on a BPF file system: blocks outlive a crash of the node, and still expire; empty means they end with it
+	RingBytes  int      // power of two, 64 KiB to 64 MiB; 0 means 4 MiB
+}
+
+// Kernel is the loaded kernel half of one node.
+type Kernel struct {
+	opt    Options
+	cgroup string // where cgroup hooks are attached
+
+	ring, drops, scope *ebpf.Map
+	process, network   *ebpf.Collection
+	deny, execution    *ebpf.Collection
+	lsm                *ebpf.Collection
+
+	mu       sync.Mutex
+	links    []link.Link
+	pinned   []string            // pins made by this load
+	attached map[string][]string // interface → means
+	checks   []Check
+	enforced map[string]*enforcement // by response id
+}
+
+// domain is one object: one line says what it is, where it attaches, and what the host loses without it.
+type domain struct {
+	name string // of its check
+	spec func() (*ebpf.CollectionSpec, error)
+	keep func(*Kernel) **ebpf.Collection
+	lost string
+}
+
+var domains = [...]domain{
+	{"sensor/process", loadProcess, func(k *Kernel) **ebpf.Collection { return &k.process }, "processes are seen only by polling /proc"},
+	{"sensor/network", loadNetwork, func(k *Kernel) **ebpf.Collection { return &k.network }, "connections are seen only by polling /proc/net"},
+	{"actuator/deny-address", loadDeny, func(k *Kernel) **ebpf.Collection { return &k.deny }, "no address can be refused and no host contained"},
+	{"actuator/deny-exec", loadExecution, func(k *Kernel) **ebpf.Collection { return &k.execution }, "no execution can be denied; trees are killed from user space alone"},
+	{"lsm", loadExecutionLSM, func(k *Kernel) **ebpf.Collection { return &k.lsm }, "a denied execution is killed before its first instruction instead of refused with EPERM"},
+}
+
+// Load puts the programs into the kernel, each domain by itself: what this kernel does not take is a failed Check, not
+// an error. It returns ErrRefused only when nothing at all could be loaded.
+func Load(ctx context.Context, opt Options) (*Kernel, error) {
+	if opt.RingBytes == 0 {
+		opt.RingBytes = 4 << 20
+	}
+	if opt.RingBytes < 64<<10 || opt.RingBytes > 64<<20 || opt.RingBytes&(opt.RingBytes-1) != 0 {
+		return nil, fmt.Errorf("ring of %d bytes: want a power of two from 64 KiB to 64 MiB", opt.RingBytes)
+	}
+	k := &Kernel{opt: opt, attached: map[string][]string{}, enforced: map[string]*enforcement{}}
+	if err := rlimit.RemoveMemlock(); err != nil && !errors.Is(err, os.ErrPermission) {
+		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
+	}
+	if err := k.open(); err != nil {
+		k.Close()
+		return nil, err
+	}
+	loaded := 0
+	for i := range domains {
+		if err := ctx.Err(); err != nil {
+			k.Close()
+			return nil, err
+		}
+		d := &domains[i]
+		detail, err := k.load(d)
+		check := Check{Name: d.name, OK: err == nil, Detail: detail}
+		if err != nil {
+			check.Detail, check.Lost = err.Error(), d.lost
+		} else {
+			loaded++
+		}
+		k.checks = append(k.checks, check)
+	}
+	if loaded == 0 {
+		err := fmt.Errorf("%w: %s", ErrRefused, k.checks[0].Detail)
+		k.Close()
+		return nil, err
+	}
+	k.adopt()
+	return k, nil
+}
+
+// open makes what all domains share: the ring, the drop counters, the scope.
+func (k *Kernel) open() error {
+	k.cgroup = k.opt.Cgroup
+	if k.cgroup == "" {
+		root, err := cgroupRoot()
+		if err != nil {
+			return err
+		}
+		k.cgroup = root
+	}
+	spec, err := loadProcess()
+	if err != nil {
+		return fmt.Errorf("read the process object: %w", err)
+	}
+	spec.Maps["ring"].MaxEntries = uint32(k.opt.RingBytes)
+	for name, m := range map[string]**ebpf.Map{"ring": &k.ring, "drops": &k.drops, "scope_cgroup": &k.scope} {
+		made, err := ebpf.NewMap(spec.Maps[name])
+		if err != nil {
+			if errors.Is(err, os.ErrPermission) {
+				return fmt.Errorf("%w: %w", ErrRefused, err)
+			}
+			return fmt.Errorf("make map %s: %w", name, err)
+		}
+		*m = made
+	}
+	if k.opt.Cgroup != "" {
+		dir, err := os.Open(k.opt.Cgroup)
+		if err != nil {
+			return fmt.Errorf("open the cgroup to watch: %w", err)
+		}
+		defer dir.Close()
+		if err := k.scope.Put(uint32(0), uint32(dir.Fd())); err != nil {
+			return fmt.Errorf("scope to %s (is it on cgroup v2?): %w", k.opt.Cgroup, err)
+		}
+	}
+	return nil
+}
+
+func (k *Kernel) load(d *domain) (string, error) {
+	spec, err := d.spec()
+	if err != nil {
+		return "", fmt.Errorf("read the object: %w", err)
+	}
+	spec.Maps["ring"].MaxEntries = uint32(k.opt.RingBytes)
+	if k.opt.Cgroup != "" {
+		if v := spec.Variables["scoped"]; v != nil {
+			if err := v.Set(uint32(1)); err != nil {
+				return "", err
+			}
+		}
+		if v := spec.Variables["scope_net"]; v != nil {
+			inode, err := netNamespace()
+			if err != nil {
+				return "", err
+			}
+			if err := v.Set(inode); err != nil {
+				return "", err
+			}
+		}
+	}
+	replace := map[string]*ebpf.Map{"ring": k.ring, "drops": k.drops, "scope_cgroup": k.scope}
+	if d.name == "lsm" {
+		if k.execution == nil {
+			return "", errors.New("the execution object it shares its maps with is not loaded")
+		}
+		replace["deny_inode"] = k.execution.Maps["deny_inode"]
+	} else if err := k.pinMaps(spec); err != nil {
+		return "", err
+	}
+	options := ebpf.CollectionOptions{MapReplacements: replace}
+	if k.opt.PinDir != "" {
+		options.Maps.PinPath = k.opt.PinDir
+	}
+	collection, err := ebpf.NewCollectionWithOptions(spec, options)
+	if err != nil {
+		return "", shorten(err)
+	}
+	detail, err := k.attach(d.name, collection)
+	if err != nil {
+		collection.Close()
+		return "", err
+	}
+	*d.keep(k) = collection
+	return detail, nil
+}
+
+// Maps whose entries are blocks: pinned, so that a restarted node finds its own.
+var blockMaps = [...]string{"deny4", "deny6", "contain", "swarm_peers", "swarm_ports", "deny_inode", "deny_path", "path_rules"}
+
+func (k *Kernel) pinMaps(spec *ebpf.CollectionSpec) error {
+	if k.opt.PinDir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(k.opt.PinDir, 0o700); err != nil {
+		return fmt.Errorf("make the pin folder: %w", err)
+	}
+	for name, m := range spec.Maps {
+		if slices.Contains(blockMaps[:], name) {
+			m.Pinning = ebpf.PinByName
+		}
+	}
+	return nil
+}
+
+// keepLink holds a link for as long as the node lives or, with a pin folder, longer: the pin of an earlier life is
+// replaced only after the new link is in force, so that no packet passes between the two.
+func (k *Kernel) keepLink(l link.Link, name string, outlive bool) error {
+	if outlive && k.opt.PinDir != "" {
+		pin := filepath.Join(k.opt.PinDir, "link-"+name)
+		if err := os.Remove(pin); err != nil && !errors.Is(err, os.ErrNotExist) {
+			l.Close()
+			return fmt.Errorf("replace an earlier pin: %w", err)
+		}
+		if err := l.Pin(pin); err != nil {
+			l.Close()
+			return fmt.Errorf("pin link %s: %w", name, err)
+		}
+		k.pinned = append(k.pinned, pin)
+	}
+	k.links = append(k.links, l)
+	return nil
+}
+
+// Coverage says what this host can see and stop, and by which means.
+func (k *Kernel) Coverage() []Check {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.checks)
+}
+
+// Drops counts the records that found the ring full, by kind.
+func (k *Kernel) Drops() (map[string]uint64, error) { return readDrops(k.drops) }
+
+// Close ends the node's hold on the kernel. Pinned blocks stay, until they expire; all else is gone.
+func (k *Kernel) Close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var errs []error
+	for _, l := range k.links {
+		errs = append(errs, l.Close())
+	}
+	k.links = nil
+	for _, c := range []*ebpf.Collection{k.process, k.network, k.deny, k.execution, k.lsm} {
+		if c != nil {
+			c.Close()
+		}
+	}
+	for _, m := range []*ebpf.Map{k.ring, k.drops, k.scope} {
+		if m != nil {
+			m.Close()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Cleanup removes every pin below dir, and with them each block and program an earlier node left in the kernel.
+// It returns how many pins there were.
+func Cleanup(dir string) (int, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the pin folder: %w", err)
+	}
+	var errs []error
+	removed := 0
+	for _, e := range entries {
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		removed++
+	}
+	errs = append(errs, os.Remove(dir))
+	return removed, errors.Join(errs...)
+}
+
+// shorten takes the verifier's many lines out of an error meant for a person.
+func shorten(err error) error {
+	var verifier *ebpf.VerifierError
+	if errors.As(err, &verifier) {
+		return fmt.Errorf("the kernel does not take the program: %w", verifier.Cause)
+	}
+	return err
+}

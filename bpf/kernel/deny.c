@@ -1,0 +1,367 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+// Actuator: refuses addresses, and contains a host to its swarm. The same maps are asked at four places: packets in
+// (TCX, or XDP where TCX is not there), packets out (TCX), connect() and sendmsg() by cgroup, so that a new connection
+// fails at once with EPERM and an established one goes dead in both directions. Every entry carries the CLOCK_BOOTTIME
+// at which it ends and is void from then on, whether or not anybody lives to remove it.
+#include "scope.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+struct lpm4 {
+	__u32 prefix;
+	__u8 address[4];
+};
+
+struct lpm6 {
+	__u32 prefix;
+	__u8 address[16];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct lpm4);
+	__type(value, struct until);
+} deny4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct lpm6);
+	__type(value, struct until);
+} deny6 SEC(".maps");
+
+// Containment: slot 0 says until when. While it stands, only what the two sets below admit passes, and loopback.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct until);
+} contain SEC(".maps");
+
+struct endpoint {
+	__u8 address[16]; // IPv4 as ::ffff:a.b.c.d
+	__u16 port;       // of that peer's swarm listener, host order
+	__u16 pad;
+};
+
+// Where the swarm's other peers listen: we may call them.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct endpoint);
+	__type(value, __u8);
+} swarm_peers SEC(".maps");
+
+// Our own swarm listeners: they may call us there.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16);
+	__type(key, __u16);
+	__type(value, __u8);
+} swarm_ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, __u64);
+} dropped_packets SEC(".maps"); // 0 in, 1 out
+
+static __always_inline bool denied4(__be32 address)
+{
+	struct lpm4 key = { .prefix = 32 };
+	__builtin_memcpy(key.address, &address, 4);
+	struct until *u = bpf_map_lookup_elem(&deny4, &key);
+	if (!stands(u))
+		return false;
+	__sync_fetch_and_add(&u->hits, 1);
+	return true;
+}
+
+static __always_inline bool denied6(const __u8 address[16])
+{
+	const __u32 *w = (const __u32 *)address;
+	if (w[0] == 0 && w[1] == 0 && w[2] == bpf_htonl(0xffff)) // IPv4-mapped: the same host by its other name
+		return denied4(w[3]);
+	struct lpm6 key = { .prefix = 128 };
+	__builtin_memcpy(key.address, address, 16);
+	struct until *u = bpf_map_lookup_elem(&deny6, &key);
+	if (!stands(u))
+		return false;
+	__sync_fetch_and_add(&u->hits, 1);
+	return true;
+}
+
+static __always_inline bool contained(void)
+{
+	__u32 zero = 0;
+	return stands(bpf_map_lookup_elem(&contain, &zero));
+}
+
+// swarm_traffic: is a packet between local_port here and remote:remote_port part of the swarm's own talk?
+static __always_inline bool swarm_traffic(const __u8 remote[16], __u16 remote_port, __u16 local_port)
+{
+	struct endpoint e = {};
+	__builtin_memcpy(e.address, remote, 16);
+	e.port = remote_port;
+	if (bpf_map_lookup_elem(&swarm_peers, &e))
+		return true;
+	if (!bpf_map_lookup_elem(&swarm_ports, &local_port))
+		return false;
+	e.port = 0; // port 0 stands for the peer's host: it calls from a port of its choosing
+	return bpf_map_lookup_elem(&swarm_peers, &e) != 0;
+}
+
+struct packet {
+	__u8 remote[16];
+	__u16 remote_port, local_port;
+	__u8 protocol;
+	__u8 tcp_flags;
+	bool v6;
+};
+
+// refused decides on one packet; in says whose address is the remote one. Short packets pass: they are nobody's.
+static __always_inline bool refused(void *data, void *end, bool in, struct packet *p)
+{
+	struct ethhdr *eth = data;
+	void *next;
+
+	if ((void *)(eth + 1) > end)
+		return false;
+	__be16 proto = eth->h_proto;
+	next = eth + 1;
+	if (proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD)) {
+		if (next + 4 > end)
+			return false;
+		proto = *(__be16 *)(next + 2);
+		next += 4;
+	}
+	if (proto == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = next;
+		if ((void *)(ip + 1) > end)
+			return false;
+		__be32 remote = in ? ip->saddr : ip->daddr;
+		v4_mapped(p->remote, remote);
+		p->protocol = ip->protocol;
+		if (denied4(remote))
+			return true;
+		__u32 length = (ip->ihl_version & 15) * 4;
+		if (length < sizeof(*ip))
+			return false;
+		next = (void *)ip + length;
+		if (ip->frag_off & bpf_htons(0x1fff)) // a later fragment has no ports: it follows its first one's fate only by address
+			return contained();
+	} else if (proto == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = next;
+		if ((void *)(ip + 1) > end)
+			return false;
+		__builtin_memcpy(p->remote, in ? ip->saddr : ip->daddr, 16);
+		p->protocol = ip->nexthdr;
+		p->v6 = true;
+		if (denied6(p->remote))
+			return true;
+		if (p->protocol == IPPROTO_ICMPV6) // neighbour discovery must live, or the swarm's own traffic dies with it
+			return false;
+		next = ip + 1;
+	} else {
+		return false; // ARP and the link's own
+	}
+	if (p->protocol == IPPROTO_TCP) {
+		struct tcphdr *tcp = next;
+		if ((void *)(tcp + 1) > end)
+			return contained();
+		p->remote_port = bpf_ntohs(in ? tcp->source : tcp->dest);
+		p->local_port = bpf_ntohs(in ? tcp->dest : tcp->source);
+		p->tcp_flags = tcp->flags;
+	} else if (p->protocol == IPPROTO_UDP) {
+		struct udphdr *udp = next;
+		if ((void *)(udp + 1) > end)
+			return contained();
+		p->remote_port = bpf_ntohs(in ? udp->source : udp->dest);
+		p->local_port = bpf_ntohs(in ? udp->dest : udp->source);
+	}
+	if (!contained())
+		return false;
+	if (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP)
+		return true;
+	return !swarm_traffic(p->remote, p->remote_port, p->local_port);
+}
+
+static __always_inline void count_packet(__u32 direction)
+{
+	__u64 *n = bpf_map_lookup_elem(&dropped_packets, &direction);
+	if (n)
+		(*n)++;
+}
+
+// Inbound SYNs, counted by source and port, so that a scan of a million packets costs a bounded number of records:
+// the first of each (source, port) in a window of a second makes a record, the rest only count.
+struct probe_key {
+	__u8 source[16];
+	__u16 port;
+	__u16 pad;
+};
+
+struct probe_seen {
+	__u64 at;
+	__u32 repeats;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct probe_key);
+	__type(value, struct probe_seen);
+} probes SEC(".maps");
+
+#define PROBE_WINDOW 1000000000ULL
+
+static __always_inline void note_probe(struct packet *p)
+{
+	if (p->protocol != IPPROTO_TCP || (p->tcp_flags & 0x12) != 0x02) // SYN without ACK
+		return;
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct probe_key key = { .port = p->local_port };
+	__builtin_memcpy(key.source, p->remote, 16);
+	__u16 repeats = 0;
+	struct probe_seen *seen = bpf_map_lookup_elem(&probes, &key);
+	if (seen) {
+		if (now - seen->at < PROBE_WINDOW) {
+			__sync_fetch_and_add(&seen->repeats, 1);
+			return;
+		}
+		repeats = seen->repeats > 65535 ? 65535 : seen->repeats;
+		seen->at = now;
+		seen->repeats = 0;
+	} else {
+		struct probe_seen first = { .at = now };
+		bpf_map_update_elem(&probes, &key, &first, BPF_ANY);
+	}
+	struct record_flow *r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
+	if (!r) {
+		count_drop(RECORD_PROBE);
+		return;
+	}
+	__builtin_memset(r, 0, sizeof(*r));
+	r->header.kind = RECORD_PROBE;
+	r->header.size = sizeof(*r);
+	r->header.boot = now;
+	__builtin_memcpy(r->network.remote, p->remote, 16);
+	r->network.remote_port = p->remote_port;
+	r->network.local_port = p->local_port;
+	r->network.protocol = p->protocol;
+	r->network.inbound = 1;
+	r->network.repeats = repeats;
+	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+}
+
+SEC("tcx/ingress")
+int packet_in(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	if (bpf_skb_pull_data(skb, 0) < 0)
+		return TCX_NEXT;
+	if (refused((void *)(long)skb->data, (void *)(long)skb->data_end, true, &p)) {
+		count_packet(0);
+		return TCX_DROP;
+	}
+	note_probe(&p);
+	return TCX_NEXT;
+}
+
+SEC("tcx/egress")
+int packet_out(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	if (refused((void *)(long)skb->data, (void *)(long)skb->data_end, false, &p)) {
+		count_packet(1);
+		return TCX_DROP;
+	}
+	return TCX_NEXT;
+}
+
+SEC("xdp")
+int packet_in_xdp(struct xdp_md *ctx)
+{
+	struct packet p = {};
+	if (refused((void *)(long)ctx->data, (void *)(long)ctx->data_end, true, &p)) {
+		count_packet(0);
+		return XDP_DROP;
+	}
+	note_probe(&p);
+	return XDP_PASS;
+}
+
+// A local process was told no: the record says which, and wakes the reader at once.
+static __always_inline void note_refusal(const __u8 remote[16], __u16 port, __u8 protocol)
+{
+	struct record_flow *r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
+	if (!r) {
+		count_drop(RECORD_REFUSE);
+		return;
+	}
+	__builtin_memset(r, 0, sizeof(*r));
+	r->header.kind = RECORD_REFUSE;
+	r->header.size = sizeof(*r);
+	r->header.boot = bpf_ktime_get_boot_ns();
+	fill_process(&r->process, (struct task_struct *)bpf_get_current_task());
+	__builtin_memcpy(r->network.remote, remote, 16);
+	r->network.remote_port = port;
+	r->network.protocol = protocol;
+	bpf_ringbuf_submit(r, BPF_RB_FORCE_WAKEUP);
+}
+
+static __always_inline int may_reach(struct bpf_sock_addr *ctx, const __u8 remote[16], bool denied)
+{
+	__u16 port = bpf_ntohs((__u16)ctx->user_port);
+	if (!denied) {
+		if (!contained())
+			return 1;
+		if (remote[0] == 0 && remote[12] == 127) // ::ffff:127.0.0.0/8; ::1 is below
+			return 1;
+		const __u32 *w = (const __u32 *)remote;
+		if (w[0] == 0 && w[1] == 0 && w[2] == 0 && w[3] == bpf_htonl(1))
+			return 1;
+		// A listener's own replies do not come through here, so only calls out count.
+		if (swarm_traffic(remote, port, 0))
+			return 1;
+	}
+	note_refusal(remote, port, (__u8)ctx->protocol);
+	return 0;
+}
+
+static __always_inline int reach4(struct bpf_sock_addr *ctx)
+{
+	__u8 remote[16] __attribute__((aligned(8)));
+	__be32 address = ctx->user_ip4;
+	v4_mapped(remote, address);
+	return may_reach(ctx, remote, denied4(address));
+}
+
+static __always_inline int reach6(struct bpf_sock_addr *ctx)
+{
+	__u8 remote[16] __attribute__((aligned(8)));
+	__u32 *w = (__u32 *)remote;
+	w[0] = ctx->user_ip6[0];
+	w[1] = ctx->user_ip6[1];
+	w[2] = ctx->user_ip6[2];
+	w[3] = ctx->user_ip6[3];
+	return may_reach(ctx, remote, denied6(remote));
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx) { return reach4(ctx); }
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx) { return reach6(ctx); }
+
+SEC("cgroup/sendmsg4")
+int sendmsg4(struct bpf_sock_addr *ctx) { return reach4(ctx); }
+
+SEC("cgroup/sendmsg6")
+int sendmsg6(struct bpf_sock_addr *ctx) { return reach6(ctx); }

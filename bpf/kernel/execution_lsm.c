@@ -1,0 +1,37 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+// The same denial as execution.c, asked before the image is replaced, where the kernel takes BPF LSM programs. Its own
+// object: many kernels refuse the type, and that must not cost the others. It shares execution.c's maps.
+#include "scope.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+struct file_key {
+	__u64 inode;
+	__u32 device;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct file_key);
+	__type(value, struct until);
+} deny_inode SEC(".maps");
+
+SEC("lsm/bprm_check_security")
+int BPF_PROG(refuse_exec, struct linux_binprm *bprm, int ret)
+{
+	if (ret)
+		return ret;
+	if (!in_scope())
+		return 0;
+	struct inode *inode = BPF_CORE_READ(bprm, file, f_inode);
+	struct file_key key = {};
+	key.inode = BPF_CORE_READ(inode, i_ino);
+	key.device = BPF_CORE_READ(inode, i_sb, s_dev);
+	if (stands(bpf_map_lookup_elem(&deny_inode, &key)))
+		return -1; // EPERM
+	return 0;
+}

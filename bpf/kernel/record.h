@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+// The contract between the kernel half and the reader: what a record in the ring looks like. Each record is a header,
+// a fixed part by kind, then (exec only) three strings one after the other. All integers are the machine's own.
+// bpf/record.go has the same layout; a test compares the two through the object's BTF.
+#ifndef OMEGA_RECORD_H
+#define OMEGA_RECORD_H
+
+enum record_kind {
+	RECORD_FORK = 1,
+	RECORD_EXEC = 2,
+	RECORD_EXIT = 3,
+	RECORD_CONNECT = 4,
+	RECORD_ACCEPT = 5,
+	RECORD_LISTEN = 6,
+	RECORD_CLOSE = 7,
+	RECORD_REFUSE = 8, // a local process was refused an address
+	RECORD_PROBE = 9,  // an inbound SYN; no process
+	RECORD_KILL = 10,  // an execution was denied
+	RECORD_KINDS = 11,
+};
+
+#define RECORD_FLAG_MEMFD 1
+#define RECORD_FLAG_DELETED 2
+#define RECORD_FLAG_STDIN_SOCKET 8
+#define RECORD_FLAG_STDOUT_SOCKET 16
+#define RECORD_FLAG_STDERR_SOCKET 32
+#define RECORD_FLAG_ARGS_TRUNCATED 128
+#define RECORD_FLAG_WORLD_WRITABLE 512
+#define RECORD_FLAG_KILLED 1024
+
+struct record_header {
+	__u16 kind;
+	__u16 size; // of the whole record, header and strings included
+	__u32 flags; // RECORD_FLAG_*
+	__u64 boot;  // CLOCK_BOOTTIME, ns
+};
+
+// Who: 120 bytes.
+struct record_process {
+	__u64 start; // CLOCK_BOOTTIME, ns
+	__u64 parent_start;
+	__u64 cgroup;
+	__u64 inode;
+	__u64 caps;
+	__s64 mtime; // of the executable, seconds since 1970
+	__u32 pid;
+	__u32 parent_pid;
+	__u32 uid;
+	__u32 gid;
+	__u32 euid;
+	__u32 egid;
+	__u32 device; // the kernel's own encoding: major << 20 | minor
+	__u32 mount_ns;
+	__u32 pid_ns;
+	__u32 net_ns;
+	__u32 login_uid;
+	__s32 exit_code;
+	char comm[16];
+};
+
+struct record_network {
+	__u8 local[16];  // IPv4 as ::ffff:a.b.c.d
+	__u8 remote[16];
+	__u64 bytes_in;
+	__u64 bytes_out;
+	__u64 duration; // ns
+	__u16 local_port;  // host order
+	__u16 remote_port; // host order
+	__u8 protocol;
+	__u8 inbound;
+	__u16 repeats; // further events of the same kind that this one stands for
+};
+
+#define EXE_MAX 512
+#define ARGS_MAX 1024
+#define CWD_MAX 512
+
+struct record_strings {
+	__u16 exe_len;
+	__u16 args_len;
+	__u16 cwd_len;
+	__u16 pad;
+};
+
+struct record_fork { // and exit
+	struct record_header header;
+	struct record_process process;
+};
+
+struct record_exec {
+	struct record_header header;
+	struct record_process process;
+	struct record_strings strings;
+	char data[EXE_MAX + ARGS_MAX + CWD_MAX];
+};
+
+struct record_flow { // connect, accept, listen, close, refuse, probe
+	struct record_header header;
+	struct record_process process;
+	struct record_network network;
+};
+
+#endif

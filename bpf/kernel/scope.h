@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+// What every program of ours shares: whom it watches, where its records go, and how a lost record is counted.
+#ifndef OMEGA_SCOPE_H
+#define OMEGA_SCOPE_H
+
+#include "types.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/bpf_endian.h>
+#include "record.h"
+
+// Set before load. Zero scoped: the whole host.
+const volatile __u32 scoped = 0;
+const volatile __u32 own_tgid = 0;
+
+// The cgroup watched and acted in, when scoped.
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} scope_cgroup SEC(".maps");
+
+// Until when a refusal stands, and by which response: the first 16 bytes of its id, so that a restarted node knows its own.
+struct until {
+	__u64 expires; // CLOCK_BOOTTIME, ns
+	__u64 hits;
+	__u8 id[16];
+};
+
+// stands: a refusal past its end is void, whether or not anybody lived to remove it.
+static __always_inline bool stands(struct until *u)
+{
+	return u && u->expires > bpf_ktime_get_boot_ns();
+}
+
+// One ring for all objects of a node (the loader puts the same map in each), so that records keep their order.
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20);
+} ring SEC(".maps");
+
+// Records that found the ring full, by kind: no loss is silent.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, RECORD_KINDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} drops SEC(".maps");
+
+static __always_inline bool in_scope(void)
+{
+	if (!scoped)
+		return true;
+	return bpf_current_task_under_cgroup(&scope_cgroup, 0) == 1;
+}
+
+static __always_inline void count_drop(__u32 kind)
+{
+	__u64 *n = bpf_map_lookup_elem(&drops, &kind);
+	if (n)
+		(*n)++;
+}
+
+// v4_mapped writes ::ffff:a.b.c.d.
+static __always_inline void v4_mapped(__u8 out[16], __be32 address)
+{
+	__u32 *w = (__u32 *)out;
+	w[0] = 0;
+	w[1] = 0;
+	w[2] = bpf_htonl(0xffff);
+	w[3] = address;
+}
+
+// fill_process describes task as far as it costs little; exe, args and cwd are the exec record's alone.
+static __always_inline void fill_process(struct record_process *p, struct task_struct *task)
+{
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+	struct task_struct *parent = BPF_CORE_READ(leader, real_parent);
+	struct task_struct *parent_leader = BPF_CORE_READ(parent, group_leader);
+
+	p->start = BPF_CORE_READ(leader, start_boottime);
+	p->parent_start = BPF_CORE_READ(parent_leader, start_boottime);
+	p->pid = BPF_CORE_READ(task, tgid);
+	p->parent_pid = BPF_CORE_READ(parent, tgid);
+	p->cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+
+	const struct cred *cred = BPF_CORE_READ(task, cred);
+	p->uid = BPF_CORE_READ(cred, uid.val);
+	p->gid = BPF_CORE_READ(cred, gid.val);
+	p->euid = BPF_CORE_READ(cred, euid.val);
+	p->egid = BPF_CORE_READ(cred, egid.val);
+	p->caps = BPF_CORE_READ(cred, cap_effective.val);
+	p->login_uid = BPF_CORE_READ(task, loginuid.val);
+	p->exit_code = 0;
+
+	struct nsproxy *ns = BPF_CORE_READ(task, nsproxy);
+	p->mount_ns = BPF_CORE_READ(ns, mnt_ns, ns.inum);
+	p->pid_ns = BPF_CORE_READ(ns, pid_ns_for_children, ns.inum);
+	p->net_ns = BPF_CORE_READ(ns, net_ns, ns.inum);
+
+	struct inode *inode = BPF_CORE_READ(task, mm, exe_file, f_inode);
+	p->inode = BPF_CORE_READ(inode, i_ino);
+	p->device = BPF_CORE_READ(inode, i_sb, s_dev);
+	p->mtime = BPF_CORE_READ(inode, i_mtime_sec);
+	bpf_probe_read_kernel_str(p->comm, sizeof(p->comm), task->comm);
+}
+
+#endif

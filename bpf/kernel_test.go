@@ -1,0 +1,646 @@
+package bpf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/swarm/event"
+)
+
+// host is one real host in small: a network namespace and a cgroup of its own, and a veth to another one.
+type host struct {
+	t      *testing.T
+	ns     netns.NsHandle
+	cgroup string
+	addr   string
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: loads BPF programs and makes network namespaces")
+	}
+}
+
+// twoHosts makes two hosts joined by a veth. Nothing of the machine's own network is touched: both ends live in new namespaces.
+func twoHosts(t *testing.T) (a, b *host) {
+	t.Helper()
+	needRoot(t)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	old, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	defer netns.Set(old)
+	made := func(i int) *host {
+		ns, err := netns.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := &host{t: t, ns: ns, addr: fmt.Sprintf("10.99.0.%d", i)}
+		lo, err := netlink.LinkByName("lo")
+		if err == nil {
+			err = netlink.LinkSetUp(lo)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		root, err := cgroupRoot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.cgroup, err = os.MkdirTemp(root, "omega-bpf-test-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			os.WriteFile(filepath.Join(h.cgroup, "cgroup.kill"), []byte("1"), 0)
+			for range 200 {
+				if err := os.Remove(h.cgroup); err == nil || errors.Is(err, os.ErrNotExist) {
+					break
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+			ns.Close()
+		})
+		return h
+	}
+	a, b = made(1), made(2)
+	// The thread is in b's namespace now.
+	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer0", PeerNamespace: netlink.NsFd(int(a.ns))}
+	if err := netlink.LinkAdd(link); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range []*host{a, b} {
+		if err := netns.Set(h.ns); err != nil {
+			t.Fatal(err)
+		}
+		name := "eth0"
+		if h == a {
+			name = "peer0"
+		}
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h == a {
+			if err := netlink.LinkSetName(l, "eth0"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		addr, _ := netlink.ParseAddr(h.addr + "/24")
+		if err := errors.Join(netlink.AddrAdd(l, addr), netlink.LinkSetUp(l)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return a, b
+}
+
+// do runs f on a thread inside the host's network namespace.
+func (h *host) do(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if err := netns.Set(h.ns); err != nil {
+			done <- err
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+// command is a command inside the host: its namespace and its cgroup.
+func (h *host) run(ctx context.Context, name string, args ...string) (string, error) {
+	var out strings.Builder
+	err := h.do(func() error {
+		dir, err := os.Open(h.cgroup)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		cmd := exec.CommandContext(ctx, name, args...)
+		cmd.Stdout, cmd.Stderr = &out, &out
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+		return cmd.Run()
+	})
+	return out.String(), err
+}
+
+func (h *host) load(opt Options) *Kernel {
+	h.t.Helper()
+	opt.Cgroup, opt.Interfaces = h.cgroup, []string{"eth0"}
+	var k *Kernel
+	if err := h.do(func() (err error) {
+		k, err = Load(context.Background(), opt)
+		return err
+	}); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { k.Close() })
+	for _, c := range k.Coverage() {
+		if !c.OK && c.Name != "lsm" {
+			h.t.Fatalf("%s: %s", c.Name, c.Detail)
+		}
+	}
+	return k
+}
+
+// watch collects what the host's sensor sees until the test ends.
+func (h *host) watch(k *Kernel) func(want string, match func(*event.Event) bool) *event.Event {
+	h.t.Helper()
+	ring, err := k.Ring()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	s, err := OpenRing(ring)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var seen []*event.Event
+	changed := make(chan struct{}, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- s.Run(ctx, func(e *event.Event) {
+			mu.Lock()
+			seen = append(seen, e.Clone())
+			mu.Unlock()
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+	}()
+	h.t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			h.t.Error(err)
+		}
+		if n := s.Drops()["garbled"]; n != 0 {
+			h.t.Errorf("%d records were not understood", n)
+		}
+		s.Close()
+	})
+	return func(want string, match func(*event.Event) bool) *event.Event {
+		h.t.Helper()
+		deadline := time.After(5 * time.Second)
+		for {
+			mu.Lock()
+			for _, e := range seen {
+				if match(e) {
+					mu.Unlock()
+					return e
+				}
+			}
+			mu.Unlock()
+			select {
+			case <-changed:
+			case <-deadline:
+				mu.Lock()
+				defer mu.Unlock()
+				for _, e := range seen {
+					h.t.Logf("saw %s %s exe=%s args=%q parent=%s %v", e.Class, e.Activity, e.Process.Exe, e.Process.Argv(), e.Process.ParentExe, e.Network)
+				}
+				h.t.Fatalf("never saw %s", want)
+			}
+		}
+	}
+}
+
+func TestSensorSeesExec(t *testing.T) {
+	a, _ := twoHosts(t)
+	k := a.load(Options{})
+	find := a.watch(k)
+	dir := t.TempDir()
+	ctx := t.Context()
+	if out, err := a.run(ctx, "/bin/sh", "-c", "cd "+dir+" && /bin/ls -la /dev/null; exit 3"); err == nil || !strings.Contains(err.Error(), "exit status 3") {
+		t.Fatalf("%v %s", err, out)
+	}
+	e := find("ls", func(e *event.Event) bool {
+		return e.Activity == event.ActivityExec && filepath.Base(e.Process.Exe) == "ls"
+	})
+	if got := strings.Join(e.Process.Argv(), " "); got != "/bin/ls -la /dev/null" {
+		t.Errorf("args: %q", got)
+	}
+	if e.Process.CWD != dir {
+		t.Errorf("cwd: %q, want %q", e.Process.CWD, dir)
+	}
+	if base := filepath.Base(e.Process.ParentExe); base != "sh" && base != "dash" && base != "bash" {
+		t.Errorf("parent: %q", e.Process.ParentExe)
+	}
+	if e.Process.UID != 0 || e.Process.CgroupID == 0 || e.Process.MountNS == 0 || e.Process.Inode == 0 || e.Process.Key.Start == 0 {
+		t.Errorf("identity is not whole: %+v", e.Process)
+	}
+	if diff := time.Since(time.Unix(0, e.Time)); diff < 0 || diff > time.Minute {
+		t.Errorf("time is %s off", diff)
+	}
+	find("the shell's exit", func(x *event.Event) bool {
+		return x.Activity == event.ActivityExit && x.Process.Key == e.Process.Parent && x.Process.ExitCode == 3
+	})
+}
+
+func TestSensorFlagsWhatIsSuspicious(t *testing.T) {
+	a, _ := twoHosts(t)
+	k := a.load(Options{})
+	find := a.watch(k)
+	dir, err := os.MkdirTemp("/tmp", "omega-bpf-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	fresh := filepath.Join(dir, "fresh")
+	if out, err := a.run(t.Context(), "/bin/sh", "-c", "cp /bin/true "+fresh+" && "+fresh); err != nil {
+		t.Fatal(err, out)
+	}
+	e := find("fresh", func(e *event.Event) bool { return e.Activity == event.ActivityExec && e.Process.Exe == fresh })
+	if want := event.FlagJustWritten | event.FlagWorldWritable; e.Process.Flags&want != want {
+		t.Errorf("flags %b lack %b", e.Process.Flags, want)
+	}
+
+	fd, err := unix.MemfdCreate("implant", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	body, err := os.ReadFile("/bin/true")
+	if err == nil {
+		_, err = unix.Write(fd, body)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := a.run(t.Context(), fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)); err != nil {
+		t.Fatal(err, out)
+	}
+	find("memfd", func(e *event.Event) bool {
+		return e.Activity == event.ActivityExec && e.Process.Flags&event.FlagMemfd != 0 && strings.Contains(e.Process.Exe, "memfd:implant")
+	})
+
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	theirs := os.NewFile(uintptr(pair[1]), "socket")
+	defer theirs.Close()
+	if err := a.do(func() error {
+		cg, err := os.Open(a.cgroup)
+		if err != nil {
+			return err
+		}
+		defer cg.Close()
+		cmd := exec.Command("/bin/sh", "-c", "exit 0")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, theirs
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cg.Fd())}
+		return cmd.Run()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	find("a shell on a socket", func(e *event.Event) bool {
+		const want = event.FlagStdinSocket | event.FlagStdoutSocket | event.FlagStderrSocket
+		return e.Activity == event.ActivityExec && e.Process.Flags&want == want
+	})
+}
+
+// listen serves one TCP port inside h, echoing what comes.
+func (h *host) listen(t *testing.T) (port uint16) {
+	t.Helper()
+	var l net.Listener
+	if err := h.do(func() (err error) {
+		l, err = net.Listen("tcp", h.addr+":0")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var served sync.WaitGroup
+	served.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			served.Go(func() {
+				defer c.Close()
+				b := make([]byte, 64)
+				for {
+					n, err := c.Read(b)
+					if err != nil {
+						return
+					}
+					c.Write(b[:n])
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close() })
+	return netip.MustParseAddrPort(l.Addr().String()).Port()
+}
+
+func (h *host) dial(addr string, port uint16) (c net.Conn, err error) {
+	err = h.do(func() (err error) {
+		c, err = net.DialTimeout("tcp", fmt.Sprintf("%s:%d", addr, port), 400*time.Millisecond)
+		return err
+	})
+	return c, err
+}
+
+func echo(c net.Conn) error {
+	c.SetDeadline(time.Now().Add(400 * time.Millisecond))
+	if _, err := c.Write([]byte("x")); err != nil {
+		return err
+	}
+	_, err := c.Read(make([]byte, 1))
+	return err
+}
+
+const id1, id2 = "000102030405060708090a0b0c0d0e0f", "100102030405060708090a0b0c0d0e0f"
+
+func TestDenyAddressEndsNewAndEstablished(t *testing.T) {
+	a, b := twoHosts(t)
+	k := a.load(Options{})
+	find := a.watch(k)
+	port, back := a.listen(t), b.listen(t)
+	before, err := b.dial(a.addr, port)
+	if err != nil {
+		t.Fatal("before the block:", err)
+	}
+	defer before.Close()
+	if err := echo(before); err != nil {
+		t.Fatal("before the block:", err)
+	}
+	find("the probe", func(e *event.Event) bool {
+		return e.Activity == event.ActivityProbe && e.Network.Remote.Addr().String() == b.addr && e.Network.Local.Port() == port
+	})
+	find("the accept", func(e *event.Event) bool {
+		return e.Activity == event.ActivityAccept && e.Network.Remote.Addr().String() == b.addr && e.Network.Inbound
+	})
+
+	target := event.Target{Address: netip.MustParsePrefix("::ffff:" + b.addr + "/128")} // by its other name
+	r, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionDeny, Target: target, TTL: time.Hour})
+	if err != nil || r.Outcome != event.OutcomeDone || len(r.Means) < 6 {
+		t.Fatalf("%+v %v", r, err)
+	}
+	if c, err := b.dial(a.addr, port); err == nil {
+		c.Close()
+		t.Error("a new connection came in through the block")
+	}
+	if err := echo(before); err == nil {
+		t.Error("an established connection lived on through the block")
+	}
+	// A process of the host itself, in its cgroup, is told no at once and is named.
+	out, err := a.run(t.Context(), "/bin/bash", "-c", fmt.Sprintf("exec 3<>/dev/tcp/%s/%d", b.addr, back))
+	if err == nil || !strings.Contains(out, "not permitted") {
+		t.Errorf("connect out: %v %q", err, out)
+	}
+	refused := find("the refusal", func(e *event.Event) bool { return e.Activity == event.ActivityRefuse })
+	if refused.Network.Remote.String() != fmt.Sprintf("%s:%d", b.addr, back) || filepath.Base(refused.Process.Exe) != "bash" {
+		t.Errorf("refused %v to %s", refused.Network.Remote, refused.Process.Exe)
+	}
+	active := k.Active()
+	if len(active) != 1 || active[0].ID != id1 || active[0].Hits == 0 {
+		t.Errorf("active: %+v", active)
+	}
+
+	// A second response on the same address keeps it refused when the first is released.
+	if _, err := k.Apply(t.Context(), event.Response{ID: id2, Action: event.ActionDeny, Target: target, TTL: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Release(t.Context(), id1); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := b.dial(a.addr, port); err == nil {
+		c.Close()
+		t.Error("released although another response stands")
+	}
+	if _, err := k.Release(t.Context(), id2); err != nil {
+		t.Fatal(err)
+	}
+	c, err := b.dial(a.addr, port)
+	if err != nil {
+		t.Fatal("after release:", err)
+	}
+	c.Close()
+	if _, err := k.Release(t.Context(), id2); !errors.Is(err, ErrUnknownResponse) {
+		t.Errorf("released twice: %v", err)
+	}
+}
+
+// No user-space code runs between the block and its end: the kernel alone lets it go.
+func TestDenyAddressExpiresByItself(t *testing.T) {
+	a, b := twoHosts(t)
+	k := a.load(Options{})
+	port := a.listen(t)
+	if _, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionDeny, Target: event.Target{Address: netip.MustParsePrefix(b.addr + "/32")}, TTL: 700 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := b.dial(a.addr, port); err == nil {
+		c.Close()
+		t.Error("not refused")
+	}
+	for end := time.Now().Add(10 * time.Second); ; {
+		c, err := b.dial(a.addr, port)
+		if err == nil {
+			c.Close()
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the block outlived its time")
+		}
+	}
+}
+
+func TestContainPassesOnlyTheSwarm(t *testing.T) {
+	a, b := twoHosts(t)
+	k := a.load(Options{})
+	own, other, theirs := a.listen(t), a.listen(t), b.listen(t)
+	if err := k.SetSwarm([]uint16{own}, []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(b.addr), theirs)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionContain, TTL: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := b.dial(a.addr, own); err != nil {
+		t.Error("the swarm's port:", err)
+	} else {
+		c.Close()
+	}
+	if c, err := b.dial(a.addr, other); err == nil {
+		c.Close()
+		t.Error("another port answers though the host is contained")
+	}
+	if c, err := a.dial(b.addr, theirs); err != nil {
+		t.Error("a peer's swarm port:", err)
+	} else {
+		c.Close()
+	}
+	if _, err := k.Release(t.Context(), id1); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := b.dial(a.addr, other); err != nil {
+		t.Error("after release:", err)
+	} else {
+		c.Close()
+	}
+}
+
+func TestDenyExecStopsEveryOne(t *testing.T) {
+	a, _ := twoHosts(t)
+	k := a.load(Options{})
+	find := a.watch(k)
+	dir := t.TempDir()
+	tool, marker := filepath.Join(dir, "tool"), filepath.Join(dir, "ran")
+	if out, err := exec.Command("cp", "/usr/bin/touch", tool).CombinedOutput(); err != nil {
+		t.Fatal(err, string(out))
+	}
+	r, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionDeny, Target: event.Target{Path: tool}, TTL: time.Hour})
+	if err != nil || !r.BeforeFirstInstruction {
+		t.Fatalf("%+v %v", r, err)
+	}
+	for range 100 {
+		if _, err := a.run(t.Context(), tool, marker); err == nil {
+			t.Fatal("it ran")
+		}
+	}
+	if _, err := os.Stat(marker); err == nil {
+		t.Error("it took effect before it died")
+	}
+	find("the kill", func(e *event.Event) bool { return e.Activity == event.ActivityKill })
+	// By another name it is the same file.
+	link := filepath.Join(dir, "other")
+	if err := os.Link(tool, link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.run(t.Context(), link, marker); err == nil {
+		t.Error("it ran under another name")
+	}
+	// Outside the node's cgroup it is none of its business.
+	if out, err := exec.Command(tool, marker).CombinedOutput(); err != nil {
+		t.Error("denied outside the scope:", err, string(out))
+	}
+	if _, err := k.Release(t.Context(), id1); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := a.run(t.Context(), tool, marker); err != nil {
+		t.Error("after release:", err, out)
+	}
+}
+
+func TestKillTreeOutrunsForks(t *testing.T) {
+	a, _ := twoHosts(t)
+	k := a.load(Options{})
+	find := a.watch(k)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// A shell that keeps forking children that fork.
+		a.run(t.Context(), "/bin/bash", "-c", "while :; do (sleep 60 & sleep 60 & wait) & sleep 0.01; done")
+	}()
+	e := find("the shell", func(e *event.Event) bool {
+		return e.Activity == event.ActivityExec && filepath.Base(e.Process.Exe) == "bash"
+	})
+	find("a grandchild", func(x *event.Event) bool {
+		return x.Activity == event.ActivityExec && filepath.Base(x.Process.Exe) == "sleep"
+	})
+	target := event.Target{PID: e.Process.Key.PID, Start: e.Process.Key.Start + uint64(time.Hour), Tree: true}
+	if _, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionKill, Target: target}); err == nil {
+		t.Fatal("killed a process that is another one")
+	}
+	target.Start = e.Process.Key.Start
+	if _, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionKill, Target: target}); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+}
+
+// What a crashed node left pinned is found, still in force, and is gone after Cleanup.
+func TestPinnedBlockOutlivesItsNode(t *testing.T) {
+	a, b := twoHosts(t)
+	if err := mountBPF(t); err != nil {
+		t.Skip("no BPF file system can be mounted here:", err)
+	}
+	pins := filepath.Join("/sys/fs/bpf", filepath.Base(a.cgroup))
+	port := a.listen(t)
+	k := a.load(Options{PinDir: pins})
+	t.Cleanup(func() { Cleanup(pins) })
+	if _, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionDeny, Target: event.Target{Address: netip.MustParsePrefix(b.addr + "/32")}, TTL: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	k.Close()
+	if c, err := b.dial(a.addr, port); err == nil {
+		c.Close()
+		t.Error("the block died with its node")
+	}
+	k = a.load(Options{PinDir: pins})
+	active := k.Active()
+	if len(active) != 1 || active[0].ID != id1 || active[0].Target.Address.String() != b.addr+"/32" {
+		t.Fatalf("adopted: %+v", active)
+	}
+	if _, err := k.Release(t.Context(), id1); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := b.dial(a.addr, port); err != nil {
+		t.Error("after release:", err)
+	} else {
+		c.Close()
+	}
+	k.Close()
+	if n, err := Cleanup(pins); err != nil || n == 0 {
+		t.Errorf("cleanup: %d %v", n, err)
+	}
+	if _, err := os.Stat(pins); err == nil {
+		t.Error("pins are left")
+	}
+}
+
+func mountBPF(t *testing.T) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs("/sys/fs/bpf", &st); err != nil {
+		return err
+	}
+	if st.Type == unix.BPF_FS_MAGIC {
+		return nil
+	}
+	if err := unix.Mount("bpf", "/sys/fs/bpf", "bpf", 0, "mode=0700"); err != nil {
+		return err
+	}
+	t.Cleanup(func() { unix.Unmount("/sys/fs/bpf", 0) })
+	return nil
+}
+
+func TestFullRingIsCounted(t *testing.T) {
+	a, _ := twoHosts(t)
+	k := a.load(Options{RingBytes: 64 << 10})
+	if out, err := a.run(t.Context(), "/bin/bash", "-c", "for i in $(seq 400); do (:); done"); err != nil {
+		t.Fatal(err, out)
+	}
+	drops, err := k.Drops()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if drops["fork"] == 0 {
+		t.Errorf("nobody read the ring, and nothing was counted lost: %v", drops)
+	}
+}

@@ -1,0 +1,195 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"structs"
+	"time"
+	"unsafe"
+
+	"github.com/omega-mesh/omega/swarm/event"
+)
+
+// The layout of kernel/record.h; a test holds these against the object's own type information.
+const (
+	recordFork = iota + 1
+	recordExec
+	recordExit
+	recordConnect
+	recordAccept
+	recordListen
+	recordClose
+	recordRefuse
+	recordProbe
+	recordKill
+	recordKinds
+)
+
+type recordHeader struct {
+	_     structs.HostLayout
+	Kind  uint16
+	Size  uint16
+	Flags uint32
+	Boot  uint64
+}
+
+type recordProcess struct {
+	_           structs.HostLayout
+	Start       uint64
+	ParentStart uint64
+	Cgroup      uint64
+	Inode       uint64
+	Caps        uint64
+	Mtime       int64
+	PID         uint32
+	ParentPID   uint32
+	UID         uint32
+	GID         uint32
+	EUID        uint32
+	EGID        uint32
+	Device      uint32
+	MountNS     uint32
+	PIDNS       uint32
+	NetNS       uint32
+	LoginUID    uint32
+	ExitCode    int32
+	Comm        [16]byte
+}
+
+type recordNetwork struct {
+	_          structs.HostLayout
+	Local      [16]byte
+	Remote     [16]byte
+	BytesIn    uint64
+	BytesOut   uint64
+	Duration   uint64
+	LocalPort  uint16
+	RemotePort uint16
+	Protocol   uint8
+	Inbound    uint8
+	Repeats    uint16
+}
+
+type recordStrings struct {
+	_       structs.HostLayout
+	ExeLen  uint16
+	ArgsLen uint16
+	CwdLen  uint16
+	Pad     uint16
+}
+
+const (
+	headerSize  = int(unsafe.Sizeof(recordHeader{}))
+	processSize = int(unsafe.Sizeof(recordProcess{}))
+	networkSize = int(unsafe.Sizeof(recordNetwork{}))
+	stringsSize = int(unsafe.Sizeof(recordStrings{}))
+	forkSize    = headerSize + processSize
+	flowSize    = forkSize + networkSize
+	execSize    = forkSize + stringsSize
+)
+
+// JustWritten is how young an executable's last change must be for event.FlagJustWritten.
+const JustWritten = 10 * time.Second
+
+// errRecord is what decode says of bytes that no program of ours wrote.
+var errRecord = errors.New("not a record of this version")
+
+// decode fills e from one record of the ring. It copies nothing and allocates nothing: the strings of e lie in b.
+// wallMinusBoot turns the record's clock into the wall's. Bytes that do not fit are refused, whoever wrote them.
+func decode(b []byte, wallMinusBoot int64, e *event.Event) error {
+	if len(b) < forkSize || uintptr(unsafe.Pointer(unsafe.SliceData(b)))%8 != 0 {
+		return errRecord
+	}
+	h := (*recordHeader)(unsafe.Pointer(unsafe.SliceData(b)))
+	if int(h.Size) != len(b) || h.Kind == 0 || h.Kind >= recordKinds {
+		return errRecord
+	}
+	*e = event.Event{Sensor: "kernel", Boot: h.Boot, Time: int64(h.Boot) + wallMinusBoot}
+	p := (*recordProcess)(unsafe.Pointer(&b[headerSize]))
+	e.Process = event.Process{
+		Key:    event.ProcessKey{PID: p.PID, Start: p.Start},
+		Parent: event.ProcessKey{PID: p.ParentPID, Start: p.ParentStart},
+		UID:    p.UID, GID: p.GID, EUID: p.EUID, EGID: p.EGID,
+		Inode: p.Inode, Device: uint64(p.Device), CgroupID: p.Cgroup,
+		MountNS: p.MountNS, PIDNS: p.PIDNS, NetNS: p.NetNS,
+		LoginUID: p.LoginUID, Caps: p.Caps, ExitCode: p.ExitCode,
+		Flags: event.ProcessFlag(h.Flags),
+		Comm:  cString(p.Comm[:]),
+	}
+	switch h.Kind {
+	case recordFork, recordExit, recordKill:
+		if len(b) != forkSize {
+			return errRecord
+		}
+		e.Class = event.ClassProcess
+		e.Activity = [...]event.Activity{recordFork: event.ActivityFork, recordExit: event.ActivityExit, recordKill: event.ActivityKill}[h.Kind]
+		if h.Kind == recordExit { // the kernel keeps the signal in the low byte, the code in the next
+			if signal := p.ExitCode & 0x7f; signal != 0 {
+				e.Process.ExitCode = 128 + signal
+			} else {
+				e.Process.ExitCode = p.ExitCode >> 8 & 0xff
+			}
+		}
+		return nil
+	case recordExec:
+		if len(b) < execSize {
+			return errRecord
+		}
+		s := (*recordStrings)(unsafe.Pointer(&b[forkSize]))
+		data := b[execSize:]
+		exe, args, cwd := int(s.ExeLen), int(s.ArgsLen), int(s.CwdLen)
+		if exe+args+cwd != len(data) {
+			return errRecord
+		}
+		e.Class, e.Activity = event.ClassProcess, event.ActivityExec
+		e.Process.Exe = view(data[:exe])
+		e.Process.Args = view(trimZeros(data[exe : exe+args]))
+		e.Process.CWD = view(data[exe+args:])
+		if age := e.Time/int64(time.Second) - p.Mtime; age >= 0 && age < int64(JustWritten/time.Second) {
+			e.Process.Flags |= event.FlagJustWritten
+		}
+		return nil
+	}
+	if len(b) != flowSize {
+		return errRecord
+	}
+	n := (*recordNetwork)(unsafe.Pointer(&b[forkSize]))
+	e.Class = event.ClassNetwork
+	e.Activity = [...]event.Activity{recordConnect: event.ActivityConnect, recordAccept: event.ActivityAccept, recordListen: event.ActivityListen,
+		recordClose: event.ActivityClose, recordRefuse: event.ActivityRefuse, recordProbe: event.ActivityProbe}[h.Kind]
+	e.Network = event.Network{
+		Protocol: n.Protocol,
+		Local:    netip.AddrPortFrom(netip.AddrFrom16(n.Local).Unmap(), n.LocalPort),
+		Remote:   netip.AddrPortFrom(netip.AddrFrom16(n.Remote).Unmap(), n.RemotePort),
+		BytesIn:  n.BytesIn, BytesOut: n.BytesOut, Duration: time.Duration(n.Duration),
+		Inbound: n.Inbound != 0,
+	}
+	return nil
+}
+
+// view is b as a string without a copy: valid as long as b is.
+func view(b []byte) string {
+	return unsafe.String(unsafe.SliceData(b), len(b))
+}
+
+func cString(b []byte) string {
+	for i, c := range b {
+		if c == 0 {
+			return view(b[:i])
+		}
+	}
+	return view(b)
+}
+
+func trimZeros(b []byte) []byte {
+	for len(b) > 0 && b[len(b)-1] == 0 {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+func nativeUint32(b []byte) uint32           { return binary.NativeEndian.Uint32(b) }
+func nativeUint64(b []byte) uint64           { return binary.NativeEndian.Uint64(b) }
+func appendUint32(b []byte, v uint32) []byte { return binary.NativeEndian.AppendUint32(b, v) }
+func appendUint64(b []byte, v uint64) []byte { return binary.NativeEndian.AppendUint64(b, v) }

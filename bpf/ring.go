@@ -1,0 +1,235 @@
+package bpf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/swarm/event"
+)
+
+// How often the reader looks when nothing urgent wakes it: by load between these two. At 150,000 records a second of
+// 256 bytes, a ring of 4 MiB holds a tenth of a second.
+const (
+	pollFast = 2 * time.Millisecond
+	pollIdle = 50 * time.Millisecond
+)
+
+// RingFile is the ring as it is handed to another process: the descriptor of the map, which that process may map into
+// its memory without any privilege, and the ring's size.
+type RingFile struct {
+	File  *os.File
+	Bytes int
+}
+
+// Ring duplicates the ring's descriptor for an unprivileged process. The caller closes it.
+func (k *Kernel) Ring() (RingFile, error) {
+	fd, err := unix.FcntlInt(uintptr(k.ring.FD()), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return RingFile{}, fmt.Errorf("duplicate the ring: %w", err)
+	}
+	return RingFile{File: os.NewFile(uintptr(fd), "ring"), Bytes: k.opt.RingBytes}, nil
+}
+
+func readDrops(m *ebpf.Map) (map[string]uint64, error) {
+	names := [...]string{recordFork: "fork", recordExec: "exec", recordExit: "exit", recordConnect: "connect", recordAccept: "accept",
+		recordListen: "listen", recordClose: "close", recordRefuse: "refuse", recordProbe: "probe", recordKill: "kill"}
+	all := map[string]uint64{}
+	for kind := uint32(1); kind < recordKinds; kind++ {
+		var each []uint64
+		if err := m.Lookup(kind, &each); err != nil {
+			return nil, fmt.Errorf("read the drop counters: %w", err)
+		}
+		for _, n := range each {
+			all[names[kind]] += n
+		}
+	}
+	return all, nil
+}
+
+// RingSensor reads the ring of the kernel half.
+type RingSensor struct {
+	consumer, producer []byte // the two control pages, the second followed by the data, mapped twice over
+	data               []byte
+	mask               uint64
+	file               *os.File
+	tree               *ProcessTree
+	listeners          map[uint16]event.ProcessKey
+	garbled            atomic.Uint64
+	seen               atomic.Uint64
+}
+
+// OpenRing maps the ring. It needs the descriptor alone, no privilege.
+func OpenRing(r RingFile) (*RingSensor, error) {
+	page := os.Getpagesize()
+	if r.Bytes < page || r.Bytes&(r.Bytes-1) != 0 {
+		return nil, fmt.Errorf("ring of %d bytes: want a power of two of whole pages", r.Bytes)
+	}
+	fd := int(r.File.Fd())
+	consumer, err := unix.Mmap(fd, 0, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map the ring's read position: %w", err)
+	}
+	producer, err := unix.Mmap(fd, int64(page), page+2*r.Bytes, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("map the ring: %w", err), unix.Munmap(consumer))
+	}
+	return &RingSensor{consumer: consumer, producer: producer, data: producer[page:], mask: uint64(r.Bytes) - 1, file: r.File,
+		tree: NewProcessTree(), listeners: map[uint16]event.ProcessKey{}}, nil
+}
+
+// Name implements Sensor.
+func (s *RingSensor) Name() string { return "kernel" }
+
+// Drops implements Sensor: records that were not ours. Those that found the ring full are counted in the kernel, by Kernel.Drops.
+func (s *RingSensor) Drops() map[string]uint64 { return map[string]uint64{"garbled": s.garbled.Load()} }
+
+// Seen counts the records read so far.
+func (s *RingSensor) Seen() uint64 { return s.seen.Load() }
+
+// Tree is the sensor's picture of the processes.
+func (s *RingSensor) Tree() *ProcessTree { return s.tree }
+
+// Close unmaps the ring. Run must have returned.
+func (s *RingSensor) Close() error {
+	return errors.Join(unix.Munmap(s.consumer), unix.Munmap(s.producer), s.file.Close())
+}
+
+// Run reads until ctx ends. Ordinary records are fetched every 2 to 50 ms, by load; the urgent ones (a refusal, a
+// kill, a suspicious exec) wake it at once.
+func (s *RingSensor) Run(ctx context.Context, out func(*event.Event)) error {
+	poll, err := newPoller(int(s.file.Fd()))
+	if err != nil {
+		return err
+	}
+	defer poll.close()
+	stop := context.AfterFunc(ctx, poll.wake)
+	defer stop()
+
+	s.tree.Seed()
+	var e event.Event
+	interval := pollFast
+	for ctx.Err() == nil {
+		n := s.drain(&e, out)
+		switch {
+		case n > 256:
+			interval = pollFast
+		case n == 0 && interval < pollIdle:
+			interval = min(2*interval, pollIdle)
+		}
+		if err := poll.wait(interval); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// The header the kernel puts before each record.
+const (
+	ringBusy    = 1 << 31
+	ringDiscard = 1 << 30
+	ringHeader  = 8
+)
+
+// drain hands on every record that is complete and returns how many.
+func (s *RingSensor) drain(e *event.Event, out func(*event.Event)) int {
+	consumed := (*uint64)(unsafe.Pointer(&s.consumer[0]))
+	produced := (*uint64)(unsafe.Pointer(&s.producer[0]))
+	offset := time.Now().UnixNano() - int64(BootTime())
+	at, n := atomic.LoadUint64(consumed), 0
+	for end := atomic.LoadUint64(produced); at < end; n++ {
+		if n&1023 == 1023 { // give room back while draining, not only at the end
+			atomic.StoreUint64(consumed, at)
+			end = atomic.LoadUint64(produced)
+		}
+		head := atomic.LoadUint32((*uint32)(unsafe.Pointer(&s.data[at&s.mask])))
+		if head&ringBusy != 0 {
+			break // still being written
+		}
+		size := uint64(head &^ (ringBusy | ringDiscard))
+		if size > s.mask { // never so from our kernel; do not follow it out of the ring
+			s.garbled.Add(1)
+			at = end
+			break
+		}
+		if head&ringDiscard == 0 {
+			from := at&s.mask + ringHeader
+			b := s.data[from : from+size]
+			if err := decode(b, offset, e); err != nil {
+				s.garbled.Add(1)
+			} else {
+				s.enrich(e)
+				out(e)
+			}
+			s.seen.Add(1)
+		}
+		at += (size + ringHeader + 7) &^ 7
+	}
+	atomic.StoreUint64(consumed, at)
+	return n
+}
+
+// maxListeners bounds the ports whose owner is remembered.
+const maxListeners = 4096
+
+// enrich adds what one record alone does not say: lineage, and whose listener a connection came to.
+func (s *RingSensor) enrich(e *event.Event) {
+	switch e.Activity {
+	case event.ActivityListen:
+		if len(s.listeners) < maxListeners {
+			s.listeners[e.Network.Local.Port()] = e.Process.Key
+		}
+	case event.ActivityAccept:
+		e.Process.Key = s.listeners[e.Network.Local.Port()]
+	}
+	s.tree.Observe(e)
+}
+
+// poller waits for an urgent record, for a wake, or for time to pass.
+type poller struct{ epoll, event int }
+
+func newPoller(ring int) (*poller, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("watch the ring: %w", err)
+	}
+	p := &poller{epoll: epoll, event: -1}
+	if p.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		p.close()
+		return nil, fmt.Errorf("watch the ring: %w", err)
+	}
+	// Edge-triggered: level-triggered epoll would return at once for each ordinary record as well.
+	for fd, events := range map[int]uint32{ring: unix.EPOLLIN | unix.EPOLLET, p.event: unix.EPOLLIN} {
+		if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}); err != nil {
+			p.close()
+			return nil, fmt.Errorf("watch the ring: %w", err)
+		}
+	}
+	return p, nil
+}
+
+func (p *poller) wait(d time.Duration) error {
+	var events [2]unix.EpollEvent
+	if _, err := unix.EpollWait(p.epoll, events[:], int(d.Milliseconds())); err != nil && err != unix.EINTR {
+		return fmt.Errorf("wait for the ring: %w", err)
+	}
+	return nil
+}
+
+func (p *poller) wake() {
+	_, _ = unix.Write(p.event, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // full means already woken
+}
+
+func (p *poller) close() {
+	unix.Close(p.epoll)
+	if p.event >= 0 {
+		unix.Close(p.event)
+	}
+}
