@@ -46,6 +46,52 @@ type denyProbeSeen struct {
 	Pad     uint32
 }
 
+type denyRecordFlow struct {
+	_      structs.HostLayout
+	Header struct {
+		_     structs.HostLayout
+		Kind  uint16
+		Size  uint16
+		Flags uint32
+		Boot  uint64
+	}
+	Process struct {
+		_           structs.HostLayout
+		Start       uint64
+		ParentStart uint64
+		Cgroup      uint64
+		Inode       uint64
+		Caps        uint64
+		Mtime       int64
+		Pid         uint32
+		ParentPid   uint32
+		Uid         uint32
+		Gid         uint32
+		Euid        uint32
+		Egid        uint32
+		Device      uint32
+		MountNs     uint32
+		PidNs       uint32
+		NetNs       uint32
+		LoginUid    uint32
+		ExitCode    int32
+		Comm        [16]int8
+	}
+	Network struct {
+		_          structs.HostLayout
+		Local      [16]uint8
+		Remote     [16]uint8
+		BytesIn    uint64
+		BytesOut   uint64
+		Duration   uint64
+		LocalPort  uint16
+		RemotePort uint16
+		Protocol   uint8
+		Inbound    uint8
+		Repeats    uint16
+	}
+}
+
 type denyUntil struct {
 	_       structs.HostLayout
 	Expires uint64
@@ -57,25 +103,26 @@ type denyUntil struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	denyMapContain        = "contain"
-	denyMapDeny4          = "deny4"
-	denyMapDeny6          = "deny6"
-	denyMapDroppedPackets = "dropped_packets"
-	denyMapDrops          = "drops"
-	denyMapProbes         = "probes"
-	denyMapRing           = "ring"
-	denyMapScopeCgroup    = "scope_cgroup"
-	denyMapSwarmPeers     = "swarm_peers"
-	denyMapSwarmPorts     = "swarm_ports"
-	denyProgConnect4      = "connect4"
-	denyProgConnect6      = "connect6"
-	denyProgPacketIn      = "packet_in"
-	denyProgPacketInXdp   = "packet_in_xdp"
-	denyProgPacketOut     = "packet_out"
-	denyProgSendmsg4      = "sendmsg4"
-	denyProgSendmsg6      = "sendmsg6"
-	denyVarOwnTgid        = "own_tgid"
-	denyVarScoped         = "scoped"
+	denyMapContain          = "contain"
+	denyMapDeny4            = "deny4"
+	denyMapDeny6            = "deny6"
+	denyMapDroppedPackets   = "dropped_packets"
+	denyMapDrops            = "drops"
+	denyMapProbes           = "probes"
+	denyMapRing             = "ring"
+	denyMapScopeCgroup      = "scope_cgroup"
+	denyMapSwarmPeers       = "swarm_peers"
+	denyMapSwarmPorts       = "swarm_ports"
+	denyProgConnect4        = "connect4"
+	denyProgConnect6        = "connect6"
+	denyProgPacketIn        = "packet_in"
+	denyProgPacketInXdp     = "packet_in_xdp"
+	denyProgPacketOut       = "packet_out"
+	denyProgSendmsg4        = "sendmsg4"
+	denyProgSendmsg6        = "sendmsg6"
+	denyVarOwnTgid          = "own_tgid"
+	denyVarRecordFlowLayout = "record_flow_layout"
+	denyVarScoped           = "scoped"
 )
 
 // loadDeny returns the embedded CollectionSpec for deny.
@@ -149,8 +196,9 @@ type denyMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type denyVariableSpecs struct {
-	OwnTgid *ebpf.VariableSpec `ebpf:"own_tgid"`
-	Scoped  *ebpf.VariableSpec `ebpf:"scoped"`
+	OwnTgid          *ebpf.VariableSpec `ebpf:"own_tgid"`
+	RecordFlowLayout *ebpf.VariableSpec `ebpf:"record_flow_layout"`
+	Scoped           *ebpf.VariableSpec `ebpf:"scoped"`
 }
 
 // denyObjects contains all objects after they have been loaded into the kernel.
@@ -204,8 +252,9 @@ func (m *denyMaps) Close() error {
 //
 // It can be passed to loadDenyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type denyVariables struct {
-	OwnTgid *ebpf.Variable `ebpf:"own_tgid"`
-	Scoped  *ebpf.Variable `ebpf:"scoped"`
+	OwnTgid          *ebpf.Variable `ebpf:"own_tgid"`
+	RecordFlowLayout *ebpf.Variable `ebpf:"record_flow_layout"`
+	Scoped           *ebpf.Variable `ebpf:"scoped"`
 }
 
 // denyPrograms contains all programs after they have been loaded into the kernel.

@@ -34,9 +34,9 @@ func TestRecordLayoutIsTheObjects(t *testing.T) {
 		at    uintptr
 	}{
 		{spec.Types, "record_flow", uintptr(flowSize), "network", uintptr(forkSize)},
-		{spec.Types, "record_header", unsafe.Sizeof(recordHeader{}), "boot", unsafe.Offsetof(recordHeader{}.Boot)},
-		{spec.Types, "record_process", unsafe.Sizeof(recordProcess{}), "comm", unsafe.Offsetof(recordProcess{}.Comm)},
-		{spec.Types, "record_process", unsafe.Sizeof(recordProcess{}), "pid", unsafe.Offsetof(recordProcess{}.PID)},
+		{process.Types, "record_header", unsafe.Sizeof(recordHeader{}), "boot", unsafe.Offsetof(recordHeader{}.Boot)},
+		{process.Types, "record_process", unsafe.Sizeof(recordProcess{}), "comm", unsafe.Offsetof(recordProcess{}.Comm)},
+		{process.Types, "record_process", unsafe.Sizeof(recordProcess{}), "pid", unsafe.Offsetof(recordProcess{}.PID)},
 		{spec.Types, "record_network", unsafe.Sizeof(recordNetwork{}), "repeats", unsafe.Offsetof(recordNetwork{}.Repeats)},
 		{spec.Types, "until", unsafe.Sizeof(untilValue{}), "id", unsafe.Offsetof(untilValue{}.ID)},
 		{process.Types, "record_exec", uintptr(execSize) + 512 + 1024 + 512, "data", uintptr(execSize)},

@@ -8,6 +8,9 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+// Keeps the record's layout in this object's type information, where a test compares it with Go's.
+const volatile struct record_flow record_flow_layout = {};
+
 struct lpm4 {
 	__u32 prefix;
 	__u8 address[4];
