@@ -159,7 +159,7 @@ func decodeOwned(raw []byte) (*Entry, error) {
 }
 
 func (e *Entry) parse(raw []byte) (contentLen int, err error) {
-	r := reader{b: raw}
+	r, known := reader{b: raw}, e.author
 	e.Version = r.byte()
 	if r.ok() && e.Version != entryVersion {
 		return 0, fmt.Errorf("version %d", e.Version)
@@ -219,7 +219,9 @@ func (e *Entry) parse(raw []byte) (contentLen int, err error) {
 	default:
 		return 0, fmt.Errorf("signature of %d bytes", len(sig))
 	}
-	e.Author = identity.DIDFromBytes(e.author)
+	if e.Author == "" || e.author != known { // a run names one author: spell it once
+		e.Author = identity.DIDFromBytes(e.author)
+	}
 	return contentLen, nil
 }
 

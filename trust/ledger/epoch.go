@@ -17,11 +17,10 @@ type epochBody struct {
 	NotAfter  int64  `cbor:"3,keyasint"`
 }
 
-// epochKey is a certified epoch key of another author, as held in memory.
+// epochKey is a certified epoch key, as held in memory.
 type epochKey struct {
-	number              uint64 // of its entry, plus 1: what Entry.Epoch says
-	key                 ed25519.PublicKey
-	notBefore, notAfter int64
+	number uint64 // of its entry, plus 1: what Entry.Epoch says
+	body   epochBody
 }
 
 func decodeEpoch(body []byte) (*epochBody, error) {

@@ -1,9 +1,15 @@
 package ledger
 
 import (
-	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/omega-mesh/omega/trust"
@@ -48,68 +54,299 @@ type Fault struct {
 }
 
 // Ledger holds all feeds of a swarm on this host. It is safe for concurrent use.
-type Ledger struct{}
+type Ledger struct {
+	swarm trust.SwarmID
+	self  *identity.Identity
+	keys  KeyResolver
+	opt   Options
+	log   *slog.Logger
 
-var errSkeleton = errors.New("ledger: being built")
+	disk  disk
+	files *handles
+	lock  io.Closer
 
-// Open opens the ledger in dir, mode 0700, creating it where there is none. self may be nil: then nothing can be appended.
+	mu       sync.RWMutex // feeds, faults, evidence
+	feeds    map[Feed]*feed
+	faults   []Fault
+	evidence []*Proof
+
+	writers map[Chain]*writer // this peer's own feeds; nil where self is
+	queue   queue
+	boot    atomic.Uint64 // boot epoch of this peer's new entries
+	ready   chan struct{}
+	once    sync.Once // closes ready
+	seen    seenSet
+
+	rejected counters
+	verified verifiedSet
+}
+
+// Open opens the ledger in dir, mode 0700, creating it where there is none. self may be nil: then nothing can be
+// appended. What a crash tore is cut; what is damaged is set aside and told by Faults. Only one process may have it open.
 func Open(dir string, swarm trust.SwarmID, self *identity.Identity, keys KeyResolver, opt Options) (*Ledger, error) {
-	return nil, errSkeleton
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	return open(folder(dir), swarm, self, keys, opt)
 }
 
-// Append signs and stores an entry of this peer, and returns when it is on the disk. full asks for a composite signature;
-// authority entries always carry one. It waits for Ready where Options.Hold is set.
-func (l *Ledger) Append(ctx context.Context, chain Chain, kind Kind, body []byte, full bool) (*Entry, error) {
-	return nil, errSkeleton
+func open(d disk, swarm trust.SwarmID, self *identity.Identity, keys KeyResolver, opt Options) (*Ledger, error) {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	lock, err := d.Lock()
+	if err != nil {
+		return nil, fmt.Errorf("ledger: lock: %w", err)
+	}
+	l := &Ledger{
+		swarm: swarm, self: self, keys: keys, opt: opt, log: opt.Log, disk: d, lock: lock,
+		files: &handles{disk: d, open: make(map[string]*handle)},
+		feeds: make(map[Feed]*feed), ready: make(chan struct{}),
+	}
+	if !opt.Hold {
+		l.Ready()
+	}
+	if err := l.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("ledger: open: %w", err), l.files.close(), lock.Close())
+	}
+	l.queue.start(l.commit)
+	return l, nil
 }
 
-// Check verifies bounds and signature of an entry and changes nothing: for gossip validators. It returns ErrDuplicate
-// for an entry that is stored, *GapError where the epoch key that signed it is not known yet, or *RejectError.
-func (l *Ledger) Check(raw []byte) (*Entry, error) { return nil, errSkeleton }
-
-// Ingest checks, links and stores an entry of any author.
-func (l *Ledger) Ingest(ctx context.Context, raw []byte) (*Entry, error) { return nil, errSkeleton }
-
-// IngestBatch ingests consecutive entries of one feed, as Range gives them, and verifies a sealed run by its seal alone.
-// It returns how many are stored now, and the first error.
-func (l *Ledger) IngestBatch(ctx context.Context, raws [][]byte) (int, error) { return 0, errSkeleton }
-
-// Submit is Ingest for an entry signed on this host (an operator's): it is on the disk on return, and ErrStale is
-// returned, with no evidence kept, where its number is taken.
-func (l *Ledger) Submit(ctx context.Context, raw []byte) (*Entry, error) { return nil, errSkeleton }
-
-// Heads are the last entries of all feeds, sorted by author and chain.
-func (l *Ledger) Heads() []Head { return nil }
-
-// Head is the last entry of a feed.
-func (l *Ledger) Head(author identity.DID, chain Chain) (Head, bool) { return Head{}, false }
-
-// Range reads raw entries of a feed from number from: at most maxEntries and maxBytes (and the bounds of limits.go), at
-// least one if there is one, ending at a sealed entry where it can.
-func (l *Ledger) Range(author identity.DID, chain Chain, from uint64, maxEntries, maxBytes int) ([][]byte, error) {
-	return nil, errSkeleton
+// load scans every feed and proof in the folder, and makes the writers of this peer's own.
+func (l *Ledger) load() error {
+	names, err := l.disk.List()
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if id, ok := parseFeedFile(name, suffixFeed); ok {
+			f, err := l.loadFeed(id)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			l.feeds[id] = f
+		}
+	}
+	for _, name := range names {
+		if id, ok := parseFeedFile(name, suffixProof); ok {
+			l.loadProof(name, id)
+		}
+	}
+	if l.self == nil {
+		return nil
+	}
+	l.writers = make(map[Chain]*writer)
+	for _, c := range []Chain{Authority, Activity} {
+		id := Feed{l.self.DID(), c}
+		f := l.feeds[id]
+		if f == nil {
+			if f, err = l.loadFeed(id); err != nil {
+				return err
+			}
+			l.feeds[id] = f
+		}
+		l.writers[c] = &writer{feed: f, tip: f.state}
+		if f.count > 0 {
+			l.boot.Store(max(l.boot.Load(), f.boot))
+		}
+	}
+	l.boot.Add(1)
+	return nil
 }
 
-// SealedThrough is the number of sealed entries of a feed: all below it are sealed.
-func (l *Ledger) SealedThrough(author identity.DID, chain Chain) uint64 { return 0 }
+func (l *Ledger) loadFeed(id Feed) (*feed, error) {
+	f := &feed{id: id, name: feedFile(id), own: l.self != nil && id.Author == l.self.DID()}
+	fault, err := l.scan(f)
+	if err != nil {
+		return nil, err
+	}
+	if fault != nil {
+		fault.Own = f.own
+		l.faults = append(l.faults, *fault)
+		l.log.Error("a feed is damaged", "file", fault.File, "detail", fault.Detail)
+	}
+	return f, nil
+}
 
-// Rejected counts refused entries by cause.
-func (l *Ledger) Rejected() map[string]uint64 { return nil }
+func (l *Ledger) loadProof(name string, id Feed) {
+	raw, err := l.disk.Read(name, trust.MaxEvidenceBody)
+	var p *Proof
+	if err == nil {
+		p, err = DecodeProof(raw)
+	}
+	if err != nil {
+		l.faults = append(l.faults, Fault{Feed: id, File: name, Detail: "a stored proof of equivocation does not read: " + err.Error()})
+		return
+	}
+	l.evidence = append(l.evidence, p)
+	if f := l.feeds[id]; f != nil {
+		f.forked = true
+	}
+}
 
-// Replay calls fn with every stored entry, authority chains first, each feed in order.
-func (l *Ledger) Replay(fn func(*Entry) error) error { return errSkeleton }
+// Ready ends Hold. It may be called more than once.
+func (l *Ledger) Ready() { l.once.Do(func() { close(l.ready) }) }
 
-// Ready ends Hold.
-func (l *Ledger) Ready() {}
+// lookup finds a feed that has been opened.
+func (l *Ledger) lookup(id Feed) *feed {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.feeds[id]
+}
 
-// Faults are what is wrong with the store.
-func (l *Ledger) Faults() []Fault { return nil }
+// feedOf finds or opens the feed of an author who is known to belong to the swarm.
+func (l *Ledger) feedOf(id Feed) (*feed, error) {
+	if f := l.lookup(id); f != nil {
+		return f, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f := l.feeds[id]; f != nil {
+		return f, nil
+	}
+	f, err := l.loadFeed(id)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	l.feeds[id] = f
+	return f, nil
+}
+
+// Faults are what is wrong with the store: what Open found, less what peers have given back, and a disk that refuses
+// writes now.
+func (l *Ledger) Faults() []Fault {
+	l.mu.RLock()
+	faults := slices.Clone(l.faults)
+	l.mu.RUnlock()
+	faults = slices.DeleteFunc(faults, func(x Fault) bool {
+		f := l.lookup(x.Feed)
+		if f == nil {
+			return false
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.lost > 0 && f.count >= f.lost
+	})
+	if err := l.queue.trouble(); err != nil {
+		faults = append(faults, Fault{Detail: err.Error(), Own: true})
+	}
+	return faults
+}
 
 // Evidence is every stored proof of equivocation.
-func (l *Ledger) Evidence() []*Proof { return nil }
+func (l *Ledger) Evidence() []*Proof {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return slices.Clone(l.evidence)
+}
 
-// Run seals what stands unsealed for trust.SealAfter, until ctx ends.
-func (l *Ledger) Run(ctx context.Context) error { return errSkeleton }
+// Rejected counts refused entries by cause.
+func (l *Ledger) Rejected() map[string]uint64 { return l.rejected.snapshot() }
 
-// Close waits for pending appends and closes the files.
-func (l *Ledger) Close() error { return nil }
+// Close waits for what is being appended, makes everything durable and closes the files.
+func (l *Ledger) Close() error {
+	if !l.queue.stop() {
+		return nil
+	}
+	return errors.Join(l.files.close(), l.lock.Close())
+}
+
+// counters counts by cause. The causes are a fixed set, so it does not grow.
+type counters struct {
+	mu sync.Mutex
+	n  map[string]uint64
+}
+
+func (c *counters) add(cause string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n == nil {
+		c.n = make(map[string]uint64)
+	}
+	c.n[cause]++
+}
+
+func (c *counters) snapshot() map[string]uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make(map[string]uint64, len(c.n))
+	for k, v := range c.n {
+		out[k] = v
+	}
+	return out
+}
+
+// verifiedSet remembers the last messages whose signature Check found good, so that Ingest need not check it again.
+type verifiedSet struct {
+	mu   sync.Mutex
+	set  map[[32]byte]struct{}
+	ring [1024][32]byte
+	at   int
+}
+
+func (v *verifiedSet) add(id [32]byte) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.set == nil {
+		v.set = make(map[[32]byte]struct{}, len(v.ring))
+	}
+	if _, ok := v.set[id]; ok {
+		return
+	}
+	delete(v.set, v.ring[v.at])
+	v.ring[v.at] = id
+	v.set[id] = struct{}{}
+	v.at = (v.at + 1) % len(v.ring)
+}
+
+func (v *verifiedSet) has(id [32]byte) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	_, ok := v.set[id]
+	return ok
+}
+
+// seenSet holds the feeds that moved since this peer's entries last named them.
+type seenSet struct {
+	mu    sync.Mutex
+	queue []Feed
+	in    map[Feed]struct{}
+}
+
+func (s *seenSet) add(f Feed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.in[f]; ok {
+		return
+	}
+	if s.in == nil {
+		s.in = make(map[Feed]struct{})
+	}
+	s.in[f] = struct{}{}
+	s.queue = append(s.queue, f)
+}
+
+// take removes up to trust.MaxSeen feeds, oldest first.
+func (s *seenSet) take() []Feed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := min(len(s.queue), trust.MaxSeen)
+	out := slices.Clone(s.queue[:n])
+	s.queue = slices.Delete(s.queue, 0, n)
+	for _, f := range out {
+		delete(s.in, f)
+	}
+	return out
+}
+
+func compareFeeds(a, b Feed) int {
+	if c := strings.Compare(string(a.Author), string(b.Author)); c != 0 {
+		return c
+	}
+	return int(a.Chain) - int(b.Chain)
+}

@@ -10,13 +10,13 @@ import (
 	"github.com/omega-mesh/omega/trust/identity"
 )
 
-// Proof shows that one author signed two different entries of one number. Whoever has the author's inception can check
-// it; nothing else is needed.
+// Proof shows that one author signed two different entries of one number: it holds both, or one and a later entry that
+// links to another of its number. Whoever has the author's inception can check it; nothing else is needed.
 type Proof struct {
 	Author identity.DID
 	Chain  Chain
 	Seq    uint64
-	A, B   []byte   // the entries, raw, in the order of their hashes
+	A, B   []byte   // the entries, raw, in the order of their numbers, then hashes
 	Certs  [][]byte // the KindEpoch entries whose keys signed A and B, where those are not composite: at most two
 }
 
@@ -40,11 +40,13 @@ func NewProof(a, b []byte, certs ...[]byte) (*Proof, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProof, err)
 	}
-	if ea.Feed() != eb.Feed() || ea.Seq != eb.Seq || ea.Swarm != eb.Swarm || ea.hash == eb.hash || len(certs) > 2 {
-		return nil, fmt.Errorf("ledger: the entries do not contradict: %w", ErrProof)
-	}
-	if string(ea.hash[:]) > string(eb.hash[:]) {
+	if ea.Seq > eb.Seq || ea.Seq == eb.Seq && string(ea.hash[:]) > string(eb.hash[:]) {
 		ea, eb = eb, ea
+	}
+	same := ea.Seq == eb.Seq && ea.hash != eb.hash
+	other := ea.Seq+1 == eb.Seq && eb.Prev != ea.hash
+	if ea.Feed() != eb.Feed() || ea.Swarm != eb.Swarm || !same && !other || len(certs) > 2 {
+		return nil, fmt.Errorf("ledger: the entries do not contradict: %w", ErrProof)
 	}
 	return &Proof{Author: ea.Author, Chain: ea.Chain, Seq: ea.Seq, A: ea.raw, B: eb.raw, Certs: certs}, nil
 }

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"crypto/ed25519"
 	"fmt"
 	"slices"
 	"strings"
@@ -68,4 +69,17 @@ func (e *Entry) finish(content, sig []byte) error {
 	}
 	e.Sig, e.Full, e.raw, e.hash, e.Body, e.Seen = d.Sig, d.Full, d.raw, d.hash, d.Body, d.Seen
 	return nil
+}
+
+// signEpoch is signFull with an epoch key (Ed25519ctx, RFC 8032 §5.1).
+func (e *Entry) signEpoch(did identity.DID, key ed25519.PrivateKey) error {
+	if err := e.setAuthor(did); err != nil {
+		return err
+	}
+	content := e.appendContent(make([]byte, 0, len(e.Body)+512))
+	sig, err := key.Sign(nil, content, &ed25519.Options{Context: contextEntry})
+	if err != nil {
+		return fmt.Errorf("ledger: sign: %w", err)
+	}
+	return e.finish(content, sig)
 }

@@ -1,0 +1,109 @@
+package ledger
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/omega-mesh/omega/trust"
+)
+
+// feed is one author's chain as this host holds it: where its entries lie, and what the next one must link to. Bodies
+// stay on disk.
+type feed struct {
+	id   Feed
+	name string // file
+	own  bool
+
+	// order is held while an entry is linked, stored and handed to OnEntry, so that those happen in feed order.
+	order sync.Mutex
+
+	// mu guards what follows, for as long as it takes to read or write the fields.
+	mu     sync.Mutex
+	state        // of the stored entries
+	size   int64 // bytes of the file that hold them
+	index  []int64
+	forked bool
+	lost   uint64 // entries known to have been acknowledged before damage cut them: own feeds may not sign until count reaches it
+}
+
+// state is what linking the next entry needs.
+type state struct {
+	count  uint64
+	head   Hash
+	time   int64
+	boot   uint64
+	epoch  *epochKey // nil until the chain has certified one
+	sealed uint64    // all entries below are sealed
+	quota  quota
+}
+
+// next is s after e; epoch is the key that e certifies, if any.
+func (s state) next(e *Entry, epoch *epochKey) state {
+	s.count, s.head, s.time, s.boot = e.Seq+1, e.hash, e.Time, e.BootEpoch
+	if epoch != nil {
+		s.epoch = epoch
+	}
+	if e.Full != nil {
+		s.sealed = e.Seq + 1
+	}
+	s.quota, _ = s.quota.after(e.Chain, e.Time, e.Time, len(e.raw))
+	return s
+}
+
+// link reports why e cannot follow s. It returns the key that e certifies, if any.
+func (s *state) link(e *Entry) (*epochKey, error) {
+	switch {
+	case e.Seq != s.count:
+		return nil, &GapError{Feed: e.Feed(), Have: s.count, Got: e.Seq}
+	case e.Prev != s.head:
+		return nil, reject(CauseChain, e.Author, "entry %d does not link to the one stored before it", e.Seq)
+	case e.Time < s.time:
+		return nil, reject(CauseChain, e.Author, "entry %d is dated before the one before it", e.Seq)
+	case e.BootEpoch < s.boot:
+		return nil, reject(CauseChain, e.Author, "entry %d is of boot epoch %d after %d", e.Seq, e.BootEpoch, s.boot)
+	case e.Epoch != 0 && (s.epoch == nil || s.epoch.number != e.Epoch):
+		return nil, reject(CauseChain, e.Author, "entry %d is not signed by the latest epoch key", e.Seq)
+	case e.Kind != KindEpoch:
+		return nil, nil
+	}
+	b, err := decodeEpoch(e.Body)
+	if err != nil {
+		return nil, reject(CauseMalformed, e.Author, "%v", err)
+	}
+	if e.Time < b.NotBefore || e.Time > b.NotAfter {
+		return nil, reject(CauseMalformed, e.Author, "epoch key of another hour")
+	}
+	return &epochKey{number: e.Seq + 1, body: *b}, nil
+}
+
+// linkStored is link for an entry read back from this host's disk.
+func (f *feed) linkStored(e *Entry, swarm trust.SwarmID) (*epochKey, error) {
+	if e.Swarm != swarm || e.Feed() != f.id {
+		return nil, fmt.Errorf("%w: of another feed", errRecord)
+	}
+	return f.state.link(e)
+}
+
+// advance takes e, stored in size bytes at the end of the file, into f. The caller holds mu, or f alone.
+func (f *feed) advance(e *Entry, epoch *epochKey, size int64) {
+	if f.count%trust.IndexEvery == 0 {
+		f.index = append(f.index, f.size)
+	}
+	f.state = f.state.next(e, epoch)
+	f.size += size
+}
+
+// snapshot copies the fields that readers need.
+func (f *feed) snapshot() (s state, size int64, forked bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state, f.size, f.forked
+}
+
+// offset is where to begin reading to reach entry seq, and the number of the entry there. The caller knows seq < count.
+func (f *feed) offset(seq uint64) (at int64, first uint64, end int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := seq / trust.IndexEvery
+	return f.index[i], i * trust.IndexEvery, f.size
+}

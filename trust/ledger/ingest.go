@@ -1,0 +1,436 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/omega-mesh/omega/trust"
+	"github.com/omega-mesh/omega/trust/composite"
+)
+
+// refuse counts err by its cause and returns it.
+func (l *Ledger) refuse(err error) error {
+	var r *RejectError
+	var q *EquivocationError
+	switch {
+	case errors.As(err, &r):
+		l.rejected.add(r.Cause)
+	case errors.As(err, &q):
+		l.rejected.add(CauseFork)
+	}
+	return err
+}
+
+// admit checks all of e that does not depend on its feed: swarm, clock, author, revocation.
+func (l *Ledger) admit(e *Entry) (*composite.PublicKey, error) {
+	if e.Swarm != l.swarm {
+		return nil, reject(CauseSwarm, e.Author, "of swarm %s", e.Swarm.Short())
+	}
+	if ahead := e.Time - l.opt.Now().UnixNano(); ahead > int64(trust.MaxClockSkew) {
+		return nil, reject(CauseFuture, e.Author, "dated %d s ahead", ahead/1e9)
+	}
+	key, ok := l.keys.Key(e.Author)
+	if !ok {
+		return nil, reject(CauseUnknownAuthor, e.Author, "%s", e.Author)
+	}
+	if n, cut := l.standing(e.Feed()); cut && e.Seq >= n {
+		return nil, reject(CauseRevoked, e.Author, "entry %d, revoked at %d", e.Seq, n)
+	}
+	return key, nil
+}
+
+// standing asks the key resolver how much of a revoked author's chain stands.
+func (l *Ledger) standing(f Feed) (uint64, bool) {
+	if c, ok := l.keys.(Cutter); ok {
+		return c.Cut(f.Author, f.Chain)
+	}
+	return 0, false
+}
+
+// verify checks e's signature by key or by the epoch key in s.
+func (l *Ledger) verify(e *Entry, key *composite.PublicKey, s *state) error {
+	if e.Full != nil {
+		return e.verifyFull(key)
+	}
+	if s.epoch == nil || s.epoch.number != e.Epoch {
+		return &GapError{Feed: e.Feed(), Have: min(s.count, e.Epoch-1), Got: e.Seq}
+	}
+	return e.verifyEpoch(&s.epoch.body)
+}
+
+// Check verifies bounds and signature of an entry and changes nothing that outlives it: for gossip validators. It returns
+// ErrDuplicate for an entry that is stored, *GapError where the epoch key that signed it is not known yet (neither good
+// nor bad: pull the feed), or *RejectError. An entry that contradicts a stored one passes: Ingest makes the proof of it.
+func (l *Ledger) Check(raw []byte) (*Entry, error) {
+	e, err := l.check(raw)
+	return e, l.refuse(err)
+}
+
+func (l *Ledger) check(raw []byte) (*Entry, error) {
+	e, err := Decode(raw)
+	if err != nil {
+		return nil, err
+	}
+	key, err := l.admit(e)
+	if err != nil {
+		return nil, err
+	}
+	var s state
+	if f := l.lookup(e.Feed()); f != nil {
+		var forked bool
+		if s, _, forked = f.snapshot(); forked {
+			return nil, reject(CauseFork, e.Author, "%s chain", e.Chain)
+		}
+		if e.Seq < s.count {
+			return l.checkOld(f, e, key)
+		}
+	}
+	if e.Seq == s.count {
+		if _, wait := s.quota.after(e.Chain, e.Time, l.opt.Now().UnixNano(), len(e.raw)); wait > 0 {
+			return nil, reject(CauseRate, e.Author, "over quota for another %s", wait)
+		}
+	}
+	if err := l.verify(e, key, &s); err != nil {
+		return nil, err
+	}
+	l.verified.add(MessageID(raw))
+	return e, nil
+}
+
+// checkOld is check for a number that is stored.
+func (l *Ledger) checkOld(f *feed, e *Entry, key *composite.PublicKey) (*Entry, error) {
+	mine, err := l.stored(f, e.Seq)
+	if err != nil {
+		return nil, err
+	}
+	if mine.hash == e.hash {
+		return nil, ErrDuplicate
+	}
+	var s state
+	if s.epoch, err = l.epochAt(f, e.Epoch); err != nil {
+		return nil, err
+	}
+	return e, l.verify(e, key, &s)
+}
+
+// epochAt reads the certificate that Entry.Epoch names; nil where that entry is none.
+func (l *Ledger) epochAt(f *feed, number uint64) (*epochKey, error) {
+	if number == 0 {
+		return nil, nil
+	}
+	cert, err := l.stored(f, number-1)
+	if err != nil || cert.Kind != KindEpoch {
+		return nil, err
+	}
+	b, err := decodeEpoch(cert.Body)
+	if err != nil {
+		return nil, err
+	}
+	return &epochKey{number: number, body: *b}, nil
+}
+
+// Ingest checks, links and stores an entry of any author. It is in the page cache on return: what a power cut takes is
+// pulled from peers again. Errors: ErrDuplicate, *GapError (pull from Have), *EquivocationError (once a feed),
+// *RejectError, or one that wraps ErrStorage. An entry of this peer's own that is ahead of the local copy is stored: so a
+// restored snapshot heals.
+func (l *Ledger) Ingest(_ context.Context, raw []byte) (*Entry, error) {
+	e, err := l.ingest(raw, false)
+	return e, l.refuse(err)
+}
+
+// Submit is Ingest for an entry signed on this host (an operator's): it is on the disk on return, and ErrStale is
+// returned, with no evidence kept, where its number is taken.
+func (l *Ledger) Submit(_ context.Context, raw []byte) (*Entry, error) {
+	e, err := l.ingest(raw, true)
+	if err != nil {
+		return nil, l.refuse(err)
+	}
+	if err := l.files.sync(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	return e, nil
+}
+
+func (l *Ledger) ingest(raw []byte, submitted bool) (*Entry, error) {
+	e, err := Decode(raw)
+	if err != nil {
+		return nil, err
+	}
+	key, err := l.admit(e)
+	if err != nil {
+		return nil, err
+	}
+	f, err := l.feedOf(e.Feed())
+	if err != nil {
+		return nil, err
+	}
+	f.order.Lock()
+	defer f.order.Unlock()
+	s, _, forked := f.snapshot()
+	if forked {
+		return nil, reject(CauseFork, e.Author, "%s chain", e.Chain)
+	}
+	if e.Seq < s.count || e.Seq == s.count && e.Prev != s.head {
+		return nil, l.contradiction(f, e, key, submitted)
+	}
+	if err := l.writing(f); err != nil {
+		return nil, err
+	}
+	epoch, err := s.link(e)
+	if err != nil {
+		return nil, err
+	}
+	now := l.opt.Now().UnixNano()
+	if _, wait := s.quota.after(e.Chain, e.Time, now, len(raw)); wait > 0 {
+		return nil, reject(CauseRate, e.Author, "over quota for another %s", wait)
+	}
+	if !l.verified.has(MessageID(raw)) {
+		if err := l.verify(e, key, &s); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.store(f, []linked{{e, epoch}}); err != nil {
+		return nil, err
+	}
+	l.arrived(f, e)
+	return e, nil
+}
+
+// writing refuses to add to an own feed what this process is writing itself.
+func (l *Ledger) writing(f *feed) error {
+	if !f.own {
+		return nil
+	}
+	l.queue.mu.Lock()
+	defer l.queue.mu.Unlock()
+	if l.writers[f.id.Chain].pending > 0 {
+		return reject(CauseChain, f.id.Author, "this peer is writing that feed")
+	}
+	return nil
+}
+
+// contradiction handles an entry whose number is stored, or whose link says that a stored one is not the author's.
+func (l *Ledger) contradiction(f *feed, e *Entry, key *composite.PublicKey, submitted bool) error {
+	seq := e.Seq
+	s, _, _ := f.snapshot()
+	if seq == s.count {
+		seq-- // e links to another entry of that number; count is not 0, or the zero link would match
+	}
+	mine, err := l.stored(f, seq)
+	if err != nil {
+		return err
+	}
+	if mine.hash == e.hash {
+		return ErrDuplicate
+	}
+	if submitted {
+		return ErrStale
+	}
+	var certs [][]byte
+	for _, x := range []*Entry{mine, e} {
+		if x.Epoch == 0 {
+			continue
+		}
+		if x.Epoch > seq {
+			return &GapError{Feed: f.id, Have: x.Epoch - 1, Got: e.Seq} // certified on the other branch
+		}
+		cert, err := l.stored(f, x.Epoch-1)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(certs, func(c []byte) bool { return string(c) == string(cert.raw) }) {
+			certs = append(certs, cert.raw)
+		}
+	}
+	p, err := NewProof(mine.raw, e.raw, certs...)
+	if err == nil {
+		err = p.Verify(key)
+	}
+	if err != nil {
+		return reject(CauseSignature, e.Author, "contradicts entry %d, unproved: %v", seq, err)
+	}
+	return l.condemn(f, p)
+}
+
+// condemn keeps the proof and closes the feed.
+func (l *Ledger) condemn(f *feed, p *Proof) error {
+	raw, err := p.Encode()
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.forked = true
+	f.mu.Unlock()
+	l.mu.Lock()
+	keep := len(l.evidence) < trust.MaxEvidence
+	if keep {
+		l.evidence = append(l.evidence, p)
+	}
+	l.mu.Unlock()
+	if keep {
+		name := feedFile(f.id)
+		if err := l.disk.Write(name[:len(name)-len(suffixFeed)]+suffixProof, raw); err != nil {
+			l.log.Error("a proof of equivocation could not be stored", "author", f.id.Author, "err", err)
+		}
+	}
+	if l.opt.OnEquivocation != nil {
+		l.opt.OnEquivocation(p)
+	}
+	return &EquivocationError{Proof: p, A: p.A, B: p.B}
+}
+
+// linked is an entry that was found to follow, with the key it certifies.
+type linked struct {
+	entry *Entry
+	epoch *epochKey
+}
+
+// store writes entries to the end of f and moves its head. The caller holds f.order.
+func (l *Ledger) store(f *feed, entries []linked) error {
+	s, size, _ := f.snapshot()
+	var buf []byte
+	for _, x := range entries {
+		buf = appendRecord(buf, x.entry.raw, s.count)
+	}
+	h, err := l.files.get(f.name)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	defer l.files.put(h, true)
+	if _, err := h.WriteAt(buf, size); err != nil {
+		// The next write goes to the same place, so a part left behind does no harm; cutting it is tidiness.
+		return fmt.Errorf("%w: %w", ErrStorage, errors.Join(err, h.Truncate(size)))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, x := range entries {
+		f.advance(x.entry, x.epoch, int64(recordHead+len(x.entry.raw)))
+	}
+	return nil
+}
+
+// arrived tells of an entry that came from elsewhere.
+func (l *Ledger) arrived(f *feed, e *Entry) {
+	if f.own {
+		// From before a snapshot was restored: this peer's new entries must not share its boot epoch.
+		for b := l.boot.Load(); b <= e.BootEpoch && !l.boot.CompareAndSwap(b, e.BootEpoch+1); b = l.boot.Load() {
+		}
+	} else {
+		l.seen.add(f.id)
+	}
+	l.handOut(e)
+}
+
+// IngestBatch ingests consecutive entries of one feed, as Range gives them. In an activity chain a run that ends in a
+// composite signature is verified by that signature and the links alone (and each epoch certificate by itself). It
+// returns how many were stored, and the first error; entries already stored are passed over.
+func (l *Ledger) IngestBatch(ctx context.Context, raws [][]byte) (int, error) {
+	for len(raws) > 0 { // what is stored, or contradicts, is for Ingest to judge
+		e, err := Decode(raws[0])
+		if err != nil {
+			return 0, l.refuse(err)
+		}
+		f := l.lookup(e.Feed())
+		if f == nil {
+			break
+		}
+		if s, _, _ := f.snapshot(); e.Seq >= s.count {
+			break
+		}
+		if _, err := l.Ingest(ctx, raws[0]); !errors.Is(err, ErrDuplicate) {
+			return 0, err
+		}
+		raws = raws[1:]
+	}
+	n := 0
+	for len(raws) > 0 {
+		run, err := l.ingestRun(raws)
+		n += run
+		raws = raws[run:]
+		if err != nil {
+			return n, l.refuse(err)
+		}
+		if run == 0 {
+			break
+		}
+		if err := ctx.Err(); err != nil {
+			return n, fmt.Errorf("ledger: ingest: %w", err)
+		}
+	}
+	for _, raw := range raws { // no seal covers these
+		if _, err := l.Ingest(ctx, raw); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// ingestRun stores the first run of raws that ends in a composite signature, and says how long it was: 0 where none is
+// within reach.
+func (l *Ledger) ingestRun(raws [][]byte) (int, error) {
+	var run []*Entry
+	for _, raw := range raws[:min(len(raws), 4*trust.SealEvery)] {
+		e, err := Decode(raw)
+		if err != nil {
+			return 0, err
+		}
+		run = append(run, e)
+		if e.Full != nil {
+			break
+		}
+	}
+	last := run[len(run)-1]
+	if last.Full == nil {
+		return 0, nil
+	}
+	key, err := l.admit(last)
+	if err != nil {
+		return 0, err
+	}
+	f, err := l.feedOf(last.Feed())
+	if err != nil {
+		return 0, err
+	}
+	f.order.Lock()
+	defer f.order.Unlock()
+	if err := l.writing(f); err != nil {
+		return 0, err
+	}
+	s, _, forked := f.snapshot()
+	if forked {
+		return 0, reject(CauseFork, f.id.Author, "%s chain", f.id.Chain)
+	}
+	if run[0].Seq == s.count && run[0].Prev != s.head {
+		return 0, nil // for Ingest, which proves the contradiction
+	}
+	now := l.opt.Now().UnixNano()
+	links := make([]linked, 0, len(run))
+	for _, e := range run {
+		if e.Swarm != l.swarm || e.Feed() != f.id {
+			return 0, reject(CauseMalformed, e.Author, "a run of more than one feed")
+		}
+		epoch, err := s.link(e)
+		if err != nil {
+			return 0, err
+		}
+		if _, wait := s.quota.after(e.Chain, e.Time, now, len(e.raw)); wait > 0 {
+			return 0, reject(CauseRate, e.Author, "over quota for another %s", wait)
+		}
+		links = append(links, linked{e, epoch})
+		s = s.next(e, epoch)
+	}
+	if err := last.verifyFull(key); err != nil {
+		return 0, err
+	}
+	if err := l.store(f, links); err != nil {
+		return 0, err
+	}
+	for _, x := range links {
+		x.entry.sealed.Store(true)
+		l.arrived(f, x.entry)
+	}
+	return len(run), nil
+}
