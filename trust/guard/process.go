@@ -1,0 +1,160 @@
+package guard
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/omega-mesh/omega/swarm/event"
+	"golang.org/x/sys/unix"
+)
+
+// File is one file of a host as the rails compare it.
+type File struct {
+	Path   string // every symbolic link resolved
+	Inode  uint64
+	Device uint64 // as stat(2) gives it
+}
+
+// Process is one process of a host as the rails compare it.
+type Process struct {
+	PID    uint32
+	Kernel bool // a kernel thread
+	Exe    File // Path may end in " (deleted)"
+}
+
+// Host is the view of a host's files and processes that the rails need.
+type Host interface {
+	// File finds path; ok is false where it is not there.
+	File(path string) (f File, ok bool)
+	// Glob gives the paths that match a pattern of path/filepath.
+	Glob(pattern string) []string
+	// Self is this program's own executable, and its process with that of its other half.
+	Self() (exe File, pids []uint32)
+	// Process finds a process, and its descendants when asked; ok is false where it cannot be looked at.
+	Process(pid uint32, tree bool) (p []Process, ok bool)
+}
+
+// essential is what a host cannot do without: a full path each, or a pattern of one. A name alone protects nothing: else
+// an attacker would call its file sshd.
+var essential = []struct {
+	rail     string
+	folders  []string
+	programs []string
+}{
+	{RailInit, []string{"/sbin", "/usr/sbin", "/bin", "/usr/bin", "/lib/systemd", "/usr/lib/systemd"}, []string{"init", "systemd", "openrc-init", "runit", "tini"}},
+	{RailSSH, []string{"/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/lib/openssh", "/usr/libexec/openssh"}, []string{"sshd", "sshd-session", "sshd-auth", "dropbear"}},
+	{RailLoader, []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/lib/*-linux-gnu*", "/usr/lib/*-linux-gnu*"}, []string{"ld-linux*.so*", "ld-musl-*.so*", "ld-*.so", "libc.so.6", "libc.musl-*.so*"}},
+	{RailShell, []string{"/bin", "/usr/bin", "/usr/local/bin"}, []string{"sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish", "csh", "tcsh", "busybox"}},
+	{RailPackage, []string{"/bin", "/usr/bin", "/sbin", "/usr/sbin"}, []string{"dpkg", "dpkg-*", "apt", "apt-*", "aptitude", "rpm", "dnf", "dnf-*", "yum", "microdnf", "zypper", "pacman", "apk", "snap", "flatpak", "nix", "nix-*"}},
+	{RailPackage, []string{"/usr/lib/apt", "/usr/lib/apt/methods"}, []string{"*"}},
+}
+
+func (g *Rails) checkFile(t event.Target) (rail, why string) {
+	if t.Path == "" && t.Inode == 0 {
+		return RailTarget, "a hash must be resolved to a file before it can be checked"
+	}
+	if t.Path != "" && (!filepath.IsAbs(t.Path) || strings.ContainsRune(t.Path, 0)) {
+		return RailTarget, fmt.Sprintf("%.120q is not an absolute path", t.Path)
+	}
+	wanted := File{Path: filepath.Clean(t.Path), Inode: t.Inode, Device: t.Device}
+	if t.Path == "" {
+		wanted.Path = ""
+	}
+	if rail, path := g.essentialFile(wanted); rail != "" {
+		return rail, fmt.Sprintf("it is %s", path)
+	}
+	if t.Path == "" {
+		return "", ""
+	}
+	if f, ok := g.host.File(t.Path); ok {
+		if rail, path := g.essentialFile(f); rail != "" {
+			return rail, fmt.Sprintf("%s is %s", t.Path, path)
+		}
+	}
+	return "", ""
+}
+
+func (g *Rails) checkProcess(t event.Target) (rail, why string) {
+	if t.PID == 1 {
+		return RailInit, "pid 1"
+	}
+	self, pids := g.host.Self()
+	procs, ok := g.host.Process(t.PID, t.Tree)
+	if !ok || len(procs) == 0 {
+		return RailTarget, fmt.Sprintf("process %d cannot be looked at", t.PID)
+	}
+	for i, p := range procs {
+		switch {
+		case p.PID == 1:
+			return RailInit, "pid 1"
+		case p.Kernel:
+			return RailKernel, fmt.Sprintf("process %d is a kernel thread", p.PID)
+		case slices.Contains(pids, p.PID) || same(p.Exe, self):
+			return RailSelf, fmt.Sprintf("process %d is omega", p.PID)
+		}
+		exe := p.Exe
+		exe.Path = strings.TrimSuffix(exe.Path, " (deleted)")
+		rail, path := g.essentialFile(exe)
+		// A shell below the root of a tree is that tree's own: what a killed program had started.
+		if rail != "" && (i == 0 || rail != RailShell) {
+			return rail, fmt.Sprintf("process %d runs %s", p.PID, path)
+		}
+	}
+	return "", ""
+}
+
+// essentialFile says which rail protects f, by its path or by its inode on its device, and as what.
+func (g *Rails) essentialFile(f File) (rail, path string) {
+	if self, _ := g.host.Self(); same(f, self) {
+		return RailSelf, self.Path
+	}
+	g.mu.RLock()
+	paths := g.paths
+	g.mu.RUnlock()
+	for _, a := range paths {
+		if f.Path == a || a != "/" && strings.HasPrefix(f.Path, a+"/") || a == "/" && f.Path != "" {
+			return RailAllow, a
+		}
+		if have, ok := g.host.File(a); ok && (same(f, have) || strings.HasPrefix(f.Path, have.Path+"/")) {
+			return RailAllow, a
+		}
+	}
+	for _, e := range essential {
+		for _, folder := range e.folders {
+			for _, program := range e.programs {
+				pattern := folder + "/" + program
+				if match, err := filepath.Match(pattern, f.Path); err == nil && match {
+					return e.rail, f.Path
+				}
+				found := []string{pattern}
+				if strings.ContainsRune(pattern, '*') {
+					found = g.host.Glob(pattern)
+				}
+				for _, p := range found {
+					if have, ok := g.host.File(p); ok && same(f, have) {
+						return e.rail, p
+					}
+				}
+			}
+		}
+	}
+	return "", ""
+}
+
+// same compares by path and by inode. A device of 0 is unknown and matches any; the kernel half may give a device as the
+// kernel packs it (20 bits of minor) rather than as stat(2) does.
+func same(a, b File) bool {
+	if a.Path != "" && a.Path == b.Path {
+		return true
+	}
+	if a.Inode == 0 || a.Inode != b.Inode {
+		return false
+	}
+	if a.Device == 0 || b.Device == 0 || a.Device == b.Device {
+		return true
+	}
+	packed := func(d uint64) uint64 { return uint64(unix.Major(d))<<20 | uint64(unix.Minor(d)) }
+	return a.Device == packed(b.Device) || packed(a.Device) == b.Device
+}
