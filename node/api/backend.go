@@ -1,0 +1,57 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	apiv1 "github.com/omega-mesh/omega/node/api/v1"
+	"github.com/omega-mesh/omega/swarm/event"
+)
+
+// Errors a Backend may return; each has its code on the wire. Anything else is Internal, or Canceled with the context.
+var (
+	ErrNotFound  = errors.New("not found")          // CodeNotFound
+	ErrForbidden = errors.New("not permitted")      // CodePermissionDenied
+	ErrInvalid   = errors.New("invalid request")    // CodeInvalidArgument
+	ErrBusy      = errors.New("not ready yet")      // CodeUnavailable
+	ErrDropped   = errors.New("client is too slow") // CodeResourceExhausted
+	ErrCannot    = errors.New("this host cannot")   // CodeUnimplemented
+	ErrState     = errors.New("not in this state")  // CodeFailedPrecondition
+	ErrExists    = errors.New("is there already")   // CodeAlreadyExists
+)
+
+// Record is a feed entry as the API shows it.
+type Record = apiv1.Entry
+
+// Backend is the node as this package needs it. Methods are called by many goroutines at once. What an Each method
+// hands to yield is shared and must not be changed; it stops at yield's first error and returns it.
+type Backend interface {
+	Status(ctx context.Context) (*apiv1.StatusResponse, error)
+	Doctor(ctx context.Context) ([]*apiv1.Check, error)
+	Peers(ctx context.Context) ([]*apiv1.Peer, error)
+	Grants(ctx context.Context) ([]*apiv1.RoleGrant, error)
+	Decoys(ctx context.Context) ([]*apiv1.Decoy, error)
+	Invites(ctx context.Context) ([]*apiv1.Invite, error)
+
+	// EachFinding gives those of since (Unix nanoseconds) and later, in the order they came, and goes on if follow is set.
+	EachFinding(ctx context.Context, since int64, follow bool, yield func(*event.Finding) error) error
+	// EachReceipt gives those for one response, or for all when it is empty.
+	EachReceipt(ctx context.Context, response string, follow bool, yield func(*event.Receipt) error) error
+	EachEvent(ctx context.Context, since int64, follow bool, yield func(*event.Event) error) error
+	// EachEntry gives the entries of one author (DID or name) and kind, where given.
+	EachEntry(ctx context.Context, author, kind string, follow bool, yield func(*Record) error) error
+
+	Responses(ctx context.Context, active bool) ([]*apiv1.Response, error)
+	Pending(ctx context.Context) ([]*apiv1.Pending, error)
+
+	Head(ctx context.Context, did string) (*apiv1.HeadResponse, error)
+	// Submit takes an entry of at most MaxEntry bytes and returns its id.
+	Submit(ctx context.Context, raw []byte) (string, error)
+
+	Respond(ctx context.Context, r event.Response) (event.Response, event.Receipt, error)
+	Allowed(ctx context.Context) ([]*apiv1.Allowed, error)
+	Allow(ctx context.Context, what string) error
+	Disallow(ctx context.Context, what string) error
+	Panic(ctx context.Context) (released int, err error)
+	Leave(ctx context.Context) error
+}

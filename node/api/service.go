@@ -1,0 +1,186 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/omega-mesh/omega/node/api/where"
+
+	apiv1 "github.com/omega-mesh/omega/node/api/v1"
+	"github.com/omega-mesh/omega/swarm/event"
+)
+
+// EventEncoder turns an event into one line of OCSF JSON.
+type EventEncoder func(*event.Event) ([]byte, error)
+
+// service implements the generated handler: bound, ask, convert.
+type service struct {
+	b      Backend
+	encode EventEncoder
+}
+
+func (s *service) Status(ctx context.Context, _ *apiv1.StatusRequest) (*apiv1.StatusResponse, error) {
+	out, err := s.b.Status(ctx)
+	return out, code(err)
+}
+
+func (s *service) Doctor(ctx context.Context, _ *apiv1.DoctorRequest) (*apiv1.DoctorResponse, error) {
+	rows, err := s.b.Doctor(ctx)
+	return &apiv1.DoctorResponse{Checks: rows}, code(err)
+}
+
+func (s *service) ListPeers(ctx context.Context, _ *apiv1.ListPeersRequest) (*apiv1.ListPeersResponse, error) {
+	rows, err := s.b.Peers(ctx)
+	return &apiv1.ListPeersResponse{Peers: rows}, code(err)
+}
+
+func (s *service) ListRoles(ctx context.Context, _ *apiv1.ListRolesRequest) (*apiv1.ListRolesResponse, error) {
+	rows, err := s.b.Grants(ctx)
+	return &apiv1.ListRolesResponse{Grants: rows}, code(err)
+}
+
+func (s *service) Findings(ctx context.Context, in *apiv1.FindingsRequest, out *connect.ServerStream[apiv1.Finding]) error {
+	since, err := parseSince(in.Since)
+	if err != nil {
+		return code(err)
+	}
+	return code(s.b.EachFinding(ctx, since, in.Follow, func(f *event.Finding) error { return out.Send(Finding(f)) }))
+}
+
+func (s *service) Receipts(ctx context.Context, in *apiv1.ReceiptsRequest, out *connect.ServerStream[apiv1.Receipt]) error {
+	if len(in.Response) > 64 {
+		return code(fmt.Errorf("%w: response id of %d bytes", ErrInvalid, len(in.Response)))
+	}
+	return code(s.b.EachReceipt(ctx, in.Response, in.Follow, func(r *event.Receipt) error { return out.Send(Receipt(r)) }))
+}
+
+func (s *service) Events(ctx context.Context, in *apiv1.EventsRequest, out *connect.ServerStream[apiv1.Event]) error {
+	since, err := parseSince(in.Since)
+	if err != nil {
+		return code(err)
+	}
+	match, err := where.Compile(in.Where)
+	if err != nil {
+		return code(fmt.Errorf("%w: %w", ErrInvalid, err))
+	}
+	return code(s.b.EachEvent(ctx, since, in.Follow, func(e *event.Event) error {
+		if !match(e) {
+			return nil
+		}
+		line, err := s.encode(e)
+		if err != nil {
+			return err
+		}
+		return out.Send(&apiv1.Event{OcsfJson: string(line)})
+	}))
+}
+
+func (s *service) Entries(ctx context.Context, in *apiv1.EntriesRequest, out *connect.ServerStream[apiv1.Entry]) error {
+	if len(in.Peer) > 128 || len(in.Kind) > 64 {
+		return code(fmt.Errorf("%w: peer or kind is too long", ErrInvalid))
+	}
+	return code(s.b.EachEntry(ctx, in.Peer, in.Kind, in.Follow, out.Send))
+}
+
+func (s *service) ListResponses(ctx context.Context, in *apiv1.ListResponsesRequest) (*apiv1.ListResponsesResponse, error) {
+	rows, err := s.b.Responses(ctx, in.Active)
+	return &apiv1.ListResponsesResponse{Responses: rows}, code(err)
+}
+
+func (s *service) ListPending(ctx context.Context, _ *apiv1.ListPendingRequest) (*apiv1.ListPendingResponse, error) {
+	rows, err := s.b.Pending(ctx)
+	return &apiv1.ListPendingResponse{Pending: rows}, code(err)
+}
+
+func (s *service) ListDecoys(ctx context.Context, _ *apiv1.ListDecoysRequest) (*apiv1.ListDecoysResponse, error) {
+	rows, err := s.b.Decoys(ctx)
+	return &apiv1.ListDecoysResponse{Decoys: rows}, code(err)
+}
+
+func (s *service) ListInvites(ctx context.Context, _ *apiv1.ListInvitesRequest) (*apiv1.ListInvitesResponse, error) {
+	rows, err := s.b.Invites(ctx)
+	return &apiv1.ListInvitesResponse{Invites: rows}, code(err)
+}
+
+func (s *service) Head(ctx context.Context, in *apiv1.HeadRequest) (*apiv1.HeadResponse, error) {
+	if len(in.Did) > 128 {
+		return nil, code(fmt.Errorf("%w: DID of %d bytes", ErrInvalid, len(in.Did)))
+	}
+	out, err := s.b.Head(ctx, in.Did)
+	return out, code(err)
+}
+
+func (s *service) Submit(ctx context.Context, in *apiv1.SubmitRequest) (*apiv1.SubmitResponse, error) {
+	if len(in.Entry) == 0 || len(in.Entry) > MaxEntry {
+		return nil, code(fmt.Errorf("%w: an entry of %d bytes", ErrInvalid, len(in.Entry)))
+	}
+	id, err := s.b.Submit(ctx, in.Entry)
+	return &apiv1.SubmitResponse{Id: id}, code(err)
+}
+
+func (s *service) RespondLocal(ctx context.Context, in *apiv1.RespondLocalRequest) (*apiv1.RespondLocalResponse, error) {
+	r, err := ParseResponse(in.Response)
+	if err != nil {
+		return nil, code(fmt.Errorf("%w: %w", ErrInvalid, err))
+	}
+	done, receipt, err := s.b.Respond(ctx, r)
+	if err != nil {
+		return nil, code(err)
+	}
+	return &apiv1.RespondLocalResponse{Response: Response(&done, stateOf(receipt.Outcome), done.TTL), Receipt: Receipt(&receipt)}, nil
+}
+
+func (s *service) ListAllowed(ctx context.Context, _ *apiv1.ListAllowedRequest) (*apiv1.ListAllowedResponse, error) {
+	rows, err := s.b.Allowed(ctx)
+	return &apiv1.ListAllowedResponse{Allowed: rows}, code(err)
+}
+
+func (s *service) Allow(ctx context.Context, in *apiv1.AllowRequest) (*apiv1.AllowResponse, error) {
+	return &apiv1.AllowResponse{}, code(s.b.Allow(ctx, in.What))
+}
+
+func (s *service) Disallow(ctx context.Context, in *apiv1.DisallowRequest) (*apiv1.DisallowResponse, error) {
+	return &apiv1.DisallowResponse{}, code(s.b.Disallow(ctx, in.What))
+}
+
+func (s *service) Panic(ctx context.Context, _ *apiv1.PanicRequest) (*apiv1.PanicResponse, error) {
+	n, err := s.b.Panic(ctx)
+	return &apiv1.PanicResponse{Released: uint32(max(n, 0))}, code(err)
+}
+
+func (s *service) Leave(ctx context.Context, _ *apiv1.LeaveRequest) (*apiv1.LeaveResponse, error) {
+	return &apiv1.LeaveResponse{}, code(s.b.Leave(ctx))
+}
+
+// parseSince reads "10m" as an age, or an RFC 3339 time; empty means everything.
+func parseSince(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	if len(s) > 64 {
+		return 0, fmt.Errorf("%w: since: %d bytes", ErrInvalid, len(s))
+	}
+	if d, err := time.ParseDuration(strings.TrimSpace(s)); err == nil && d >= 0 && d <= MaxSince {
+		return time.Now().Add(-d).UnixNano(), nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return 0, fmt.Errorf("%w: since: %q is neither an age such as 10m nor a time such as 2026-01-02T15:04:05Z", ErrInvalid, s)
+	}
+	return t.UnixNano(), nil
+}
+
+// stateOf is a response's state after its first receipt.
+func stateOf(o event.Outcome) string {
+	switch o {
+	case event.OutcomeDone, event.OutcomeAdopted:
+		return "active"
+	case event.OutcomeFailed:
+		return string(event.OutcomeRefused)
+	}
+	return string(o)
+}

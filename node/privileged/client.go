@@ -1,0 +1,193 @@
+package privileged
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/omega-mesh/omega/swarm/event"
+)
+
+// Client is the Service as seen from the unprivileged side. Run must be running for its calls to be answered.
+type Client struct {
+	conn *Conn
+
+	mu      sync.Mutex
+	next    uint64
+	waiting map[uint64]chan Frame
+	closed  bool
+	drain   chan struct{}
+}
+
+// NewClient speaks over conn.
+func NewClient(conn *Conn) *Client {
+	return &Client{conn: conn, waiting: map[uint64]chan Frame{}, drain: make(chan struct{})}
+}
+
+// Draining is closed when the privileged side asks for a stop in good order.
+func (c *Client) Draining() <-chan struct{} { return c.drain }
+
+// Ready tells the privileged side that the node serves.
+func (c *Client) Ready() error { return c.conn.Send(Frame{Kind: KindReady}, nil) }
+
+// Run hands answers to those who wait, until the line closes or ctx ends. ErrClosed means that the privileged side is
+// gone, and that this process has no business living on.
+func (c *Client) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { c.conn.Close() })
+	defer stop()
+	defer c.fail()
+	draining := false
+	for {
+		f, err := c.conn.Receive()
+		if errors.Is(err, ErrFrame) {
+			continue // a fault of the other half; whoever waits runs into its deadline
+		}
+		if err != nil {
+			return errors.Join(ctx.Err(), err)
+		}
+		switch f.Kind {
+		case KindDrain:
+			if !draining {
+				draining = true
+				close(c.drain)
+			}
+		case KindReply:
+			c.mu.Lock()
+			ch := c.waiting[f.Number]
+			delete(c.waiting, f.Number)
+			c.mu.Unlock()
+			if ch != nil {
+				ch <- f
+			}
+		}
+	}
+}
+
+func (c *Client) fail() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for n, ch := range c.waiting {
+		close(ch)
+		delete(c.waiting, n)
+	}
+}
+
+// call sends one request and waits for its answer.
+func (c *Client) call(ctx context.Context, kind Kind, body, into any) error {
+	ch := make(chan Frame, 1)
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return ErrClosed
+	}
+	c.next++
+	n := c.next
+	c.waiting[n] = ch
+	c.mu.Unlock()
+	forget := func() {
+		c.mu.Lock()
+		delete(c.waiting, n)
+		c.mu.Unlock()
+	}
+	if err := c.conn.Send(Frame{Kind: kind, Number: n}, body); err != nil {
+		forget()
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		forget()
+		return fmt.Errorf("privileged side: %w", ctx.Err())
+	case f, ok := <-ch:
+		switch {
+		case !ok:
+			return ErrClosed
+		case f.Error == ErrUnavailable.Error():
+			return ErrUnavailable
+		case f.Error != "":
+			return errors.New(f.Error)
+		case into == nil:
+			return nil
+		}
+		return c.conn.codec.body(f, into)
+	}
+}
+
+// Apply implements Service.
+func (c *Client) Apply(ctx context.Context, r event.Response) (rc event.Receipt, err error) {
+	err = c.call(ctx, KindApply, applyBody{ID: r.ID, Response: r}, &rc)
+	return rc, err
+}
+
+// Release implements Service.
+func (c *Client) Release(ctx context.Context, id string) (rc event.Receipt, err error) {
+	err = c.call(ctx, KindRelease, textBody{id}, &rc)
+	return rc, err
+}
+
+// Active implements Service.
+func (c *Client) Active(ctx context.Context) ([]Enforced, error) {
+	var l listBody[Enforced]
+	err := c.call(ctx, KindActive, nil, &l)
+	return l.Rows, err
+}
+
+// Panic implements Service.
+func (c *Client) Panic(ctx context.Context) (int, error) {
+	var n numberBody
+	err := c.call(ctx, KindPanic, nil, &n)
+	return int(n.Number), err
+}
+
+// Mode implements Service.
+func (c *Client) Mode(ctx context.Context) (string, error) {
+	var t textBody
+	err := c.call(ctx, KindMode, nil, &t)
+	return t.Text, err
+}
+
+// Coverage implements Service.
+func (c *Client) Coverage(ctx context.Context) ([]Check, error) {
+	var l listBody[Check]
+	err := c.call(ctx, KindCoverage, nil, &l)
+	return l.Rows, err
+}
+
+// Counters implements Service.
+func (c *Client) Counters(ctx context.Context) (map[string]uint64, error) {
+	var b countersBody
+	err := c.call(ctx, KindCounters, nil, &b)
+	return b.Counters, err
+}
+
+// Protect implements Service.
+func (c *Client) Protect(ctx context.Context, proved []Proved) error {
+	if len(proved) > MaxProtected {
+		proved = proved[:MaxProtected]
+	}
+	return c.call(ctx, KindProtect, listBody[Proved]{proved}, nil)
+}
+
+// Process implements Service.
+func (c *Client) Process(ctx context.Context, pid uint32) (p event.Process, err error) {
+	err = c.call(ctx, KindProcess, numberBody{uint64(pid)}, &p)
+	return p, err
+}
+
+// Allow implements Service.
+func (c *Client) Allow(ctx context.Context, what string) error {
+	return c.call(ctx, KindAllow, textBody{what}, nil)
+}
+
+// Disallow implements Service.
+func (c *Client) Disallow(ctx context.Context, what string) error {
+	return c.call(ctx, KindDisallow, textBody{what}, nil)
+}
+
+// Allowed implements Service.
+func (c *Client) Allowed(ctx context.Context) ([]string, error) {
+	var l listBody[string]
+	err := c.call(ctx, KindAllowed, nil, &l)
+	return l.Rows, err
+}

@@ -1,0 +1,127 @@
+package privileged
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+)
+
+// Serve answers the requests that come over conn, one after the other, until the line closes or ctx ends. ready is
+// called when the other side says it serves. A malformed frame is counted in the log and answered by nothing.
+func Serve(ctx context.Context, conn *Conn, s Service, ready func(), log *slog.Logger) error {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	for {
+		f, err := conn.Receive()
+		if errors.Is(err, ErrFrame) {
+			log.Warn("privileged line: frame refused", "err", err)
+			continue
+		}
+		if err != nil {
+			return errors.Join(ctx.Err(), err)
+		}
+		if f.Kind == KindReady {
+			ready()
+			continue
+		}
+		body, err := answer(ctx, conn.codec, s, f)
+		reply := Frame{Kind: KindReply, Number: f.Number}
+		if err != nil {
+			reply.Error, body = cut(err.Error()), nil
+		}
+		err = conn.Send(reply, body)
+		if errors.Is(err, ErrFrame) { // an answer too large for a packet
+			err = conn.Send(Frame{Kind: KindReply, Number: f.Number, Error: cut(err.Error())}, nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Drain asks the other side to stop in good order.
+func Drain(conn *Conn) error { return conn.Send(Frame{Kind: KindDrain}, nil) }
+
+// answer is the table of what may be asked.
+func answer(ctx context.Context, cd codec, s Service, f Frame) (any, error) {
+	switch f.Kind {
+	case KindApply:
+		var b applyBody
+		if err := cd.body(f, &b); err != nil {
+			return nil, err
+		}
+		if err := checkResponse(b.ID, &b.Response); err != nil {
+			return nil, err
+		}
+		b.Response.ID = b.ID
+		return s.Apply(ctx, b.Response)
+	case KindRelease:
+		var b textBody
+		if err := cd.body(f, &b); err != nil {
+			return nil, err
+		}
+		if !validID(b.Text) {
+			return nil, fmt.Errorf("%w: response id %.40q", ErrFrame, b.Text)
+		}
+		return s.Release(ctx, b.Text)
+	case KindActive:
+		rows, err := s.Active(ctx)
+		return listBody[Enforced]{rows[:min(len(rows), MaxListed)]}, err
+	case KindPanic:
+		n, err := s.Panic(ctx)
+		return numberBody{uint64(n)}, err
+	case KindMode:
+		m, err := s.Mode(ctx)
+		return textBody{m}, err
+	case KindCoverage:
+		rows, err := s.Coverage(ctx)
+		return listBody[Check]{rows}, err
+	case KindCounters:
+		m, err := s.Counters(ctx)
+		return countersBody{m}, err
+	case KindProtect:
+		var b listBody[Proved]
+		if err := cd.body(f, &b); err != nil {
+			return nil, err
+		}
+		if len(b.Rows) > MaxProtected {
+			return nil, fmt.Errorf("%w: %d addresses", ErrFrame, len(b.Rows))
+		}
+		for _, p := range b.Rows {
+			if len(p.DID) > 128 || !p.Addr.IsValid() {
+				return nil, fmt.Errorf("%w: proved address", ErrFrame)
+			}
+		}
+		return nil, s.Protect(ctx, b.Rows)
+	case KindProcess:
+		var b numberBody
+		if err := cd.body(f, &b); err != nil {
+			return nil, err
+		}
+		if b.Number == 0 || b.Number > 1<<22 { // PID_MAX_LIMIT
+			return nil, fmt.Errorf("%w: pid %d", ErrFrame, b.Number)
+		}
+		return s.Process(ctx, uint32(b.Number))
+	case KindAllow, KindDisallow:
+		var b textBody
+		if err := cd.body(f, &b); err != nil {
+			return nil, err
+		}
+		if len(b.Text) > MaxText {
+			return nil, fmt.Errorf("%w: a text of %d bytes", ErrFrame, len(b.Text))
+		}
+		if f.Kind == KindAllow {
+			return nil, s.Allow(ctx, b.Text)
+		}
+		return nil, s.Disallow(ctx, b.Text)
+	case KindAllowed:
+		rows, err := s.Allowed(ctx)
+		return listBody[string]{rows}, err
+	}
+	return nil, fmt.Errorf("%w: kind %d is no request", ErrFrame, f.Kind)
+}
+
+// cut bounds a text, and keeps it valid UTF-8 as the codec demands.
+func cut(s string) string { return strings.ToValidUTF8(s[:min(len(s), MaxText)], "?") }

@@ -1,0 +1,61 @@
+package privileged
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/omega-mesh/omega/swarm/event"
+)
+
+// Service is what the privileged side does for the other. It is also bpf's Actuator: Apply and Release are the same.
+type Service interface {
+	// Apply enforces r in this host's kernel. A guard rail's refusal is a receipt with OutcomeRefused, not an error;
+	// observe mode gives OutcomeObserved. ErrUnavailable where this host cannot act.
+	Apply(ctx context.Context, r event.Response) (event.Receipt, error)
+	// Release ends one response; an unknown id is OutcomeFailed.
+	Release(ctx context.Context, id string) (event.Receipt, error)
+	// Active lists what the kernel enforces now.
+	Active(ctx context.Context) ([]Enforced, error)
+	// Panic releases everything and stops enforcing until a start that says otherwise; it returns how many it released.
+	Panic(ctx context.Context) (int, error)
+	// Mode is observe, enforce or panic, as it stands now.
+	Mode(ctx context.Context) (string, error)
+	// Coverage says what this host can see and stop.
+	Coverage(ctx context.Context) ([]Check, error)
+	// Counters are what the kernel half counted: drops by class, refusals by hook.
+	Counters(ctx context.Context) (map[string]uint64, error)
+	// Protect replaces the addresses of members proved by live connections; at most four a member are kept.
+	Protect(ctx context.Context, proved []Proved) error
+	// Process looks a process up in /proc, which the unprivileged side may not read for others' processes.
+	Process(ctx context.Context, pid uint32) (event.Process, error)
+	// Allow adds to what must never be blocked on this host, Disallow takes it away; Allowed lists it. An address, a
+	// prefix or an absolute path.
+	Allow(ctx context.Context, what string) error
+	Disallow(ctx context.Context, what string) error
+	Allowed(ctx context.Context) ([]string, error)
+}
+
+// Check is one thing this host can or cannot do.
+type Check struct {
+	Name   string `cbor:"1,keyasint"`
+	OK     bool   `cbor:"2,keyasint"`
+	Detail string `cbor:"3,keyasint,omitempty"`
+	Lost   string `cbor:"4,keyasint,omitempty"`
+}
+
+// Enforced is one response the kernel holds now.
+type Enforced struct {
+	ID      string       `cbor:"1,keyasint"`
+	Action  event.Action `cbor:"2,keyasint"`
+	Target  event.Target `cbor:"3,keyasint"`
+	Expires uint64       `cbor:"4,keyasint"` // CLOCK_BOOTTIME, nanoseconds
+	Means   []string     `cbor:"5,keyasint,omitempty"`
+}
+
+// Proved is an address that a member's live, authenticated connection came from or was made to.
+type Proved struct {
+	DID   string     `cbor:"1,keyasint"`
+	Addr  netip.Addr `cbor:"2,keyasint"`
+	Port  uint16     `cbor:"3,keyasint,omitempty"`
+	Since int64      `cbor:"4,keyasint"` // CLOCK_BOOTTIME, nanoseconds
+}
