@@ -162,11 +162,9 @@ func (c *Client) Counters(ctx context.Context) (map[string]uint64, error) {
 }
 
 // Protect implements Service.
-func (c *Client) Protect(ctx context.Context, proved []Proved) error {
-	if len(proved) > MaxProtected {
-		proved = proved[:MaxProtected]
-	}
-	return c.call(ctx, KindProtect, listBody[Proved]{proved}, nil)
+func (c *Client) Protect(ctx context.Context, ports []uint16, proved []Proved) error {
+	body := protectBody{Ports: ports[:min(len(ports), MaxPorts)], Proved: proved[:min(len(proved), MaxProtected)]}
+	return c.call(ctx, KindProtect, body, nil)
 }
 
 // Process implements Service.

@@ -91,5 +91,21 @@ func (c *Conn) Receive() (Frame, error) {
 	return c.codec.decode(c.buf[:n])
 }
 
+// SendStart is the privileged side's first word.
+func (c *Conn) SendStart(s Start) error { return c.Send(Frame{Kind: KindStart}, s) }
+
+// ReceiveStart waits for it.
+func (c *Conn) ReceiveStart() (Start, error) {
+	var s Start
+	f, err := c.Receive()
+	if err != nil {
+		return s, err
+	}
+	if f.Kind != KindStart {
+		return s, fmt.Errorf("%w: kind %d before the start", ErrFrame, f.Kind)
+	}
+	return s, c.codec.body(f, &s)
+}
+
 // Close ends the line for both sides.
 func (c *Conn) Close() error { return c.c.Close() }

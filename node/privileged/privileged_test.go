@@ -60,7 +60,7 @@ func (r *recorder) Coverage(context.Context) ([]Check, error) {
 func (r *recorder) Counters(context.Context) (map[string]uint64, error) {
 	return map[string]uint64{"drops": 1}, nil
 }
-func (r *recorder) Protect(_ context.Context, p []Proved) error {
+func (r *recorder) Protect(_ context.Context, ports []uint16, p []Proved) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.proved = p
@@ -129,7 +129,7 @@ func TestCommandsCrossTheLine(t *testing.T) {
 	if m, err := c.Mode(ctx); m != "observe" || err != nil {
 		t.Fatal(m, err)
 	}
-	if err := c.Protect(ctx, []Proved{{DID: "did:omega:x", Addr: netip.MustParseAddr("10.0.0.1"), Port: 1, Since: 2}}); err != nil || r.proved[0].Addr.String() != "10.0.0.1" {
+	if err := c.Protect(ctx, []uint16{7946}, []Proved{{DID: "did:omega:x", Addr: netip.MustParseAddr("10.0.0.1"), Port: 1, Since: 2}}); err != nil || r.proved[0].Addr.String() != "10.0.0.1" {
 		t.Fatal(r.proved, err)
 	}
 	if err := c.Allow(ctx, "10.0.0.0/8"); err != nil {
@@ -214,7 +214,7 @@ func FuzzFrame(f *testing.F) {
 	}
 	raw, _ := cd.encode(Frame{Kind: KindApply, Number: 1}, applyBody{ID: id, Response: event.Response{Action: event.ActionDeny, TTL: time.Hour}})
 	f.Add(raw)
-	raw, _ = cd.encode(Frame{Kind: KindProtect, Number: 2}, listBody[Proved]{[]Proved{{DID: "d", Addr: netip.MustParseAddr("::1")}}})
+	raw, _ = cd.encode(Frame{Kind: KindProtect, Number: 2}, protectBody{Proved: []Proved{{DID: "d", Addr: netip.MustParseAddr("::1")}}})
 	f.Add(raw)
 	f.Add([]byte{0xa0})
 	f.Fuzz(func(t *testing.T, raw []byte) {

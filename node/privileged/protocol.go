@@ -19,7 +19,8 @@ const (
 	MaxFrame     = 128 << 10 // bytes of one packet
 	MaxText      = 4096      // bytes of a reason, a path, a detail
 	MaxListed    = 4096      // rows of one answer
-	MaxProtected = 1024      // proved addresses told at once: 64 bytes each fit one frame
+	MaxProtected = 1024      // proved addresses told at once: some 100 bytes each, so that they fit one frame
+	MaxPorts     = 16        // listen ports of the swarm
 	MaxArguments = 4096      // bytes of a process's arguments
 	maxNesting   = 8
 )
@@ -27,8 +28,8 @@ const (
 // Kind says what a frame holds.
 type Kind uint8
 
-// The kinds of frame. Requests go from the unprivileged side to the other, but for Drain, and each is answered by
-// one Reply with its number; Ready has none.
+// The kinds of frame. Requests go from the unprivileged side to the other, and each is answered by
+// one Reply with its number; Ready has none. Start and Drain go the other way.
 const (
 	KindReply Kind = iota + 1
 	KindReady
@@ -45,6 +46,7 @@ const (
 	KindAllowed
 	KindMode
 	KindDrain
+	KindStart
 	kindEnd
 )
 
@@ -82,6 +84,21 @@ type numberBody struct {
 
 type listBody[T any] struct {
 	Rows []T `cbor:"1,keyasint"`
+}
+
+type protectBody struct {
+	Ports  []uint16 `cbor:"1,keyasint"`
+	Proved []Proved `cbor:"2,keyasint"`
+}
+
+// Start is the first frame, from the privileged side: all the other half is told.
+type Start struct {
+	Config     []byte `cbor:"1,keyasint"` // JSON of config.Config
+	Dir        string `cbor:"2,keyasint"`
+	Version    string `cbor:"3,keyasint"`
+	Passphrase []byte `cbor:"4,keyasint,omitempty"`
+	Rings      int    `cbor:"5,keyasint"` // how many of the inherited descriptors are ring buffers
+	Restarted  int    `cbor:"6,keyasint"` // how often the half died before
 }
 
 type countersBody struct {

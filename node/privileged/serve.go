@@ -82,19 +82,19 @@ func answer(ctx context.Context, cd codec, s Service, f Frame) (any, error) {
 		m, err := s.Counters(ctx)
 		return countersBody{m}, err
 	case KindProtect:
-		var b listBody[Proved]
+		var b protectBody
 		if err := cd.body(f, &b); err != nil {
 			return nil, err
 		}
-		if len(b.Rows) > MaxProtected {
-			return nil, fmt.Errorf("%w: %d addresses", ErrFrame, len(b.Rows))
+		if len(b.Proved) > MaxProtected || len(b.Ports) > MaxPorts {
+			return nil, fmt.Errorf("%w: %d addresses, %d ports", ErrFrame, len(b.Proved), len(b.Ports))
 		}
-		for _, p := range b.Rows {
+		for _, p := range b.Proved {
 			if len(p.DID) > 128 || !p.Addr.IsValid() {
 				return nil, fmt.Errorf("%w: proved address", ErrFrame)
 			}
 		}
-		return nil, s.Protect(ctx, b.Rows)
+		return nil, s.Protect(ctx, b.Ports, b.Proved)
 	case KindProcess:
 		var b numberBody
 		if err := cd.body(f, &b); err != nil {

@@ -24,8 +24,9 @@ type Service interface {
 	Coverage(ctx context.Context) ([]Check, error)
 	// Counters are what the kernel half counted: drops by class, refusals by hook.
 	Counters(ctx context.Context) (map[string]uint64, error)
-	// Protect replaces the addresses of members proved by live connections; at most four a member are kept.
-	Protect(ctx context.Context, proved []Proved) error
+	// Protect says which local ports the swarm listens on, and replaces the addresses of members proved by live
+	// connections; at most four a member count. Both pass while the host is contained.
+	Protect(ctx context.Context, ports []uint16, proved []Proved) error
 	// Process looks a process up in /proc, which the unprivileged side may not read for others' processes.
 	Process(ctx context.Context, pid uint32) (event.Process, error)
 	// Allow adds to what must never be blocked on this host, Disallow takes it away; Allowed lists it. An address, a
@@ -48,8 +49,9 @@ type Enforced struct {
 	ID      string       `cbor:"1,keyasint"`
 	Action  event.Action `cbor:"2,keyasint"`
 	Target  event.Target `cbor:"3,keyasint"`
-	Expires uint64       `cbor:"4,keyasint"` // CLOCK_BOOTTIME, nanoseconds
-	Means   []string     `cbor:"5,keyasint,omitempty"`
+	Expires uint64       `cbor:"4,keyasint"`           // CLOCK_BOOTTIME, nanoseconds
+	Hits    uint64       `cbor:"5,keyasint,omitempty"` // packets and calls refused so far
+	Adopted bool         `cbor:"6,keyasint,omitempty"` // found in the kernel after a restart
 }
 
 // Proved is an address that a member's live, authenticated connection came from or was made to.

@@ -1,0 +1,301 @@
+package privileged
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/swarm/event"
+)
+
+// Kernel is the kernel half as a Host uses it; *bpf.Kernel is one.
+type Kernel interface {
+	bpf.Actuator
+	ReleaseAll() (int, error)
+	Active() []bpf.Enforced
+	Coverage() []bpf.Check
+	Drops() (map[string]uint64, error)
+	SetSwarm(ports []uint16, peers []netip.AddrPort) error
+}
+
+// Rails is what no response may cross, held on this side of the line.
+type Rails interface {
+	// Check names the guard rail that forbids r and says why; an empty name lets it pass. now is CLOCK_BOOTTIME, nanoseconds.
+	Check(r event.Response, now uint64) (rail, why string)
+	// SetProved replaces the addresses proved by live connections.
+	SetProved(proved []Proved)
+	// SetAllowed replaces this host's own list: addresses, prefixes, paths.
+	SetAllowed(what []string) error
+}
+
+// HostOptions say what a Host stands on.
+type HostOptions struct {
+	// Mode is observe or enforce.
+	Mode string
+	// Resume takes a panic of an earlier run back: the person who starts the node said which mode they want.
+	Resume bool
+	// Dir keeps the allow list and the mark of a panic.
+	Dir string
+	// Allow are lines of the configuration; they cannot be taken away at run time.
+	Allow []string
+	// Kernel may be nil: then nothing can be enforced.
+	Kernel Kernel
+	// Checks are what the node found before a Kernel was there, such as why there is none.
+	Checks []Check
+	Rails  Rails
+	Log    *slog.Logger
+}
+
+// Names of a Host's own files, and bounds.
+const (
+	fileAllow  = "allow.txt"
+	filePanic  = "panic"
+	maxAllowed = 1024
+)
+
+// Host is the privileged side: the one place in a node that touches the kernel.
+type Host struct {
+	opt HostOptions
+
+	mu      sync.Mutex
+	mode    string
+	allowed []string // said at run time
+}
+
+// NewHost reads what an earlier run left in Dir.
+func NewHost(opt HostOptions) (*Host, error) {
+	h := &Host{opt: opt, mode: opt.Mode}
+	raw, err := os.ReadFile(filepath.Join(opt.Dir, fileAllow))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("allow list: %w", err)
+	}
+	for line := range bytes.Lines(raw[:min(len(raw), maxAllowed*MaxText)]) {
+		if s := strings.TrimSpace(string(line)); s != "" && len(h.allowed) < maxAllowed {
+			h.allowed = append(h.allowed, s)
+		}
+	}
+	if err := opt.Rails.SetAllowed(h.list()); err != nil {
+		return nil, fmt.Errorf("allow list: %w", err)
+	}
+	mark := filepath.Join(opt.Dir, filePanic)
+	if opt.Resume {
+		if err := os.Remove(mark); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("take back the panic: %w", err)
+		}
+	} else if _, err := os.Lstat(mark); err == nil {
+		h.mode = ModePanic
+	}
+	return h, nil
+}
+
+// Modes of a Host.
+const (
+	ModeObserve = "observe"
+	ModeEnforce = "enforce"
+	ModePanic   = "panic"
+)
+
+func (h *Host) list() []string { return append(slices.Clone(h.opt.Allow), h.allowed...) }
+
+// Apply implements Service. The rails are asked first in every mode, so that observe says what enforce would do.
+func (h *Host) Apply(ctx context.Context, r event.Response) (event.Receipt, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	rc := event.Receipt{Response: r.ID, Time: time.Now().UnixNano(), Acted: bpf.BootTime()}
+	if r.TTL <= 0 {
+		return rc, fmt.Errorf("%w: a response without an end", ErrFrame)
+	}
+	if rail, why := h.opt.Rails.Check(r, rc.Acted); rail != "" {
+		rc.Outcome, rc.Guard, rc.Detail = event.OutcomeRefused, rail, why
+		return rc, nil
+	}
+	switch {
+	case h.mode != ModeEnforce:
+		rc.Outcome, rc.Detail = event.OutcomeObserved, h.mode+" mode: nothing was done"
+		return rc, nil
+	case h.opt.Kernel == nil:
+		rc.Outcome, rc.Detail = event.OutcomeFailed, ErrUnavailable.Error()
+		return rc, nil
+	}
+	rc, err := h.opt.Kernel.Apply(ctx, r)
+	if err != nil {
+		h.opt.Log.Warn("response not enforced", "response", r.ID, "action", r.Action, "err", err)
+		if rc.Outcome == "" {
+			return rc, err
+		}
+	} else {
+		h.opt.Log.Info("response enforced", "response", r.ID, "action", r.Action, "target", describe(r.Target), "means", rc.Means)
+	}
+	return rc, nil
+}
+
+// Release implements Service. A block that stands ends in any mode.
+func (h *Host) Release(ctx context.Context, id string) (event.Receipt, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	rc := event.Receipt{Response: id, Time: time.Now().UnixNano(), Acted: bpf.BootTime()}
+	if h.opt.Kernel == nil {
+		rc.Outcome, rc.Detail = event.OutcomeReleased, "nothing was enforced here"
+		return rc, nil
+	}
+	rc, err := h.opt.Kernel.Release(ctx, id)
+	if errors.Is(err, bpf.ErrUnknownResponse) {
+		rc.Outcome, rc.Detail = event.OutcomeReleased, "nothing was enforced here"
+		return rc, nil
+	}
+	if err != nil && rc.Outcome == "" {
+		return rc, err
+	}
+	h.opt.Log.Info("response released", "response", id)
+	return rc, nil
+}
+
+// Active implements Service.
+func (h *Host) Active(context.Context) ([]Enforced, error) {
+	if h.opt.Kernel == nil {
+		return nil, nil
+	}
+	active := h.opt.Kernel.Active()
+	out := make([]Enforced, len(active))
+	for i, e := range active {
+		out[i] = Enforced{ID: e.ID, Action: e.Action, Target: e.Target, Expires: e.Expires, Hits: e.Hits, Adopted: e.Adopted}
+	}
+	return out, nil
+}
+
+// Panic implements Service. The mode changes first, so that nothing new is enforced while the old is released; the mark
+// on disk comes last, and its failure does not undo the rest.
+func (h *Host) Panic(context.Context) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mode = ModePanic
+	n := 0
+	var err error
+	if h.opt.Kernel != nil {
+		n, err = h.opt.Kernel.ReleaseAll()
+	}
+	h.opt.Log.Warn("panic: every block was released, nothing is enforced from now on", "released", n)
+	if werr := os.WriteFile(filepath.Join(h.opt.Dir, filePanic), []byte(time.Now().UTC().Format(time.RFC3339)+"\n"), 0o600); werr != nil {
+		err = errors.Join(err, fmt.Errorf("released, but a restart will enforce again: %w", werr))
+	}
+	return n, err
+}
+
+// Mode implements Service.
+func (h *Host) Mode(context.Context) (string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mode, nil
+}
+
+// Coverage implements Service.
+func (h *Host) Coverage(context.Context) ([]Check, error) {
+	out := slices.Clone(h.opt.Checks)
+	if h.opt.Kernel != nil {
+		for _, c := range h.opt.Kernel.Coverage() {
+			out = append(out, Check{Name: c.Name, OK: c.OK, Detail: cut(c.Detail), Lost: cut(c.Lost)})
+		}
+	}
+	return out, nil
+}
+
+// Counters implements Service.
+func (h *Host) Counters(context.Context) (map[string]uint64, error) {
+	if h.opt.Kernel == nil {
+		return nil, nil
+	}
+	return h.opt.Kernel.Drops()
+}
+
+// Protect implements Service.
+func (h *Host) Protect(_ context.Context, ports []uint16, proved []Proved) error {
+	h.opt.Rails.SetProved(proved)
+	if h.opt.Kernel == nil {
+		return nil
+	}
+	peers := make([]netip.AddrPort, 0, len(proved))
+	for _, p := range proved {
+		peers = append(peers, netip.AddrPortFrom(p.Addr, p.Port))
+	}
+	return h.opt.Kernel.SetSwarm(ports, peers)
+}
+
+// Allow implements Service.
+func (h *Host) Allow(_ context.Context, what string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if slices.Contains(h.list(), what) {
+		return nil
+	}
+	if len(h.allowed) >= maxAllowed {
+		return fmt.Errorf("the allow list holds %d lines already", maxAllowed)
+	}
+	return h.setAllowed(append(slices.Clone(h.allowed), what))
+}
+
+// Disallow implements Service.
+func (h *Host) Disallow(_ context.Context, what string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if slices.Contains(h.opt.Allow, what) {
+		return fmt.Errorf("%q stands in the configuration: take it out there", what)
+	}
+	i := slices.Index(h.allowed, what)
+	if i < 0 {
+		return fmt.Errorf("%q is not on the allow list", what)
+	}
+	return h.setAllowed(slices.Delete(slices.Clone(h.allowed), i, i+1))
+}
+
+// setAllowed writes before it holds: what a restart would forget is not said to be done.
+func (h *Host) setAllowed(list []string) error {
+	if err := h.opt.Rails.SetAllowed(append(slices.Clone(h.opt.Allow), list...)); err != nil {
+		return err
+	}
+	path := filepath.Join(h.opt.Dir, fileAllow)
+	text := strings.Join(list, "\n")
+	if text != "" {
+		text += "\n"
+	}
+	err := os.WriteFile(path+".new", []byte(text), 0o600)
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		_ = h.opt.Rails.SetAllowed(h.list())
+		return fmt.Errorf("allow list: %w", err)
+	}
+	h.allowed = list
+	return nil
+}
+
+// Allowed implements Service.
+func (h *Host) Allowed(context.Context) ([]string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.list(), nil
+}
+
+func describe(t event.Target) string {
+	switch {
+	case t.Address.IsValid():
+		return t.Address.String()
+	case t.Path != "":
+		return t.Path
+	case t.PID != 0:
+		return fmt.Sprintf("pid %d", t.PID)
+	case t.Peer != "":
+		return t.Peer
+	}
+	return t.SHA256
+}
