@@ -1,9 +1,13 @@
 package node
 
-import "path/filepath"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"path/filepath"
+)
 
-// Layout names what lies in a state folder. Under two processes the folder itself, Operator and NextKey belong to
-// root alone; Ledger and Swarm to the unprivileged half.
+// Layout names what lies in a state folder. Under two processes the folder itself, Operator and Next belong to
+// root alone; Identity, Ledger and Swarm to the unprivileged half.
 type Layout struct{ Dir string }
 
 // Identity is the folder of the node's own keys.
@@ -11,6 +15,9 @@ func (l Layout) Identity() string { return filepath.Join(l.Dir, "identity") }
 
 // Operator is the folder of the operator's keys; it exists on the founder's host only, and the node never reads it.
 func (l Layout) Operator() string { return filepath.Join(l.Dir, "operator") }
+
+// Next is the folder of the pre-rotated next key, which no running node reads.
+func (l Layout) Next() string { return filepath.Join(l.Dir, "next") }
 
 // Ledger is the folder of all feeds.
 func (l Layout) Ledger() string { return filepath.Join(l.Dir, "ledger") }
@@ -33,5 +40,14 @@ func (l Layout) Config() string { return filepath.Join(l.Dir, "omega.yaml") }
 // Socket is where the API answers.
 func (l Layout) Socket() string { return filepath.Join(l.Dir, "omega.sock") }
 
+// Emergency is the socket on which the privileged half answers `omega panic`.
+func (l Layout) Emergency() string { return filepath.Join(l.Dir, "panic.sock") }
+
 // Lock is held for as long as a node runs on the folder.
 func (l Layout) Lock() string { return filepath.Join(l.Dir, "lock") }
+
+// PinDir is where the node of dir pins what may outlive it in the kernel: a folder of its own on the BPF file system.
+func PinDir(dir string) string {
+	h := sha256.Sum256([]byte(filepath.Clean(dir)))
+	return filepath.Join("/sys/fs/bpf", "omega-"+hex.EncodeToString(h[:6]))
+}

@@ -3,10 +3,16 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"os"
+	"path/filepath"
+	"syscall"
+	"time"
 
 	"github.com/omega-mesh/omega/node/config"
+	"github.com/omega-mesh/omega/node/privileged"
 )
 
 // UpOptions are what a node needs from the process it runs in.
@@ -21,16 +27,164 @@ type UpOptions struct {
 	Signals <-chan os.Signal
 }
 
+// drainTime is how long a node may take to end in good order: seal its feed, tell its peers, close its store.
+const drainTime = 8 * time.Second
+
+// ErrStopped is returned by Up when the second signal cut the draining short.
+var ErrStopped = errors.New("stopped before everything was drained")
+
 // Up is the whole life of `omega up`: it returns when ctx ends, when the second signal comes, or when the node
 // cannot go on. As root, and unless cfg.Split is off, it runs the node as two processes.
-func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error { return errors.ErrUnsupported }
+func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	if opt.Log == nil {
+		opt.Log = os.Stderr
+	}
+	layout := Layout{cfg.Dir}
+	if _, err := os.Stat(layout.Genesis()); err != nil {
+		return fmt.Errorf("%s: %w: found one with `omega init --swarm NAME`, or join one with `omega join`", cfg.Dir, ErrNotInitialised)
+	}
+	unlock, err := lock(layout.Lock())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	passphrase, err := readPassphrase(cfg.PassphraseFile)
+	if err != nil {
+		return err
+	}
+	defer clear(passphrase)
+	log := newLog(opt.Log, cfg)
+	listener, err := listen(layout.Socket())
+	if err != nil {
+		return err
+	}
+	defer os.Remove(layout.Socket())
+	defer listener.Close()
 
-// IsChild says whether this process is the unprivileged half that Up executed. main, and TestMain of a test that
-// calls Up as root, must ask it before anything else, and if so exit with Child's result.
-func IsChild() bool { return len(os.Args) > 0 && os.Args[0] == childName }
+	host, kernel, err := newHost(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer kernel.close()
+	if os.Geteuid() == 0 && cfg.Split {
+		p := &parent{cfg: cfg, opt: opt, log: log, listener: listener, host: host, kernel: kernel, passphrase: passphrase}
+		return p.run(ctx)
+	}
+	sensor, err := kernel.sensor()
+	if err != nil {
+		return err
+	}
+	s := &single{opt: opt, kernel: kernel, host: host, log: log}
+	return s.run(ctx, Parts{
+		Config: cfg, Version: opt.Version, Passphrase: passphrase, Service: host, Sensor: sensor, Listener: listener, Log: log,
+	})
+}
 
-// Child is the life of the unprivileged half; its result is the exit code.
-func Child() int { return 1 }
+// single is a node that is one process: without root, or where it was told to be.
+type single struct {
+	opt    UpOptions
+	kernel *kernel
+	host   *privileged.Host
+	log    logger
+}
 
-// childName is argv[0] of the unprivileged half: nothing a user types, and what ps shows.
-const childName = "omega: node"
+func (s *single) run(ctx context.Context, parts Parts) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	parts.Ready = func() {
+		notify(s.log, "READY=1")
+		if s.opt.Ready != nil {
+			s.opt.Ready()
+		}
+	}
+	n, err := New(parts)
+	if err != nil {
+		return err
+	}
+	kernelDone := make(chan struct{})
+	go func() { defer close(kernelDone); s.kernel.run(ctx) }()
+	defer func() { cancel(); <-kernelDone }()
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	for signals := 0; ; {
+		select {
+		case err := <-done:
+			notify(s.log, "STOPPING=1")
+			return err
+		case sig := <-s.opt.Signals:
+			if signals++; signals > 1 {
+				return ErrStopped
+			}
+			s.log.Info("draining; a second signal stops at once", "signal", sig)
+			cancel()
+		}
+	}
+}
+
+// notify tells systemd; that it is not there is no fault of the node's.
+func notify(log logger, state string) {
+	if err := privileged.Notify(state); err != nil {
+		log.Warn("systemd was not told", "state", state, "err", err)
+	}
+}
+
+// lock takes the state folder for this process; the kernel gives it back when the process ends, however it ends.
+func lock(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the state folder: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s: %w", filepath.Dir(path), ErrLocked)
+		}
+		return nil, fmt.Errorf("lock the state folder: %w", err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// listen makes the API's socket, for its owner alone. The lock is held, so what lies there is left over.
+func listen(path string) (*net.UnixListener, error) {
+	if len(path) > 107 { // sun_path, unix(7)
+		return nil, fmt.Errorf("the API's socket %s: the path is longer than the 107 bytes a socket may have; choose a shorter --dir", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("the API's socket: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("the API's socket: %w", err)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("the API's socket: %w", err)
+	}
+	return l, nil
+}
+
+func readPassphrase(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("passphrase_file: %w", err)
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, 1025))
+	if err != nil {
+		return nil, fmt.Errorf("passphrase_file: %w", err)
+	}
+	for len(raw) > 0 && (raw[len(raw)-1] == '\n' || raw[len(raw)-1] == '\r') {
+		raw = raw[:len(raw)-1]
+	}
+	if len(raw) == 0 || len(raw) > 1024 {
+		return nil, fmt.Errorf("passphrase_file: %s holds %d bytes, want 1 to 1024", path, len(raw))
+	}
+	return raw, nil
+}

@@ -1,0 +1,110 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/node/config"
+	"github.com/omega-mesh/omega/node/privileged"
+)
+
+// childName is argv[0] of the unprivileged half: nothing a user types, and what ps shows.
+const childName = "omega: node"
+
+// IsChild says whether this process is the unprivileged half that Up executed. main, and TestMain of a test that
+// calls Up as root, must ask it before anything else, and if so exit with Child's result.
+func IsChild() bool { return len(os.Args) > 0 && os.Args[0] == childName }
+
+// Child is the life of the unprivileged half; its result is the exit code.
+func Child() int {
+	unix.Umask(0o077)
+	// The terminal's signals are the privileged half's to hear; it asks over the line.
+	signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
+	if err := child(); err != nil {
+		fmt.Fprintln(redact(os.Stderr), "omega: unprivileged half:", err)
+		return 1
+	}
+	return 0
+}
+
+func child() error {
+	conn, err := privileged.FromFile(os.NewFile(fdLine, "line"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	start, err := conn.ReceiveStart()
+	if err != nil {
+		return err
+	}
+	defer clear(start.Passphrase)
+	cfg := config.Default(start.Dir)
+	if err := json.Unmarshal(start.Config, cfg); err != nil {
+		return fmt.Errorf("configuration handed over: %w", err)
+	}
+	cfg.Dir = start.Dir
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	f := os.NewFile(fdListener, "api")
+	listener, err := net.FileListener(f)
+	f.Close()
+	if err != nil {
+		return fmt.Errorf("the API's socket: %w", err)
+	}
+	defer listener.Close()
+	rings := make([]*os.File, start.Rings)
+	for i := range rings {
+		rings[i] = os.NewFile(uintptr(fdRings+i), "ring")
+	}
+	log := newLog(os.Stderr, cfg)
+	sensor, err := inheritSensor(cfg, rings)
+	if err != nil {
+		return err
+	}
+
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	client := privileged.NewClient(conn)
+	gone := make(chan struct{})
+	line, closeLine := context.WithCancel(context.Background())
+	go func() {
+		defer close(gone)
+		err := client.Run(line)
+		// The other half is gone: blocks and guard rails with it. There is nothing to drain for.
+		cancel(fmt.Errorf("the privileged half: %w", err))
+	}()
+	defer func() { closeLine(); <-gone }()
+	go func() {
+		select {
+		case <-client.Draining():
+			cancel(nil)
+		case <-ctx.Done():
+		}
+	}()
+	n, err := New(Parts{
+		Config: cfg, Version: start.Version, Passphrase: start.Passphrase, Service: client, Sensor: sensor, Listener: listener,
+		Log: log, Restarted: start.Restarted,
+		Ready: func() {
+			if err := client.Ready(); err != nil {
+				log.Warn("the privileged half was not told that the node is ready", "err", err)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	err = n.Run(ctx)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}
