@@ -61,12 +61,8 @@ func child() error {
 		return fmt.Errorf("the API's socket: %w", err)
 	}
 	defer listener.Close()
-	rings := make([]*os.File, start.Rings)
-	for i := range rings {
-		rings[i] = os.NewFile(uintptr(fdRings+i), "ring")
-	}
 	log := newLog(os.Stderr, cfg)
-	sensor, err := inheritSensor(cfg, rings)
+	sensor, err := inheritSensor(cfg, start.RingBytes)
 	if err != nil {
 		return err
 	}

@@ -3,13 +3,23 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
+
+	"github.com/omega-mesh/omega/trust"
+	"github.com/omega-mesh/omega/trust/authority"
+	"github.com/omega-mesh/omega/trust/identity"
+	"github.com/omega-mesh/omega/trust/ledger"
 )
 
 // Errors a caller may decide on.
 var (
-	// ErrInitialised says that the state folder holds an identity already.
-	ErrInitialised = errors.New("this state folder holds an identity already")
+	// ErrInitialised says that the state folder holds a swarm's member already.
+	ErrInitialised = errors.New("this state folder belongs to a swarm already")
 	// ErrNotInitialised says that the state folder holds no identity or no swarm.
 	ErrNotInitialised = errors.New("this state folder belongs to no swarm")
 	// ErrLocked says that another node runs on the state folder.
@@ -37,38 +47,218 @@ type Initialised struct {
 	Protection string `json:"protection"`         // "file" or "passphrase"
 }
 
-// JoinOptions say how Join introduces this host.
-type JoinOptions struct {
-	// Name is the peer's name in the swarm; empty takes the host's name.
-	Name string
-	// Passphrase as in InitOptions.
-	Passphrase []byte
-	// Timeout bounds the whole; 0 is 30 s.
-	Timeout time.Duration
-	// Progress, if set, is told each step in a few words.
-	Progress func(string)
+// Init makes this host's identity in dir, and founds a swarm when told its name: the operator's identity, the genesis,
+// and the operator's first entry, which makes this node a member. An identity that is there already is kept, so that
+// an Init without a swarm may be followed by one with.
+func Init(dir string, opt InitOptions) (*Initialised, error) {
+	l := Layout{dir}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state folder: %w", err)
+	}
+	unlock, err := lock(l.Lock())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if _, err := os.Lstat(l.Genesis()); err == nil {
+		return nil, fmt.Errorf("%s: %w", dir, ErrInitialised)
+	}
+	self, err := openOrCreate(l, opt.Name, opt.Passphrase)
+	if err != nil {
+		return nil, err
+	}
+	defer self.Close()
+	out := &Initialised{Dir: dir, DID: string(self.DID()), Name: self.Inception().Name, Protection: self.Protection()}
+	if opt.Swarm == "" {
+		return out, nil
+	}
+	if err := identity.CheckName(opt.Swarm); err != nil {
+		return nil, err
+	}
+	op, err := identity.Open(l.Operator(), identity.Options{Passphrase: opt.Passphrase})
+	if errors.Is(err, identity.ErrNone) {
+		op, err = identity.Create(l.Operator(), identity.Options{Name: clip("operator-" + self.Inception().Name), Passphrase: opt.Passphrase})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("operator: %w", err)
+	}
+	defer op.Close()
+	g, err := authority.NewGenesis(opt.Swarm, []*identity.Inception{op.Inception()}, 1, authority.GenesisOptions{})
+	if err != nil {
+		return nil, err
+	}
+	if err := found(l, g, op, self); err != nil {
+		return nil, err
+	}
+	out.Swarm, out.SwarmName, out.Operator = g.SwarmID().String(), g.Name, string(op.DID())
+	return out, nil
 }
 
-// Joined is what Join came to.
-type Joined struct {
-	Dir       string   `json:"dir"`
-	DID       string   `json:"did"`
-	Name      string   `json:"name"`
-	Swarm     string   `json:"swarm"`
-	SwarmName string   `json:"swarm_name"`
-	Roles     []string `json:"roles"`
-	By        string   `json:"by"` // DID of the member that admitted us
-	Entries   int      `json:"entries"`
+// found writes the swarm's first entry, then the genesis: where the genesis is, everything is.
+func found(l Layout, g *authority.Genesis, op, self *identity.Identity) error {
+	body, err := (&authority.MemberBody{Inception: self.Inception().Encode()}).Encode()
+	if err != nil {
+		return err
+	}
+	raw, err := ledger.SignEntry(op, g.SwarmID(), 0, ledger.Hash{}, ledger.KindMember, body, time.Now())
+	if err != nil {
+		return err
+	}
+	if err := store(l, g, [][]byte{raw}); err != nil {
+		return fmt.Errorf("found the swarm: %w", err)
+	}
+	return nil
 }
 
-// Init makes this host's identity in dir, and founds a swarm when told its name.
-func Init(dir string, opt InitOptions) (*Initialised, error) { return nil, errors.ErrUnsupported }
-
-// Join makes dir a member's folder: it creates the identity if there is none, shows the token to a member it names,
-// and keeps the genesis and the authority entries it is given. Joining again with the same identity is idempotent.
-func Join(ctx context.Context, dir, token string, opt JoinOptions) (*Joined, error) {
-	return nil, errors.ErrUnsupported
+// store puts entries into the ledger of a folder whose node is not running, and then the genesis beside it.
+func store(l Layout, g *authority.Genesis, entries [][]byte) error {
+	fold := authority.NewFold(g)
+	led, err := ledger.Open(l.Ledger(), g.SwarmID(), nil, fold, ledger.Options{OnEntry: func(e *ledger.Entry) { _ = fold.Apply(e) }})
+	if err != nil {
+		return err
+	}
+	defer led.Close()
+	for _, raw := range entries {
+		if _, err := led.Submit(context.Background(), raw); err != nil && !errors.Is(err, ledger.ErrDuplicate) {
+			return err
+		}
+	}
+	if err := led.Close(); err != nil {
+		return err
+	}
+	return writeFile(l.Genesis(), g.Encode(), 0o644)
 }
 
-// Wipe removes everything a node keeps in dir: keys are overwritten first. The node must not be running.
-func Wipe(dir string) error { return errors.ErrUnsupported }
+// openOrCreate opens the node's identity, or makes it.
+func openOrCreate(l Layout, name string, passphrase []byte) (*identity.Identity, error) {
+	self, err := identity.Open(l.Identity(), identity.Options{Passphrase: passphrase})
+	if !errors.Is(err, identity.ErrNone) {
+		return self, err
+	}
+	if name == "" {
+		name = hostName()
+	}
+	return identity.Create(l.Identity(), identity.Options{Name: name, Passphrase: passphrase, NextDir: l.Next()})
+}
+
+// hostName is the host's name as a peer's name: what a name may not hold becomes a dash.
+func hostName() string {
+	h, err := os.Hostname()
+	if err != nil || h == "" {
+		return "host"
+	}
+	h, _, _ = strings.Cut(h, ".")
+	h = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' {
+			return r
+		}
+		return '-'
+	}, h)
+	if h = clip(strings.TrimLeft(h, "-_")); h == "" {
+		return "host"
+	}
+	return h
+}
+
+func clip(name string) string { return name[:min(len(name), trust.MaxName)] }
+
+// loadGenesis reads which swarm the folder belongs to.
+func loadGenesis(l Layout) (*authority.Genesis, error) {
+	raw, err := readBounded(l.Genesis(), trust.MaxGenesis)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", l.Dir, ErrNotInitialised)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("genesis: %w", err)
+	}
+	g, err := authority.DecodeGenesis(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l.Genesis(), err)
+	}
+	return g, nil
+}
+
+// Wipe removes everything a node keeps in dir: keys are overwritten first. The node must not be running. What it does
+// not know it leaves; the folder itself goes when that leaves it empty.
+func Wipe(dir string) error {
+	l := Layout{dir}
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	unlock, err := lock(l.Lock())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, keys := range []string{l.Identity(), l.Operator(), l.Next()} {
+		if err := overwrite(keys); err != nil {
+			return fmt.Errorf("wipe %s: %w", keys, err)
+		}
+	}
+	var errs []error
+	for _, p := range []string{l.Genesis(), l.Identity(), l.Operator(), l.Next(), l.Ledger(), l.Swarm(), l.Allowed(), l.PanicMark(), l.Socket(), l.Emergency(), l.Config(), l.Lock()} {
+		errs = append(errs, os.RemoveAll(p))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("wipe: %w", err)
+	}
+	_ = os.Remove(dir) // stays where something else lies in it
+	return nil
+}
+
+// overwrite fills every small file below dir with zeros. On flash and copy-on-write file systems that is best effort;
+// a passphrase is what protects a key there.
+func overwrite(dir string) error {
+	root, err := os.OpenRoot(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil || info.Size() > 1<<16 {
+			return err
+		}
+		f, err := root.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if _, err := f.Write(make([]byte, info.Size())); err != nil {
+			return err
+		}
+		return f.Sync()
+	})
+}
+
+// writeFile puts data at path so that a crash leaves the old file or the new one.
+func writeFile(path string, data []byte, mode os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if _, err = f.Write(data); err == nil {
+		if err = f.Chmod(mode); err == nil {
+			err = f.Sync()
+		}
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -34,6 +34,9 @@ func (l Layout) Genesis() string { return filepath.Join(l.Dir, "genesis.cbor") }
 // Allowed is the list of what this host's own socket said must never be blocked here, one a line.
 func (l Layout) Allowed() string { return filepath.Join(l.Dir, "allow.txt") }
 
+// PanicMark is there after a panic, until a start that names its mode.
+func (l Layout) PanicMark() string { return filepath.Join(l.Dir, "panic") }
+
 // Config is the configuration file read unless another is named.
 func (l Layout) Config() string { return filepath.Join(l.Dir, "omega.yaml") }
 

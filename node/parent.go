@@ -16,11 +16,11 @@ import (
 	"github.com/omega-mesh/omega/node/privileged"
 )
 
-// Descriptors the unprivileged half inherits; ring buffers follow.
+// Descriptors the unprivileged half inherits; the ring buffer is last, where there is one.
 const (
 	fdLine = 3 + iota
 	fdListener
-	fdRings
+	fdRing
 )
 
 // How the privileged half brings the other back: at once, then with growing patience. A child that lived for
@@ -145,21 +145,23 @@ func (p *parent) start(uid uint32, output *os.File, restarts int) (*privileged.C
 		return nil, nil, fmt.Errorf("hand over the API's socket: %w", err)
 	}
 	defer l.Close()
-	rings, err := p.kernel.rings()
-	if err != nil {
+	files, ringBytes := []*os.File{theirs, l}, 0
+	if ring, ok, err := p.kernel.ring(); err != nil {
 		conn.Close()
 		return nil, nil, err
+	} else if ok {
+		defer ring.File.Close()
+		files, ringBytes = append(files, ring.File), ring.Bytes
 	}
-	defer closeAll(rings)
 	c, err := privileged.Start(privileged.ChildOptions{
-		Name: childName, UID: uid, Files: append([]*os.File{theirs, l}, rings...), Env: childEnv(), Output: output,
+		Name: childName, UID: uid, Files: files, Env: childEnv(), Output: output,
 	})
 	if err != nil {
 		conn.Close()
 		return nil, nil, err
 	}
 	if err := conn.SendStart(privileged.Start{
-		Config: cfg, Dir: p.cfg.Dir, Version: p.opt.Version, Passphrase: p.passphrase, Rings: len(rings), Restarted: restarts,
+		Config: cfg, Dir: p.cfg.Dir, Version: p.opt.Version, Passphrase: p.passphrase, RingBytes: ringBytes, Restarted: restarts,
 	}); err != nil {
 		c.Kill()
 		conn.Close()
@@ -200,10 +202,4 @@ func outputFile(w io.Writer) (*os.File, func(), error) {
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = io.Copy(w, r) })
 	return pipe, func() { pipe.Close(); wg.Wait(); r.Close() }, nil
-}
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		f.Close()
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -64,7 +65,7 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 	defer os.Remove(layout.Socket())
 	defer listener.Close()
 
-	host, kernel, err := newHost(ctx, cfg, log)
+	host, kernel, err := newHost(ctx, cfg, cfg.Asked("mode"), log)
 	if err != nil {
 		return err
 	}
@@ -88,7 +89,7 @@ type single struct {
 	opt    UpOptions
 	kernel *kernel
 	host   *privileged.Host
-	log    logger
+	log    *slog.Logger
 }
 
 func (s *single) run(ctx context.Context, parts Parts) error {
@@ -125,7 +126,7 @@ func (s *single) run(ctx context.Context, parts Parts) error {
 }
 
 // notify tells systemd; that it is not there is no fault of the node's.
-func notify(log logger, state string) {
+func notify(log *slog.Logger, state string) {
 	if err := privileged.Notify(state); err != nil {
 		log.Warn("systemd was not told", "state", state, "err", err)
 	}

@@ -107,6 +107,9 @@ func (c *Config) Settings() []Setting {
 	return out
 }
 
+// Asked says whether key was given by a flag: the person who starts the node said so now.
+func (c *Config) Asked(key string) bool { return strings.HasPrefix(c.origin[key], "--") }
+
 // Validate checks every value; the error wraps ErrInvalid and names the key.
 func (c *Config) Validate() error {
 	bad := func(key, format string, args ...any) error {

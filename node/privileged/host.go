@@ -3,6 +3,8 @@ package privileged
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,6 +46,8 @@ type HostOptions struct {
 	Mode string
 	// Resume takes a panic of an earlier run back: the person who starts the node said which mode they want.
 	Resume bool
+	// Self is this node's DID: what contain means here and what elsewhere.
+	Self string
 	// Dir keeps the allow list and the mark of a panic.
 	Dir string
 	// Allow are lines of the configuration; they cannot be taken away at run time.
@@ -61,6 +65,8 @@ const (
 	fileAllow  = "allow.txt"
 	filePanic  = "panic"
 	maxAllowed = 1024
+	// MaxPerPeer is how many addresses of one member count: it cannot shield or take down a network by claiming it.
+	MaxPerPeer = 4
 )
 
 // Host is the privileged side: the one place in a node that touches the kernel.
@@ -69,12 +75,14 @@ type Host struct {
 
 	mu      sync.Mutex
 	mode    string
-	allowed []string // said at run time
+	allowed []string                // said at run time
+	known   map[string][]netip.Addr // DID → where it was last seen; kept when its connections end
+	parts   map[string][]string     // a containment elsewhere → the denials it was made of
 }
 
 // NewHost reads what an earlier run left in Dir.
 func NewHost(opt HostOptions) (*Host, error) {
-	h := &Host{opt: opt, mode: opt.Mode}
+	h := &Host{opt: opt, mode: opt.Mode, known: map[string][]netip.Addr{}, parts: map[string][]string{}}
 	raw, err := os.ReadFile(filepath.Join(opt.Dir, fileAllow))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("allow list: %w", err)
@@ -127,7 +135,7 @@ func (h *Host) Apply(ctx context.Context, r event.Response) (event.Receipt, erro
 		rc.Outcome, rc.Detail = event.OutcomeFailed, ErrUnavailable.Error()
 		return rc, nil
 	}
-	rc, err := h.opt.Kernel.Apply(ctx, r)
+	rc, err := h.enforce(ctx, r)
 	if err != nil {
 		h.opt.Log.Warn("response not enforced", "response", r.ID, "action", r.Action, "err", err)
 		if rc.Outcome == "" {
@@ -139,6 +147,46 @@ func (h *Host) Apply(ctx context.Context, r event.Response) (event.Receipt, erro
 	return rc, nil
 }
 
+// enforce is Apply past every check. To contain another host is to refuse each address it was proved to have.
+func (h *Host) enforce(ctx context.Context, r event.Response) (event.Receipt, error) {
+	if r.Action != event.ActionContain || r.Target.Peer == h.opt.Self {
+		return h.opt.Kernel.Apply(ctx, r)
+	}
+	rc := event.Receipt{Response: r.ID, Time: time.Now().UnixNano(), Acted: bpf.BootTime()}
+	addrs := h.known[r.Target.Peer]
+	if len(addrs) == 0 {
+		rc.Outcome, rc.Detail = event.OutcomeFailed, "that peer was never connected here: its address is not known"
+		return rc, nil
+	}
+	var parts []string
+	for _, a := range addrs {
+		part := r
+		part.ID, part.Action, part.Target = partID(r.ID, a), event.ActionDeny, event.Target{Address: netip.PrefixFrom(a, a.BitLen())}
+		done, err := h.opt.Kernel.Apply(ctx, part)
+		if err != nil {
+			for _, id := range parts {
+				_, err2 := h.opt.Kernel.Release(ctx, id)
+				err = errors.Join(err, err2)
+			}
+			rc.Outcome, rc.Detail = event.OutcomeFailed, cut(err.Error())
+			return rc, nil
+		}
+		parts = append(parts, part.ID)
+		rc.Outcome, rc.Means, rc.Acted, rc.Time = done.Outcome, done.Means, done.Acted, done.Time
+	}
+	if len(h.parts) >= MaxListed { // all of them are in the kernel with an end of their own
+		clear(h.parts)
+	}
+	h.parts[r.ID] = parts
+	return rc, nil
+}
+
+// partID names one denial of a containment, the same in every life of the node.
+func partID(id string, a netip.Addr) string {
+	sum := sha256.Sum256([]byte("omega contain\x00" + id + "\x00" + a.String()))
+	return hex.EncodeToString(sum[:16])
+}
+
 // Release implements Service. A block that stands ends in any mode.
 func (h *Host) Release(ctx context.Context, id string) (event.Receipt, error) {
 	h.mu.Lock()
@@ -148,7 +196,34 @@ func (h *Host) Release(ctx context.Context, id string) (event.Receipt, error) {
 		rc.Outcome, rc.Detail = event.OutcomeReleased, "nothing was enforced here"
 		return rc, nil
 	}
-	rc, err := h.opt.Kernel.Release(ctx, id)
+	parts, whole := h.parts[id]
+	if !whole {
+		parts = []string{id}
+		for _, addrs := range h.known { // a containment of an earlier life
+			for _, a := range addrs {
+				parts = append(parts, partID(id, a))
+			}
+		}
+	}
+	delete(h.parts, id)
+	released := 0
+	var err error
+	for _, part := range parts {
+		one, perr := h.opt.Kernel.Release(ctx, part)
+		switch {
+		case errors.Is(perr, bpf.ErrUnknownResponse):
+		case perr != nil:
+			err = perr
+			rc.Outcome, rc.Detail = event.OutcomeFailed, cut(perr.Error())
+		default:
+			released++
+			rc = one
+		}
+	}
+	rc.Response = id
+	if released == 0 && err == nil {
+		err = bpf.ErrUnknownResponse
+	}
 	if errors.Is(err, bpf.ErrUnknownResponse) {
 		rc.Outcome, rc.Detail = event.OutcomeReleased, "nothing was enforced here"
 		return rc, nil
@@ -220,6 +295,21 @@ func (h *Host) Counters(context.Context) (map[string]uint64, error) {
 // Protect implements Service.
 func (h *Host) Protect(_ context.Context, ports []uint16, proved []Proved) error {
 	h.opt.Rails.SetProved(proved)
+	h.mu.Lock()
+	if len(h.known) > MaxListed {
+		clear(h.known)
+	}
+	fresh := map[string]bool{}
+	for _, p := range proved {
+		if !fresh[p.DID] {
+			fresh[p.DID] = true
+			h.known[p.DID] = nil
+		}
+		if a := p.Addr.Unmap(); len(h.known[p.DID]) < MaxPerPeer && !slices.Contains(h.known[p.DID], a) {
+			h.known[p.DID] = append(h.known[p.DID], a)
+		}
+	}
+	h.mu.Unlock()
 	if h.opt.Kernel == nil {
 		return nil
 	}

@@ -97,7 +97,7 @@ type Start struct {
 	Dir        string `cbor:"2,keyasint"`
 	Version    string `cbor:"3,keyasint"`
 	Passphrase []byte `cbor:"4,keyasint,omitempty"`
-	Rings      int    `cbor:"5,keyasint"` // how many of the inherited descriptors are ring buffers
+	RingBytes  int    `cbor:"5,keyasint"` // size of the inherited ring buffer; 0 where there is none
 	Restarted  int    `cbor:"6,keyasint"` // how often the half died before
 }
 

@@ -1,0 +1,135 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/node/config"
+	"github.com/omega-mesh/omega/node/privileged"
+)
+
+// procfsInterval is how often /proc is read where the kernel refuses eBPF.
+const procfsInterval = 500 * time.Millisecond
+
+// kernel is the kernel half of this node, or the lack of one.
+type kernel struct {
+	cfg  *config.Config
+	half *bpf.Kernel // nil where there is none
+	log  *slog.Logger
+}
+
+// newHost loads the kernel half and puts the guard rails before it. A host that refuses eBPF is no error: what it lost
+// is in the coverage.
+func newHost(ctx context.Context, cfg *config.Config, resume bool, log *slog.Logger) (*privileged.Host, *kernel, error) {
+	k := &kernel{cfg: cfg, log: log}
+	checks, err := k.load(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	opt := privileged.HostOptions{Mode: cfg.Mode, Resume: resume, Dir: cfg.Dir, Allow: cfg.Allow, Checks: checks, Log: log}
+	if opt.Rails, err = newRails(cfg.Dir); err == nil {
+		if k.half != nil {
+			opt.Kernel = k.half
+		}
+		var h *privileged.Host
+		if h, err = privileged.NewHost(opt); err == nil {
+			return h, k, nil
+		}
+	}
+	k.close()
+	return nil, nil, err
+}
+
+func (k *kernel) load(ctx context.Context) ([]privileged.Check, error) {
+	const lost = "nothing can be refused, killed or contained here; findings still immunise the other hosts"
+	switch {
+	case k.cfg.Sensor == "procfs" || k.cfg.Sensor == "off":
+		return []privileged.Check{{Name: "ebpf", Detail: "not asked for: sensor is " + k.cfg.Sensor, Lost: lost}}, nil
+	case os.Geteuid() != 0:
+		if k.cfg.Sensor == "kernel" {
+			return nil, errors.New("sensor kernel needs root")
+		}
+		return []privileged.Check{{Name: "ebpf", Detail: "needs root", Lost: lost}}, nil
+	}
+	opt := bpf.Options{Cgroup: k.cfg.Cgroup, Interfaces: k.cfg.Interfaces}
+	if k.cfg.Cgroup == "" && onBPFFS(PinDir(k.cfg.Dir)) {
+		opt.PinDir = PinDir(k.cfg.Dir) // a whole host keeps its blocks over a restart; a testnet leaves nothing
+	}
+	half, err := bpf.Load(ctx, opt)
+	if err != nil {
+		if !errors.Is(err, bpf.ErrRefused) || k.cfg.Sensor == "kernel" {
+			return nil, fmt.Errorf("load the kernel half: %w", err)
+		}
+		k.log.Warn("eBPF is refused here", "err", err)
+		return []privileged.Check{{Name: "ebpf", Detail: err.Error(), Lost: lost}}, nil
+	}
+	k.half = half
+	return nil, nil
+}
+
+// onBPFFS says whether the folder that would hold dir is a BPF file system.
+func onBPFFS(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(filepath.Dir(dir), &st) == nil && st.Type == unix.BPF_FS_MAGIC
+}
+
+// run keeps the kernel half in step with the host until ctx ends.
+func (k *kernel) run(ctx context.Context) {
+	if k.half == nil {
+		return
+	}
+	if err := k.half.Run(ctx); err != nil && ctx.Err() == nil {
+		k.log.Error("the kernel half no longer follows the host", "err", err)
+	}
+}
+
+// ring is the descriptor to hand over; ok is false where there is no kernel half.
+func (k *kernel) ring() (r bpf.RingFile, ok bool, err error) {
+	if k.half == nil {
+		return r, false, nil
+	}
+	r, err = k.half.Ring()
+	return r, err == nil, err
+}
+
+// sensor is what a node that is one process sees through; nil where it sees nothing.
+func (k *kernel) sensor() (bpf.Sensor, error) {
+	r, ok, err := k.ring()
+	switch {
+	case err != nil:
+		return nil, err
+	case ok:
+		return bpf.OpenRing(r)
+	case k.cfg.Sensor == "off":
+		return nil, nil
+	}
+	return bpf.NewProcfs(procfsInterval), nil
+}
+
+func (k *kernel) close() {
+	if k.half == nil {
+		return
+	}
+	if err := k.half.Close(); err != nil {
+		k.log.Warn("the kernel half did not close cleanly", "err", err)
+	}
+}
+
+// inheritSensor is what the unprivileged half sees through.
+func inheritSensor(cfg *config.Config, ringBytes int) (bpf.Sensor, error) {
+	switch {
+	case ringBytes > 0:
+		return bpf.OpenRing(bpf.RingFile{File: os.NewFile(fdRing, "ring"), Bytes: ringBytes})
+	case cfg.Sensor == "off":
+		return nil, nil
+	}
+	return bpf.NewProcfs(procfsInterval), nil
+}

@@ -1,0 +1,68 @@
+package node
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/omega-mesh/omega/swarm/event"
+)
+
+// keepRate bounds how many events a second are copied for `omega events`: detectors see all, people need not.
+const keepRate = 2000
+
+// telemetry hands this host's events to the roles, and keeps copies of the latest. take runs on the sensor's goroutine.
+type telemetry struct {
+	subscribers atomic.Pointer[[]*subscriber]
+	mu          sync.Mutex // of changes to subscribers
+	recent      *window[*event.Event]
+	second      int64
+	kept        int
+	seen        atomic.Uint64
+	skipped     atomic.Uint64
+}
+
+type subscriber struct{ f func(*event.Event) }
+
+func newTelemetry(keep int) *telemetry {
+	t := &telemetry{recent: newWindow[*event.Event](keep)}
+	t.subscribers.Store(&[]*subscriber{})
+	return t
+}
+
+// take is called with every event; e is valid during the call alone.
+func (t *telemetry) take(e *event.Event) {
+	t.seen.Add(1)
+	for _, s := range *t.subscribers.Load() {
+		s.f(e)
+	}
+	if second := e.Time / 1e9; second != t.second {
+		t.second, t.kept = second, 0
+	}
+	if t.kept++; t.kept > keepRate {
+		t.skipped.Add(1)
+		return
+	}
+	t.recent.add(e.Clone())
+}
+
+// subscribe calls f with every event until cancel is called.
+func (t *telemetry) subscribe(f func(*event.Event)) (cancel func()) {
+	s := &subscriber{f}
+	change := func(edit func([]*subscriber) []*subscriber) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		next := edit(append([]*subscriber(nil), *t.subscribers.Load()...))
+		t.subscribers.Store(&next)
+	}
+	change(func(l []*subscriber) []*subscriber { return append(l, s) })
+	return func() {
+		change(func(l []*subscriber) []*subscriber {
+			for i := range l {
+				if l[i] == s {
+					return append(l[:i], l[i+1:]...)
+				}
+			}
+			return l
+		})
+	}
+}
