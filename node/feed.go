@@ -1,113 +1,115 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
 )
 
-// Bounds of what is held for entries that no seal covers yet.
+// Bounds of what is held for entries that no seal covers yet, and of the stamps of when findings came.
 const (
-	maxUnsealed   = 8192 // findings; an author signs at most 64 between two seals
-	maxHeard      = 8192 // stamps of when a finding came
-	followerQueue = 1024 // findings on their way to one role
+	maxUnsealed = 8192 // findings; an author signs at most 64 between two seals
+	maxHeard    = 8192
 )
 
 // feed is what the ledger brought, decoded once: findings and receipts for those who ask, and for the roles that follow.
+// All but follow is called from within the ledger and never blocks.
 type feed struct {
 	name     func(identity.DID) string
-	findings *window[*event.Finding]
+	findings *window[*event.Finding] // as they came, sealed or not: for people
+	sealed   *window[*roles.Heard]   // as a composite signature came to cover them: for what acts
 	receipts *window[*event.Receipt]
 	entries  *window[*ledger.Entry]
 
-	mu        sync.Mutex
-	unsealed  map[ledger.Feed][]unsealed
-	held      int
-	heard     map[string]uint64 // finding id → CLOCK_BOOTTIME
-	order     []string          // of heard, oldest first
-	followers map[*follower]struct{}
-	lost      atomic.Uint64 // unsealed findings pushed out, and findings a follower had no room for
+	mu       sync.Mutex
+	unsealed map[ledger.Feed][]unsealed
+	held     int
+	heard    map[string]uint64 // finding id → CLOCK_BOOTTIME
+	order    []string          // of heard, oldest first
+	lost     atomic.Uint64     // unsealed findings there was no room for
+	behind   atomic.Uint64     // followers cut off
 }
 
 type unsealed struct {
 	seq uint64
-	f   *event.Finding
+	h   *roles.Heard
 }
-
-// follower is one role's queue.
-type follower struct{ ch chan event.Finding }
 
 func newFeed(size int, name func(identity.DID) string) *feed {
 	return &feed{
-		name: name, findings: newWindow[*event.Finding](size), receipts: newWindow[*event.Receipt](size), entries: newWindow[*ledger.Entry](entriesKept),
-		unsealed: map[ledger.Feed][]unsealed{}, heard: map[string]uint64{}, followers: map[*follower]struct{}{},
+		name: name, findings: newWindow[*event.Finding](size), sealed: newWindow[*roles.Heard](size),
+		receipts: newWindow[*event.Receipt](size), entries: newWindow[*ledger.Entry](entriesKept),
+		unsealed: map[ledger.Feed][]unsealed{}, heard: map[string]uint64{},
 	}
 }
 
-// take decodes a stored entry. live is false while the past is read again: then nobody is told, and nothing waits.
-func (f *feed) take(e *ledger.Entry, live bool) (*event.Finding, *event.Receipt, error) {
-	if live {
-		f.entries.add(e)
-	}
+// take decodes a stored entry. live is false for what was stored before this peer was in sync.
+func (f *feed) take(e *ledger.Entry, live bool) error {
+	f.entries.add(e)
 	switch e.Kind {
 	case ledger.KindFinding:
 		x, err := ledger.DecodeFinding(e)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		x.Host = f.name(e.Author)
 		f.findings.add(&x)
-		if live {
-			f.hear(e, &x)
-		}
-		return &x, nil, nil
+		f.hear(e, &roles.Heard{Finding: x, At: bpf.BootTime(), Live: live})
 	case ledger.KindReceipt:
 		x, err := ledger.DecodeReceipt(e)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		x.Host = f.name(e.Author)
 		f.receipts.add(&x)
-		return nil, &x, nil
 	}
-	return nil, nil, nil
+	return nil
+}
+
+// settle puts what was read again, feed by feed, into the order of its time.
+func (f *feed) settle() {
+	f.findings.sort(func(a, b *event.Finding) int { return cmp.Compare(a.Time, b.Time) })
+	f.sealed.sort(func(a, b *roles.Heard) int { return cmp.Compare(a.Time, b.Time) })
+	f.receipts.sort(func(a, b *event.Receipt) int { return cmp.Compare(a.Time, b.Time) })
 }
 
 // hear stamps a finding and hands it on as soon as a composite signature covers it: nothing acts on what is not sealed.
-func (f *feed) hear(e *ledger.Entry, x *event.Finding) {
+func (f *feed) hear(e *ledger.Entry, h *roles.Heard) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.order) >= maxHeard {
 		delete(f.heard, f.order[0])
 		f.order = f.order[1:]
 	}
-	f.heard[x.ID] = bpf.BootTime()
-	f.order = append(f.order, x.ID)
-	if e.Sealed() {
-		f.tell(x)
-		return
-	}
-	if f.held >= maxUnsealed {
+	f.heard[h.ID] = h.At
+	f.order = append(f.order, h.ID)
+	switch {
+	case e.Sealed():
+		f.sealed.add(h)
+	case f.held >= maxUnsealed:
 		f.lost.Add(1)
-		return
+	default:
+		f.held++
+		f.unsealed[e.Feed()] = append(f.unsealed[e.Feed()], unsealed{e.Seq, h})
 	}
-	f.held++
-	f.unsealed[e.Feed()] = append(f.unsealed[e.Feed()], unsealed{e.Seq, x})
 }
 
-// seal hands on what is sealed now.
+// seal hands on what is sealed now: entries of one feed up to and with number through.
 func (f *feed) seal(of ledger.Feed, through uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	waiting := f.unsealed[of]
 	n := 0
 	for n < len(waiting) && waiting[n].seq <= through {
-		f.tell(waiting[n].f)
+		f.sealed.add(waiting[n].h)
 		n++
 	}
 	f.held -= n
@@ -118,30 +120,32 @@ func (f *feed) seal(of ledger.Feed, through uint64) {
 	}
 }
 
-// tell never blocks: it runs inside the ledger.
-func (f *feed) tell(x *event.Finding) {
-	for w := range f.followers {
-		select {
-		case w.ch <- *x:
-		default:
-			f.lost.Add(1)
-		}
+// follow gives every sealed finding of since and later, and then what comes. The channel is closed when ctx ends, or
+// when its reader fell further behind than the window reaches back.
+func (f *feed) follow(ctx context.Context, since time.Time, buffer int) <-chan roles.Heard {
+	ch := make(chan roles.Heard, max(buffer, 1))
+	from := since.UnixNano()
+	if since.IsZero() {
+		from = 0
 	}
-}
-
-// follow gives every sealed finding from now on, until ctx ends; then the channel is closed.
-func (f *feed) follow(ctx context.Context) <-chan event.Finding {
-	w := &follower{ch: make(chan event.Finding, followerQueue)}
-	f.mu.Lock()
-	f.followers[w] = struct{}{}
-	f.mu.Unlock()
-	context.AfterFunc(ctx, func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		delete(f.followers, w)
-		close(w.ch)
-	})
-	return w.ch
+	go func() {
+		defer close(ch)
+		err := f.sealed.strict(ctx, func(h *roles.Heard) error {
+			if h.Time < from {
+				return nil
+			}
+			select {
+			case ch <- *h:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+		if err != nil && ctx.Err() == nil {
+			f.behind.Add(1)
+		}
+	}()
+	return ch
 }
 
 // heardAt is when the last of these findings reached this host; 0 where none did in this life.
@@ -153,4 +157,11 @@ func (f *feed) heardAt(ids []string) uint64 {
 		at = max(at, f.heard[id])
 	}
 	return at
+}
+
+// waiting is how many findings no seal covers yet.
+func (f *feed) waiting() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.held
 }

@@ -141,6 +141,7 @@ type health struct {
 	failure  string // the last part that failed
 	storage  string // why nothing can be stored
 	actuator bool
+	drops    map[string]uint64 // of the kernel half
 }
 
 func newHealth(n *Node) *health { return &health{n: n, table: warnings()} }
@@ -191,13 +192,24 @@ func (h *health) refresh(ctx context.Context) {
 	if err != nil {
 		return
 	}
+	drops, err := h.n.service.Counters(ctx)
+	if err != nil {
+		drops = nil
+	}
 	ok := false
 	for _, c := range checks {
 		ok = ok || c.OK && c.Name == "actuator/deny-address"
 	}
 	h.mu.Lock()
-	h.actuator = ok
+	h.actuator, h.drops = ok, drops
 	h.mu.Unlock()
+}
+
+// kernelDrops is what the kernel half lost, by kind, as of the last refresh.
+func (h *health) kernelDrops() map[string]uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.drops // replaced whole, never changed
 }
 
 // problems is the table as it stands now.

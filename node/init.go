@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -127,6 +128,20 @@ func store(l Layout, g *authority.Genesis, entries [][]byte) error {
 		return err
 	}
 	return writeFile(l.Genesis(), g.Encode(), 0o644)
+}
+
+// readBounded reads a file of at most limit bytes.
+func readBounded(path string, limit int) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err == nil && len(raw) > limit {
+		err = fmt.Errorf("%s: more than %d bytes", path, limit)
+	}
+	return raw, err
 }
 
 // openOrCreate opens the node's identity, or makes it.

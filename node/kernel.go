@@ -14,6 +14,8 @@ import (
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/privileged"
+	"github.com/omega-mesh/omega/trust/guard"
+	"github.com/omega-mesh/omega/trust/identity"
 )
 
 // procfsInterval is how often /proc is read where the kernel refuses eBPF.
@@ -34,18 +36,21 @@ func newHost(ctx context.Context, cfg *config.Config, resume bool, log *slog.Log
 	if err != nil {
 		return nil, nil, err
 	}
-	opt := privileged.HostOptions{Mode: cfg.Mode, Resume: resume, Dir: cfg.Dir, Allow: cfg.Allow, Checks: checks, Log: log}
-	if opt.Rails, err = newRails(cfg.Dir); err == nil {
-		if k.half != nil {
-			opt.Kernel = k.half
-		}
-		var h *privileged.Host
-		if h, err = privileged.NewHost(opt); err == nil {
-			return h, k, nil
-		}
+	inception, err := identity.ReadInception(Layout{cfg.Dir}.Identity())
+	if err != nil {
+		k.close()
+		return nil, nil, err
 	}
-	k.close()
-	return nil, nil, err
+	opt := privileged.HostOptions{Self: string(inception.DID()), Rails: guard.New(), Mode: cfg.Mode, Resume: resume, Dir: cfg.Dir, Allow: cfg.Allow, Checks: checks, Log: log}
+	if k.half != nil {
+		opt.Kernel = k.half
+	}
+	h, err := privileged.NewHost(opt)
+	if err != nil {
+		k.close()
+		return nil, nil, err
+	}
+	return h, k, nil
 }
 
 func (k *kernel) load(ctx context.Context) ([]privileged.Check, error) {

@@ -18,6 +18,9 @@ import (
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/privileged"
 	"github.com/omega-mesh/omega/roles"
+	"github.com/omega-mesh/omega/roles/analyst"
+	"github.com/omega-mesh/omega/roles/decoy"
+	"github.com/omega-mesh/omega/roles/sentinel"
 	"github.com/omega-mesh/omega/swarm"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/swarm/event/ocsf"
@@ -59,18 +62,25 @@ type Node struct {
 
 	feed      *feed      // what the ledger brought, for those who follow it
 	telemetry *telemetry // this host's own events
-	responses *responses // what is to be done, and what became of it
-	clock     *clock     // how far off this host's clock is
-	health    *health    // what a person should know
+	local     *responses // what this host's own socket asked for, and what an earlier life left in the kernel
+	board     *roles.Board
+	decoy     *decoy.Decoy
+	sentinel  *sentinel.Sentinel
+	clock     *clock  // how far off this host's clock is
+	health    *health // what a person should know
 
 	out     chan *ledger.Entry // own entries on their way to the swarm
 	outLost atomic.Uint64
 	started uint64 // CLOCK_BOOTTIME, nanoseconds
 	synced  atomic.Bool
-	mode    atomic.Value  // string, as the privileged side last said
-	changed chan struct{} // the fold moved
+	mode    atomic.Value // string, as the privileged side last said
+	changes *bell        // the fold moved
+	proofs  chan *ledger.Proof
+	alarms  chan event.Finding
 	leave   chan struct{} // closed by Leave
 	leaving sync.Once
+
+	operatorsSaid []string // allow list as last told; followAuthority's own
 }
 
 // Bounds of a node's own queues.
@@ -86,7 +96,8 @@ const (
 func New(p Parts) (*Node, error) {
 	n := &Node{
 		parts: p, cfg: p.Config, log: p.Log, layout: Layout{p.Config.Dir}, service: p.Service,
-		started: bpf.BootTime(), out: make(chan *ledger.Entry, outQueue), changed: make(chan struct{}, 1), leave: make(chan struct{}),
+		started: bpf.BootTime(), out: make(chan *ledger.Entry, outQueue), changes: newBell(),
+		proofs: make(chan *ledger.Proof, 16), alarms: make(chan event.Finding, 4), leave: make(chan struct{}),
 	}
 	n.mode.Store(p.Config.Mode)
 
@@ -111,7 +122,7 @@ func New(p Parts) (*Node, error) {
 	n.clock = newClock()
 	n.feed = newFeed(n.cfg.Window, n.nameOf)
 	n.telemetry = newTelemetry(eventsKept)
-	n.responses = newResponses(n.genesis.LongestLife)
+	n.local = newResponses()
 	n.ledger, err = ledger.Open(n.layout.Ledger(), n.genesis.SwarmID(), n.self, n.fold, ledger.Options{
 		OnEntry: n.onEntry, OnSealed: n.onSealed, OnEquivocation: n.onEquivocation, Hold: true, Now: n.clock.now, Log: n.log,
 	})
@@ -119,7 +130,7 @@ func New(p Parts) (*Node, error) {
 		return fail(fmt.Errorf("ledger: %w", err))
 	}
 	closing = append(closing, n.ledger.Close)
-	if err := n.ledger.Replay(n.replay); err != nil {
+	if err := n.replay(); err != nil {
 		return fail(fmt.Errorf("ledger: %w", err))
 	}
 
@@ -132,10 +143,42 @@ func New(p Parts) (*Node, error) {
 		return fail(fmt.Errorf("swarm: %w", err))
 	}
 
-	// What it does for them.
-	n.roles = roles.NewSupervisor(n, n.duties()...)
+	closing = append(closing, n.swarm.Close)
+
+	// What it does for them, as far as it is granted.
+	n.board = roles.NewBoard()
+	if n.decoy, err = decoy.New(decoy.Options{Services: n.cfg.Decoys, Log: n.log}); err != nil {
+		return fail(fmt.Errorf("decoys: %w", err))
+	}
+	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Log: n.log})
+	n.roles = roles.NewSupervisor(n, roles.SupervisorOptions{
+		Roles: []roles.Role{n.sentinel, n.decoy, analyst.New(analyst.Options{Board: n.board, Log: n.log})}, Log: n.log,
+	})
 	n.health = newHealth(n)
 	return n, nil
+}
+
+// replay reads what is stored: the fold and the windows stand as they did before.
+func (n *Node) replay() error {
+	err := n.ledger.Replay(func(e *ledger.Entry) error {
+		if e.Chain == ledger.Authority {
+			if err := n.fold.Apply(e); err != nil {
+				n.log.Debug("authority entry without effect", "entry", e.ID(), "err", err)
+			}
+			return nil
+		}
+		if err := n.feed.take(e, false); err != nil {
+			n.log.Warn("activity entry does not read", "entry", e.ID(), "err", err)
+		}
+		return nil
+	})
+	for _, p := range n.ledger.Evidence() {
+		if err := n.fold.ApplyProof(p); err != nil {
+			n.log.Debug("proof of equivocation without effect", "err", err)
+		}
+	}
+	n.feed.settle()
+	return err
 }
 
 // Run is the node's life. It returns when ctx ends or the node was told to leave, after its feed is sealed and its store
@@ -158,8 +201,10 @@ func (n *Node) Run(ctx context.Context) error {
 	root.Add(service{"ledger", n.ledger.Run})
 	root.Add(service{"swarm", n.swarm.Run})
 	root.Add(service{"gossip", n.gossip})
-	root.Add(service{"roles", n.roles.Run})
+	root.Add(service{"roles", n.roles.Serve})
 	root.Add(service{"authority", n.followAuthority})
+	root.Add(service{"evidence", n.postEvidence})
+	root.Add(service{"alarms", n.raiseAlarms})
 	root.Add(service{"refresh", n.refresh})
 	if n.parts.Sensor != nil {
 		root.Add(service{"sensor", n.sense})
@@ -251,44 +296,27 @@ func (n *Node) sense(ctx context.Context) error {
 	return err
 }
 
-// followAuthority acts on each change of the fold: roles start and stop, the revoked are cut off.
+// followAuthority cuts off whoever the fold says is out: at each change, and when a suspension begins or ends by time.
 func (n *Node) followAuthority(ctx context.Context) error {
-	expiry := time.NewTimer(time.Hour)
-	defer expiry.Stop()
+	changes := n.changes.listen(ctx)
 	for {
 		s, now := n.fold.State(), n.clock.now()
-		n.roles.Set(s.Roles(n.self.DID(), now))
 		for _, p := range n.swarm.Peers() {
 			if m, ok := s.Member(p.DID); !ok || !m.Active(now) {
+				n.log.Info("disconnecting who is out of the swarm", "peer", n.nameOf(p.DID))
 				n.swarm.Disconnect(p.DID)
 			}
 		}
-		n.responses.follow(s)
-		expiry.Reset(n.nextExpiry(s, now))
+		n.local.follow(s, now)
+		if err := n.allowOperators(ctx, s); err != nil && ctx.Err() == nil {
+			n.log.Warn("the operators' allow list was not taken over whole", "err", err)
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-n.changed:
-		case <-expiry.C:
+		case <-changes:
 		}
 	}
-}
-
-// nextExpiry is when the fold means something else without a new entry: a grant or a suspension ends. At most an hour,
-// because a clock may be set meanwhile.
-func (n *Node) nextExpiry(s *authority.State, now time.Time) time.Duration {
-	next := now.Add(time.Hour)
-	for _, m := range s.Members() {
-		if m.SuspendedUntil.After(now) && m.SuspendedUntil.Before(next) {
-			next = m.SuspendedUntil
-		}
-		for _, g := range m.Roles {
-			if m.DID == n.self.DID() && g.NotAfter.After(now) && g.NotAfter.Before(next) {
-				next = g.NotAfter
-			}
-		}
-	}
-	return max(next.Sub(now), 10*time.Millisecond)
 }
 
 // gossip gives own entries to the swarm, in the order of the feed. What it cannot take goes by sync.
@@ -310,7 +338,12 @@ func (n *Node) refresh(ctx context.Context) error {
 	tick := time.NewTicker(refreshEvery)
 	defer tick.Stop()
 	var last []privileged.Proved
+	if active, err := n.service.Active(ctx); err == nil {
+		n.local.adopt(active)
+	}
 	for {
+		n.clock.settle()
+		n.health.refresh(ctx)
 		proved := n.proved()
 		if !slices.Equal(proved, last) {
 			if err := n.service.Protect(ctx, n.ports(), proved); err != nil {
@@ -327,12 +360,5 @@ func (n *Node) refresh(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-	}
-}
-
-// event is what the node itself has to report; it is signed like any other finding.
-func (n *Node) report(ctx context.Context, f event.Finding) {
-	if _, err := n.Publish(ctx, f); err != nil && ctx.Err() == nil {
-		n.log.Error("finding not published", "rule", f.RuleID, "err", err)
 	}
 }

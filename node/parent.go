@@ -153,7 +153,7 @@ func (p *parent) start(uid uint32, output *os.File, restarts int) (*privileged.C
 		defer ring.File.Close()
 		files, ringBytes = append(files, ring.File), ring.Bytes
 	}
-	c, err := privileged.Start(privileged.ChildOptions{
+	c, err := privileged.Spawn(privileged.ChildOptions{
 		Name: childName, UID: uid, Files: files, Env: childEnv(), Output: output,
 	})
 	if err != nil {

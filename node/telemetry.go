@@ -66,3 +66,9 @@ func (t *telemetry) subscribe(f func(*event.Event)) (cancel func()) {
 		})
 	}
 }
+
+// held is how many copies are kept.
+func (t *telemetry) held() uint64 {
+	n, _, _ := t.recent.stat()
+	return uint64(n)
+}

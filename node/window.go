@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 )
 
@@ -34,8 +36,20 @@ func (w *window[T]) add(v T) {
 	}
 }
 
+// errBehind ends a strict follower that items were pushed out from under.
+var errBehind = errors.New("fell behind")
+
 // each yields every item held, oldest first, and with follow every later one until ctx ends or yield fails.
 func (w *window[T]) each(ctx context.Context, follow bool, yield func(T) error) error {
+	return w.walk(ctx, follow, false, yield)
+}
+
+// strict follows like each, but fails with errBehind rather than leave one item out.
+func (w *window[T]) strict(ctx context.Context, yield func(T) error) error {
+	return w.walk(ctx, true, true, yield)
+}
+
+func (w *window[T]) walk(ctx context.Context, follow, strict bool, yield func(T) error) error {
 	var batch [64]T
 	w.mu.Lock()
 	at, end := w.next-w.held, w.next
@@ -45,6 +59,10 @@ func (w *window[T]) each(ctx context.Context, follow bool, yield func(T) error) 
 		if oldest := w.next - w.held; at < oldest {
 			w.dropped += oldest - at
 			at = oldest
+			if strict {
+				w.mu.Unlock()
+				return errBehind
+			}
 		}
 		limit := w.next
 		if !follow {
@@ -91,6 +109,17 @@ func (w *window[T]) snapshot() []T {
 		out = append(out, w.buf[i%uint64(len(w.buf))])
 	}
 	return out
+}
+
+// sort puts what is held into another order; nobody may be following yet.
+func (w *window[T]) sort(order func(a, b T) int) {
+	items := w.snapshot()
+	slices.SortStableFunc(items, order)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, v := range items {
+		w.buf[(w.next-w.held+uint64(i))%uint64(len(w.buf))] = v
+	}
 }
 
 // stat is how many are held, how many may be, and how many followers lost.

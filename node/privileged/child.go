@@ -48,9 +48,9 @@ type Child struct {
 	err  error
 }
 
-// Start executes this binary again as another user: no supplementary groups, an empty capability bounding set,
+// Spawn executes this binary again as another user: no supplementary groups, an empty capability bounding set,
 // no_new_privs, umask 077, its own process group (the terminal's Ctrl-C is ours to forward), and a SIGKILL should we die.
-func Start(opt ChildOptions) (*Child, error) {
+func Spawn(opt ChildOptions) (*Child, error) {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{opt.Name}
 	cmd.Env = opt.Env

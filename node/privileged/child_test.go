@@ -37,7 +37,7 @@ func TestChildHasNothing(t *testing.T) {
 	}
 	defer r.Close()
 	uid := UID(secret)
-	c, err := Start(ChildOptions{Name: probeName, UID: uid, Files: []*os.File{w}, Env: []string{"SECRET=" + secret}})
+	c, err := Spawn(ChildOptions{Name: probeName, UID: uid, Files: []*os.File{w}, Env: []string{"SECRET=" + secret}})
 	w.Close()
 	if err != nil {
 		t.Fatal(err)

@@ -115,8 +115,8 @@ func (c *Client) call(ctx context.Context, kind Kind, body, into any) error {
 }
 
 // Apply implements Service.
-func (c *Client) Apply(ctx context.Context, r event.Response) (rc event.Receipt, err error) {
-	err = c.call(ctx, KindApply, applyBody{ID: r.ID, Response: r}, &rc)
+func (c *Client) Apply(ctx context.Context, r event.Response, heard uint64) (rc event.Receipt, err error) {
+	err = c.call(ctx, KindApply, applyBody{ID: r.ID, Response: r, Heard: heard}, &rc)
 	return rc, err
 }
 
@@ -188,4 +188,9 @@ func (c *Client) Allowed(ctx context.Context) ([]string, error) {
 	var l listBody[string]
 	err := c.call(ctx, KindAllowed, nil, &l)
 	return l.Rows, err
+}
+
+// Operators implements Service.
+func (c *Client) Operators(ctx context.Context, lines []string) error {
+	return c.call(ctx, KindOperators, listBody[string]{lines[:min(len(lines), MaxOperators)]}, nil)
 }

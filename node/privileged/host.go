@@ -18,6 +18,7 @@ import (
 
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/trust/guard"
 )
 
 // Kernel is the kernel half as a Host uses it; *bpf.Kernel is one.
@@ -28,16 +29,6 @@ type Kernel interface {
 	Coverage() []bpf.Check
 	Drops() (map[string]uint64, error)
 	SetSwarm(ports []uint16, peers []netip.AddrPort) error
-}
-
-// Rails is what no response may cross, held on this side of the line.
-type Rails interface {
-	// Check names the guard rail that forbids r and says why; an empty name lets it pass. now is CLOCK_BOOTTIME, nanoseconds.
-	Check(r event.Response, now uint64) (rail, why string)
-	// SetProved replaces the addresses proved by live connections.
-	SetProved(proved []Proved)
-	// SetAllowed replaces this host's own list: addresses, prefixes, paths.
-	SetAllowed(what []string) error
 }
 
 // HostOptions say what a Host stands on.
@@ -56,7 +47,7 @@ type HostOptions struct {
 	Kernel Kernel
 	// Checks are what the node found before a Kernel was there, such as why there is none.
 	Checks []Check
-	Rails  Rails
+	Rails  *guard.Rails
 	Log    *slog.Logger
 }
 
@@ -65,8 +56,6 @@ const (
 	fileAllow  = "allow.txt"
 	filePanic  = "panic"
 	maxAllowed = 1024
-	// MaxPerPeer is how many addresses of one member count: it cannot shield or take down a network by claiming it.
-	MaxPerPeer = 4
 )
 
 // Host is the privileged side: the one place in a node that touches the kernel.
@@ -76,6 +65,7 @@ type Host struct {
 	mu      sync.Mutex
 	mode    string
 	allowed []string                // said at run time
+	swarm   []string                // said by the operators
 	known   map[string][]netip.Addr // DID → where it was last seen; kept when its connections end
 	parts   map[string][]string     // a containment elsewhere → the denials it was made of
 }
@@ -92,9 +82,10 @@ func NewHost(opt HostOptions) (*Host, error) {
 			h.allowed = append(h.allowed, s)
 		}
 	}
-	if err := opt.Rails.SetAllowed(h.list()); err != nil {
+	if err := h.protect(h.allowed, nil); err != nil {
 		return nil, fmt.Errorf("allow list: %w", err)
 	}
+	h.look()
 	mark := filepath.Join(opt.Dir, filePanic)
 	if opt.Resume {
 		if err := os.Remove(mark); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -113,17 +104,36 @@ const (
 	ModePanic   = "panic"
 )
 
+// list is what this host itself said; protect adds the operators' word.
 func (h *Host) list() []string { return append(slices.Clone(h.opt.Allow), h.allowed...) }
 
+func (h *Host) protect(own, swarm []string) error {
+	return h.opt.Rails.SetAllowed(append(append(slices.Clone(h.opt.Allow), own...), swarm...))
+}
+
+// Operators implements Service.
+func (h *Host) Operators(_ context.Context, lines []string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.protect(h.allowed, lines); err != nil {
+		return err
+	}
+	h.swarm = lines
+	return nil
+}
+
 // Apply implements Service. The rails are asked first in every mode, so that observe says what enforce would do.
-func (h *Host) Apply(ctx context.Context, r event.Response) (event.Receipt, error) {
+func (h *Host) Apply(ctx context.Context, r event.Response, heard uint64) (event.Receipt, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	rc := event.Receipt{Response: r.ID, Time: time.Now().UnixNano(), Acted: bpf.BootTime()}
 	if r.TTL <= 0 {
 		return rc, fmt.Errorf("%w: a response without an end", ErrFrame)
 	}
-	if rail, why := h.opt.Rails.Check(r, rc.Acted); rail != "" {
+	if heard == 0 || heard > rc.Acted {
+		heard = rc.Acted
+	}
+	if rail, why := h.opt.Rails.Check(r, heard); rail != "" {
 		rc.Outcome, rc.Guard, rc.Detail = event.OutcomeRefused, rail, why
 		return rc, nil
 	}
@@ -294,7 +304,11 @@ func (h *Host) Counters(context.Context) (map[string]uint64, error) {
 
 // Protect implements Service.
 func (h *Host) Protect(_ context.Context, ports []uint16, proved []Proved) error {
-	h.opt.Rails.SetProved(proved)
+	rails := make([]guard.Proved, len(proved))
+	for i, p := range proved {
+		rails[i] = guard.Proved{DID: p.DID, Address: p.Addr.Unmap(), Since: p.Since}
+	}
+	h.opt.Rails.SetProved(rails)
 	h.mu.Lock()
 	if len(h.known) > MaxListed {
 		clear(h.known)
@@ -305,7 +319,7 @@ func (h *Host) Protect(_ context.Context, ports []uint16, proved []Proved) error
 			fresh[p.DID] = true
 			h.known[p.DID] = nil
 		}
-		if a := p.Addr.Unmap(); len(h.known[p.DID]) < MaxPerPeer && !slices.Contains(h.known[p.DID], a) {
+		if a := p.Addr.Unmap(); len(h.known[p.DID]) < guard.MaxPerPeer && !slices.Contains(h.known[p.DID], a) {
 			h.known[p.DID] = append(h.known[p.DID], a)
 		}
 	}
@@ -349,7 +363,7 @@ func (h *Host) Disallow(_ context.Context, what string) error {
 
 // setAllowed writes before it holds: what a restart would forget is not said to be done.
 func (h *Host) setAllowed(list []string) error {
-	if err := h.opt.Rails.SetAllowed(append(slices.Clone(h.opt.Allow), list...)); err != nil {
+	if err := h.protect(list, h.swarm); err != nil {
 		return err
 	}
 	path := filepath.Join(h.opt.Dir, fileAllow)
@@ -362,7 +376,7 @@ func (h *Host) setAllowed(list []string) error {
 		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
-		_ = h.opt.Rails.SetAllowed(h.list())
+		_ = h.protect(h.allowed, h.swarm)
 		return fmt.Errorf("allow list: %w", err)
 	}
 	h.allowed = list

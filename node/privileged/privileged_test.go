@@ -34,7 +34,7 @@ type recorder struct {
 	released []string
 }
 
-func (r *recorder) Apply(_ context.Context, x event.Response) (event.Receipt, error) {
+func (r *recorder) Apply(_ context.Context, x event.Response, _ uint64) (event.Receipt, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if x.Reason == "boom" {
@@ -75,6 +75,7 @@ func (r *recorder) Allow(_ context.Context, w string) error {
 	r.allowed = append(r.allowed, w)
 	return nil
 }
+func (r *recorder) Operators(context.Context, []string) error { return nil }
 func (r *recorder) Disallow(context.Context, string) error    { return nil }
 func (r *recorder) Allowed(context.Context) ([]string, error) { return r.allowed, nil }
 
@@ -112,7 +113,7 @@ func TestCommandsCrossTheLine(t *testing.T) {
 	<-ready
 	want := event.Response{ID: id, Action: event.ActionDeny, Target: event.Target{Address: netip.MustParsePrefix("2001:db8::1/128")},
 		TTL: time.Hour, Findings: []string{id}, Authority: event.AuthorityPolicy}
-	rc, err := c.Apply(ctx, want)
+	rc, err := c.Apply(ctx, want, 0)
 	if err != nil || rc.Outcome != event.OutcomeDone || rc.Acted != 7 || rc.Means[0] != "xdp" {
 		t.Fatalf("%+v, %v", rc, err)
 	}
@@ -160,7 +161,7 @@ func TestWhatIsAskedIsBounded(t *testing.T) {
 	} {
 		bad := good
 		spoil(&bad)
-		if _, err := c.Apply(ctx, bad); err == nil {
+		if _, err := c.Apply(ctx, bad, 0); err == nil {
 			t.Errorf("%s: went through", name)
 		}
 	}
@@ -172,7 +173,7 @@ func TestWhatIsAskedIsBounded(t *testing.T) {
 	}
 	bad := good
 	bad.Reason = "boom"
-	if _, err := c.Apply(ctx, bad); err == nil || len(err.Error()) > MaxText || !strings.HasPrefix(err.Error(), "boom") {
+	if _, err := c.Apply(ctx, bad, 0); err == nil || len(err.Error()) > MaxText || !strings.HasPrefix(err.Error(), "boom") {
 		t.Errorf("long error: %v", err)
 	}
 }
@@ -240,7 +241,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	r := event.Response{ID: id, Action: event.ActionDeny, Target: event.Target{Address: netip.MustParsePrefix("203.0.113.9/32")}, TTL: time.Hour}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := c.Apply(context.Background(), r); err != nil {
+		if _, err := c.Apply(context.Background(), r, 0); err != nil {
 			b.Fatal(err)
 		}
 	}

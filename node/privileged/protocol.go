@@ -20,6 +20,7 @@ const (
 	MaxText      = 4096      // bytes of a reason, a path, a detail
 	MaxListed    = 4096      // rows of one answer
 	MaxProtected = 1024      // proved addresses told at once: some 100 bytes each, so that they fit one frame
+	MaxOperators = 1024      // lines of the operators' allow list
 	MaxPorts     = 16        // listen ports of the swarm
 	MaxArguments = 4096      // bytes of a process's arguments
 	maxNesting   = 8
@@ -44,6 +45,7 @@ const (
 	KindAllow
 	KindDisallow
 	KindAllowed
+	KindOperators
 	KindMode
 	KindDrain
 	KindStart
@@ -72,6 +74,7 @@ type Frame struct {
 type applyBody struct {
 	ID       string         `cbor:"1,keyasint"`
 	Response event.Response `cbor:"2,keyasint"`
+	Heard    uint64         `cbor:"3,keyasint"`
 }
 
 type textBody struct {

@@ -56,7 +56,7 @@ func answer(ctx context.Context, cd codec, s Service, f Frame) (any, error) {
 			return nil, err
 		}
 		b.Response.ID = b.ID
-		return s.Apply(ctx, b.Response)
+		return s.Apply(ctx, b.Response, b.Heard)
 	case KindRelease:
 		var b textBody
 		if err := cd.body(f, &b); err != nil {
@@ -116,6 +116,20 @@ func answer(ctx context.Context, cd codec, s Service, f Frame) (any, error) {
 			return nil, s.Allow(ctx, b.Text)
 		}
 		return nil, s.Disallow(ctx, b.Text)
+	case KindOperators:
+		var b listBody[string]
+		if err := cd.body(f, &b); err != nil {
+			return nil, err
+		}
+		if len(b.Rows) > MaxOperators {
+			return nil, fmt.Errorf("%w: %d lines", ErrFrame, len(b.Rows))
+		}
+		for _, line := range b.Rows {
+			if len(line) > MaxText {
+				return nil, fmt.Errorf("%w: a text of %d bytes", ErrFrame, len(line))
+			}
+		}
+		return nil, s.Operators(ctx, b.Rows)
 	case KindAllowed:
 		rows, err := s.Allowed(ctx)
 		return listBody[string]{rows}, err

@@ -7,11 +7,12 @@ import (
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
-// Service is what the privileged side does for the other. It is also bpf's Actuator: Apply and Release are the same.
+// Service is what the privileged side does for the other.
 type Service interface {
 	// Apply enforces r in this host's kernel. A guard rail's refusal is a receipt with OutcomeRefused, not an error;
 	// observe mode gives OutcomeObserved. ErrUnavailable where this host cannot act.
-	Apply(ctx context.Context, r event.Response) (event.Receipt, error)
+	// heard is CLOCK_BOOTTIME, nanoseconds, when this host heard of what r answers; 0 is now.
+	Apply(ctx context.Context, r event.Response, heard uint64) (event.Receipt, error)
 	// Release ends one response; an unknown id is OutcomeFailed.
 	Release(ctx context.Context, id string) (event.Receipt, error)
 	// Active lists what the kernel enforces now.
@@ -34,6 +35,9 @@ type Service interface {
 	Allow(ctx context.Context, what string) error
 	Disallow(ctx context.Context, what string) error
 	Allowed(ctx context.Context) ([]string, error)
+	// Operators replaces what the swarm's operators said must never be blocked, at most MaxOperators lines. It is not
+	// kept: the feeds say it again after a restart.
+	Operators(ctx context.Context, lines []string) error
 }
 
 // Check is one thing this host can or cannot do.
@@ -59,5 +63,5 @@ type Proved struct {
 	DID   string     `cbor:"1,keyasint"`
 	Addr  netip.Addr `cbor:"2,keyasint"`
 	Port  uint16     `cbor:"3,keyasint,omitempty"`
-	Since int64      `cbor:"4,keyasint"` // CLOCK_BOOTTIME, nanoseconds
+	Since uint64     `cbor:"4,keyasint"` // CLOCK_BOOTTIME, nanoseconds
 }

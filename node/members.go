@@ -1,0 +1,246 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/omega-mesh/omega/node/privileged"
+	"github.com/omega-mesh/omega/swarm"
+	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/trust/authority"
+	"github.com/omega-mesh/omega/trust/identity"
+	"github.com/omega-mesh/omega/trust/ledger"
+)
+
+// members answers the swarm from the fold as it stands at each question.
+type members struct{ fold *authority.Fold }
+
+func (m members) Member(did identity.DID) (*authority.Member, bool) {
+	return m.fold.State().Member(did)
+}
+func (m members) ByTransport(key ed25519.PublicKey) (*authority.Member, bool) {
+	return m.fold.State().ByTransport(key)
+}
+func (m members) Members() []*authority.Member  { return m.fold.State().Members() }
+func (m members) Revoked(did identity.DID) bool { return m.fold.State().Revoked(did) }
+
+// onEntry is called by the ledger for each new entry, own and others', in the order of its feed. It must be quick.
+func (n *Node) onEntry(e *ledger.Entry) {
+	live := n.synced.Load()
+	if e.Chain == ledger.Authority {
+		if err := n.fold.Apply(e); err != nil {
+			n.log.Warn("authority entry without effect", "entry", e.ID(), "kind", e.Kind, "author", n.nameOf(e.Author), "err", err)
+		}
+		n.changes.ring()
+	}
+	if live && e.Author != n.self.DID() {
+		n.clock.observe(e.Author, e.Time)
+	}
+	if err := n.feed.take(e, live); err != nil {
+		n.log.Warn("activity entry does not read", "entry", e.ID(), "kind", e.Kind, "author", n.nameOf(e.Author), "err", err)
+	}
+	if e.Author == n.self.DID() {
+		select {
+		case n.out <- e:
+		default:
+			n.outLost.Add(1) // sync brings it
+		}
+	}
+}
+
+func (n *Node) onSealed(of ledger.Feed, through uint64) { n.feed.seal(of, through) }
+
+// onEquivocation takes a proof at once, and has it posted for everyone.
+func (n *Node) onEquivocation(p *ledger.Proof) {
+	if err := n.fold.ApplyProof(p); err != nil {
+		n.log.Warn("proof of equivocation without effect", "author", n.nameOf(p.Author), "err", err)
+	}
+	n.changes.ring()
+	select {
+	case n.proofs <- p:
+	default: // every peer that sees the fork posts it; it is stored here too
+	}
+}
+
+// postEvidence spreads proofs of equivocation: any member may, and each proves itself.
+func (n *Node) postEvidence(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case p := <-n.proofs:
+			body, err := (&authority.EvidenceBody{Proof: p}).Encode()
+			if err == nil {
+				_, err = n.append(ctx, ledger.KindEvidence, body, true)
+			}
+			if err != nil && ctx.Err() == nil {
+				n.log.Warn("proof of equivocation not posted", "author", n.nameOf(p.Author), "err", err)
+			}
+		}
+	}
+}
+
+// admit lets a joiner in that holds an invite. The inviter need not be there: any member can.
+func (n *Node) admit(ctx context.Context, req swarm.JoinRequest) (swarm.JoinReply, error) {
+	var reply swarm.JoinReply
+	if !n.synced.Load() {
+		return reply, errors.New("not in sync yet: the invite may be used up already")
+	}
+	j, err := authority.VerifyJoin(n.fold.State(), req.Proof, req.Exporter, n.clock.now())
+	if err != nil {
+		var spent *authority.InviteSpentError
+		if errors.As(err, &spent) {
+			n.alarm(spent, req.Remote)
+		}
+		return reply, err
+	}
+	if !j.Already {
+		body, err := j.Body.Encode()
+		if err != nil {
+			return reply, err
+		}
+		if _, err := n.append(ctx, ledger.KindAdmit, body, true); err != nil {
+			return reply, fmt.Errorf("admit %s: %w", j.Inception.Name, err)
+		}
+		n.log.Info("admitted", "name", j.Inception.Name, "did", j.Inception.DID(), "invite", j.Invite.ID)
+	}
+	reply.Genesis, reply.By = n.genesis.Encode(), n.self.DID()
+	reply.Entries, err = n.authorityEntries()
+	return reply, err
+}
+
+// authorityEntries is every authority chain, parents before children where feeds allow; the reader applies in any order.
+func (n *Node) authorityEntries() ([][]byte, error) {
+	const most = 2 << 20 // bytes of one reply: what is over comes by sync
+	var out [][]byte
+	size := 0
+	for _, h := range n.ledger.Heads() {
+		for from := uint64(0); h.Chain == ledger.Authority && from <= h.Seq; {
+			raws, err := n.ledger.Range(h.Author, h.Chain, from, int(h.Seq-from)+1, most)
+			if err != nil {
+				return nil, err
+			}
+			if len(raws) == 0 {
+				break
+			}
+			for _, raw := range raws {
+				if size += len(raw); size > most {
+					return out, nil
+				}
+				out = append(out, raw)
+			}
+			from += uint64(len(raws))
+		}
+	}
+	return out, nil
+}
+
+// alarm says that a used-up token was shown by another key: it leaked, or its holder lost the identity it joined with.
+func (n *Node) alarm(e *authority.InviteSpentError, from netip.Addr) {
+	f := event.Finding{
+		RuleID: "omega.invite.reuse", Rule: "invite-reuse", Title: "A used-up join token was presented by another identity",
+		Attack: []string{"T1078"}, Severity: event.SeverityHigh, Confidence: 50,
+		Subject:  event.Subject{Address: from.Unmap()},
+		Evidence: []event.Evidence{{Name: "invite", Value: e.Invite}, {Name: "joiner", Value: string(e.Joiner)}, {Name: "name", Value: e.Name}},
+	}
+	select {
+	case n.alarms <- f:
+	default: // a stranger who repeats itself is one alarm, not many
+	}
+}
+
+// raiseAlarms publishes what the network half found; it may not wait for the disk inside a handshake.
+func (n *Node) raiseAlarms(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case f := <-n.alarms:
+			if _, err := n.Publish(ctx, f); err != nil && ctx.Err() == nil {
+				n.log.Error("alarm not published", "rule", f.RuleID, "err", err)
+			}
+		}
+	}
+}
+
+// proved is where members are, as live authenticated connections prove it, for the guard rails and for a containment.
+func (n *Node) proved() []privileged.Proved {
+	ports := map[string][]uint16{} // DID and address → the ports its connections use
+	for _, p := range n.swarm.Peers() {
+		for _, s := range p.Addrs {
+			if ap, ok := endpoint(s); ok {
+				key := string(p.DID) + "|" + ap.Addr().String()
+				if !slices.Contains(ports[key], ap.Port()) {
+					ports[key] = append(ports[key], ap.Port())
+				}
+			}
+		}
+	}
+	var out []privileged.Proved
+	for _, p := range n.swarm.Proved() {
+		one := privileged.Proved{DID: string(p.DID), Addr: p.Addr.Unmap(), Since: uint64(p.Since)}
+		known := ports[one.DID+"|"+one.Addr.String()]
+		if len(known) == 0 {
+			known = []uint16{0}
+		}
+		slices.Sort(known)
+		for _, port := range known[:min(len(known), 4)] {
+			one.Port = port
+			out = append(out, one)
+		}
+	}
+	return out
+}
+
+// ports are those this node's own swarm listeners have.
+func (n *Node) ports() []uint16 {
+	var out []uint16
+	for _, s := range n.swarm.Addrs() {
+		if ap, ok := endpoint(s); ok && !slices.Contains(out, ap.Port()) {
+			out = append(out, ap.Port())
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// endpoint reads address and port of a multiaddr.
+func endpoint(s string) (netip.AddrPort, bool) {
+	m, err := ma.NewMultiaddr(s)
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	var host, port string
+	ma.ForEach(m, func(c ma.Component) bool {
+		switch c.Protocol().Code {
+		case ma.P_IP4, ma.P_IP6:
+			host = c.Value()
+		case ma.P_TCP, ma.P_UDP:
+			port = c.Value()
+		}
+		return port == ""
+	})
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	ap, err := netip.ParseAddrPort(host + ":" + port)
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), err == nil
+}
+
+// othersActive counts the members that could be connected.
+func (n *Node) othersActive() int {
+	count, now := 0, n.clock.now()
+	for _, m := range n.fold.State().Members() {
+		if m.DID != n.self.DID() && m.Active(now) {
+			count++
+		}
+	}
+	return count
+}

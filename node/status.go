@@ -1,0 +1,131 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/omega-mesh/omega/bpf"
+	apiv1 "github.com/omega-mesh/omega/node/api/v1"
+	"github.com/omega-mesh/omega/node/config"
+)
+
+// Status implements api.Backend.
+func (b backend) Status(context.Context) (*apiv1.StatusResponse, error) {
+	s := b.fold.State()
+	mode, _ := b.mode.Load().(string)
+	out := &apiv1.StatusResponse{
+		Did: b.DID(), Name: b.Name(), Swarm: b.genesis.SwarmID().String(), SwarmName: b.genesis.Name,
+		Roles: s.Roles(b.self.DID(), b.clock.now()), Peers: uint32(len(b.swarm.Peers())), Members: uint32(b.othersActive() + 1),
+		Synced: b.synced.Load() && (b.swarm.Synced() || b.othersActive() == 0), UptimeMs: float64(b.uptime()) / float64(time.Millisecond),
+		Sensors: b.sensors(), Queues: b.queues(), Mode: mode, Problems: b.health.problems(),
+		Addrs: b.swarm.Addrs(), Version: b.parts.Version, Rejected: b.ledger.Rejected(),
+	}
+	out.Peer = b.peerID()
+	for cause, k := range b.swarm.Rejected() {
+		out.Rejected["swarm/"+cause] = k
+	}
+	return out, nil
+}
+
+func (n *Node) uptime() time.Duration { return time.Duration(bpf.BootTime() - n.started) }
+
+// sensors says of each way of seeing whether it works.
+func (n *Node) sensors() map[string]string {
+	if n.parts.Sensor == nil {
+		return map[string]string{"none": "off"}
+	}
+	state := "ok"
+	if text := n.health.sensorText(); text != "" {
+		state = text
+	}
+	return map[string]string{n.parts.Sensor.Name(): state}
+}
+
+// queues is every bounded queue of the node, with what it dropped.
+func (n *Node) queues() map[string]*apiv1.Queue {
+	out := map[string]*apiv1.Queue{
+		"gossip-out":   {Len: uint64(len(n.out)), Cap: outQueue, Dropped: n.outLost.Load()},
+		"unsealed":     {Len: uint64(n.feed.waiting()), Cap: maxUnsealed, Dropped: n.feed.lost.Load()},
+		"role-follow":  {Dropped: n.feed.behind.Load()},
+		"event-copies": {Cap: eventsKept, Len: n.telemetry.held()},
+	}
+	for name, q := range n.swarm.Queues() {
+		out["swarm/"+name] = &apiv1.Queue{Len: uint64(q.Len), Cap: uint64(q.Cap), Dropped: q.Dropped}
+	}
+	if n.parts.Sensor != nil {
+		for name, lost := range n.parts.Sensor.Drops() {
+			out["sensor/"+name] = &apiv1.Queue{Dropped: lost}
+		}
+	}
+	for name, lost := range n.health.kernelDrops() {
+		out["kernel/"+name] = &apiv1.Queue{Dropped: lost}
+	}
+	return out
+}
+
+// Doctor implements api.Backend: what this host can see and stop, and what it cannot.
+func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
+	var out []*apiv1.Check
+	add := func(name string, ok bool, detail, lost string) {
+		if ok {
+			lost = ""
+		}
+		out = append(out, &apiv1.Check{Name: name, Ok: ok, Detail: detail, Lost: lost})
+	}
+	checks, err := b.service.Coverage(ctx)
+	if err != nil {
+		add("privileged side", false, err.Error(), "nothing can be refused, killed or contained")
+	}
+	for _, c := range checks {
+		add(c.Name, c.OK, c.Detail, c.Lost)
+	}
+	if p, ok := b.parts.Sensor.(interface{ Coverage() []bpf.Check }); ok {
+		for _, c := range p.Coverage() {
+			add(c.Name, c.OK, c.Detail, c.Lost)
+		}
+	}
+	if text := b.health.sensorText(); text != "" {
+		add("sensor", false, text, "nothing that happens on this host becomes a finding, but decoy touches")
+	}
+	mode, _ := b.mode.Load().(string)
+	add("mode", mode == config.ModeEnforce, mode, "responses are said, not done")
+	if os.Geteuid() == 0 {
+		add("two processes", false, "the whole node runs as root", "a fault in what parses other hosts' bytes has root's power; set split: true")
+	} else if mode == config.ModeEnforce || len(checks) > 0 {
+		add("two processes", true, fmt.Sprintf("the half that parses runs as uid %d without capabilities", os.Geteuid()), "")
+	}
+	add("key at rest", b.self.Protection() != "file", b.self.Protection(),
+		"root on this host and every backup of the state folder can read the node's key: keep "+b.layout.Identity()+" out of backups, or set a passphrase")
+	if _, err := os.Stat(b.layout.Next()); err == nil {
+		add("next key", false, "the pre-rotated next key lies beside the current one", "whoever copies the state folder can rotate as well as you: move "+b.layout.Next()+" off this host")
+	} else if errors.Is(err, os.ErrNotExist) {
+		add("next key", true, "not on this host", "")
+	}
+	skew := b.clock.skew()
+	add("clock", skew == 0, fmt.Sprintf("the peers' median is %s off", time.Duration(b.clock.median.Load()).Round(time.Millisecond)), "entries of this host may be refused as dated ahead")
+	free, err := freeSpace(b.cfg.Dir)
+	detail := fmt.Sprintf("%d MiB free", free>>20)
+	if err != nil {
+		detail = err.Error()
+	}
+	add("disk", err == nil && free >= uint64(b.cfg.ReservedDisk)<<20, detail, "findings and receipts cannot be kept, so none is published")
+	faults := b.ledger.Faults()
+	detail = "every feed reads"
+	if len(faults) > 0 {
+		detail = fmt.Sprintf("%d damaged, such as %s: %s", len(faults), faults[0].File, faults[0].Detail)
+	}
+	add("store", len(faults) == 0, detail, "entries until peers give them back")
+	addrs := b.swarm.Addrs()
+	add("listening", len(addrs) > 0, fmt.Sprint(addrs), "nobody can call this host; it can only call")
+	add("peers", len(b.swarm.Peers()) > 0 || b.othersActive() == 0, fmt.Sprintf("%d of %d connected", len(b.swarm.Peers()), b.othersActive()), "this host sees and acts by itself")
+	for _, s := range b.decoy.Services() {
+		if slices.Contains(b.roles.Running(), b.decoy.Name()) {
+			add("decoy "+s.Name, s.State == "listening", s.State, "a touch of that decoy goes unseen")
+		}
+	}
+	return out, nil
+}
