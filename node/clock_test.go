@@ -3,6 +3,8 @@ package node
 import (
 	"testing"
 	"time"
+
+	"github.com/omega-mesh/omega/trust/identity"
 )
 
 func TestClockIsDoubtedOnlyByWitnesses(t *testing.T) {
@@ -23,7 +25,7 @@ func TestClockIsDoubtedOnlyByWitnesses(t *testing.T) {
 	} {
 		k := newClock()
 		for i, o := range c.offsets {
-			k.observe(did(i), time.Now().Add(o).UnixNano())
+			k.observe(identity.DIDFromBytes([32]byte{byte(i)}), time.Now().Add(o).UnixNano())
 		}
 		k.settle()
 		if got := time.Until(k.now()).Round(time.Second); got != c.want || (k.skew() != 0) != c.skew {

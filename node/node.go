@@ -23,7 +23,6 @@ import (
 	"github.com/omega-mesh/omega/roles/sentinel"
 	"github.com/omega-mesh/omega/swarm"
 	"github.com/omega-mesh/omega/swarm/event"
-	"github.com/omega-mesh/omega/swarm/event/ocsf"
 	"github.com/omega-mesh/omega/trust/authority"
 	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
@@ -210,7 +209,7 @@ func (n *Node) Run(ctx context.Context) error {
 		root.Add(service{"sensor", n.sense})
 	}
 	root.Add(service{"api", func(ctx context.Context) error {
-		return api.New(backend{n}, ocsf.MarshalEvent).Serve(ctx, n.parts.Listener)
+		return api.New(backend{n}, encodeEvent).Serve(ctx, n.parts.Listener)
 	}})
 	root.Add(service{"ready", n.becomeReady})
 	tree := root.ServeBackground(ctx)

@@ -2,15 +2,20 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/omega-mesh/omega/bpf"
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/node/config"
+	"github.com/omega-mesh/omega/swarm/event"
 )
 
 // Status implements api.Backend.
@@ -29,6 +34,19 @@ func (b backend) Status(context.Context) (*apiv1.StatusResponse, error) {
 		out.Rejected["swarm/"+cause] = k
 	}
 	return out, nil
+}
+
+// peerID is the libp2p name of the transport key.
+func (n *Node) peerID() string {
+	key, err := crypto.UnmarshalEd25519PublicKey(n.self.Inception().TransportKey())
+	if err != nil {
+		return ""
+	}
+	id, err := peer.IDFromPublicKey(key)
+	if err != nil {
+		return ""
+	}
+	return id.String()
 }
 
 func (n *Node) uptime() time.Duration { return time.Duration(bpf.BootTime() - n.started) }
@@ -129,3 +147,5 @@ func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
 	}
 	return out, nil
 }
+
+func encodeEvent(e *event.Event) ([]byte, error) { return json.Marshal(e) }
