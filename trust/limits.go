@@ -104,7 +104,7 @@ const (
 	// MaxJoinProof bounds what a stranger may send before it is a member: inception, invite key, three signatures.
 	MaxJoinProof = 20 << 10
 	// MaxHeld is the most entries the fold keeps waiting for what they depend on; more are refused until it comes.
-	MaxHeld = 8192
+	MaxHeld = 4096
 	// MaxResponses is the most operator responses, approvals and rejections the fold keeps; the oldest go first.
 	MaxResponses = 8192
 	// MaxAllowed is the most entries of the operators' allow list.

@@ -1,31 +1,359 @@
 package authority
 
 import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/composite"
 	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
 )
 
-// Fold turns authority entries into a State. It is safe for concurrent use.
-type Fold struct{}
+// ErrVoid is wrapped where an entry is well formed and has no effect now. It may gain one when what it depends on comes.
+var ErrVoid = errors.New("entry without effect")
+
+// Fold turns authority entries into a State. It keeps what was said, as facts, and derives the state from the set of
+// them; where a new fact only adds to the state it is added, where it may change what stood before all is derived again.
+// It is safe for concurrent use.
+type Fold struct {
+	genesis *Genesis
+
+	mu          sync.Mutex
+	known       map[string]struct{} // ids of direct and admits
+	direct      []*memberFact
+	admits      map[identity.DID][]*admitFact // by author
+	perKey      map[[32]byte]int              // admissions on one invite's key
+	held        int                           // admissions whose invite has not come
+	invites     map[string]*inviteFact        // by id
+	byKey       map[[32]byte]*inviteFact
+	withdrawals map[string][]*WithdrawBody
+	roles       map[identity.DID]map[string]*register // by subject and role
+	removals    map[identity.DID]*removal
+	allowed     map[exemption]*register
+	responses   []responseFact
+	verdicts    []verdictFact
+	policies    []policyFact
+	frost       *frost
+	proofs      map[identity.DID][]*ledger.Proof // of authors whose key is not known yet
+	members     map[identity.DID]*membership     // derived
+
+	state atomic.Pointer[State]
+	open  openKeys
+}
 
 // NewFold begins with the genesis.
-func NewFold(g *Genesis) *Fold { return &Fold{} }
-
-// Apply takes an entry that the ledger has verified, in any order; one it has already, or of another chain, changes
-// nothing. It keeps what depends on entries that have not come. An error says why an entry has no effect; the fold goes on.
-func (f *Fold) Apply(e *ledger.Entry) error { return nil }
-
-// ApplyProof takes a proof of equivocation, as the ledger found it or an evidence entry carried it.
-func (f *Fold) ApplyProof(p *ledger.Proof) error { return nil }
+func NewFold(g *Genesis) *Fold {
+	f := &Fold{
+		genesis: g, admits: make(map[identity.DID][]*admitFact), invites: make(map[string]*inviteFact), byKey: make(map[[32]byte]*inviteFact),
+		withdrawals: make(map[string][]*WithdrawBody), roles: make(map[identity.DID]map[string]*register), removals: make(map[identity.DID]*removal),
+		allowed: make(map[exemption]*register), frost: new(frost), known: make(map[string]struct{}), perKey: make(map[[32]byte]int),
+		proofs: make(map[identity.DID][]*ledger.Proof), members: make(map[identity.DID]*membership),
+	}
+	f.publishAll()
+	return f
+}
 
 // State is the snapshot after everything applied so far.
-func (f *Fold) State() *State { return &State{} }
+func (f *Fold) State() *State { return f.state.Load() }
 
 // Key is the composite key of an operator or member, revoked ones included (ledger.KeyResolver).
-func (f *Fold) Key(did identity.DID) (*composite.PublicKey, bool) { return nil, false }
+func (f *Fold) Key(did identity.DID) (*composite.PublicKey, bool) {
+	inception, ok := f.genesis.Operator(did)
+	if !ok {
+		m, member := f.State().Member(did)
+		if !member {
+			return nil, false
+		}
+		inception = m.Inception
+	}
+	return f.open.use(inception.PublicKey()), true
+}
 
 // Cut says how many entries of a revoked author's chain stand (ledger.Cutter).
 func (f *Fold) Cut(author identity.DID, chain ledger.Chain) (entries uint64, revoked bool) {
-	return 0, false
+	m, ok := f.State().Member(author)
+	if !ok || !m.Revoked {
+		return 0, false
+	}
+	if chain == ledger.Authority {
+		return m.authorityStands, true
+	}
+	return m.activityStands, true
+}
+
+// Apply takes an entry that the ledger has verified, in any order; one it has already, or of another chain, changes
+// nothing. It keeps what depends on entries that have not come. An error says why an entry has no effect (ErrVoid,
+// ErrBody, ErrUnknownKind, ErrFull, *InviteSpentError); the fold goes on.
+func (f *Fold) Apply(e *ledger.Entry) error {
+	if e.Chain != ledger.Authority {
+		return nil
+	}
+	if e.Swarm != f.genesis.SwarmID() {
+		return fmt.Errorf("authority: entry of swarm %s: %w", e.Swarm.Short(), ErrVoid)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !e.Kind.Known() {
+		if !e.Kind.Critical() {
+			return nil
+		}
+		if old, ok := f.frost.unknown[e.Author]; !ok || e.Seq < old {
+			next := f.frost.clone()
+			next.unknown[e.Author] = e.Seq
+			f.frost = next
+			f.rebuild()
+		}
+		return fmt.Errorf("authority: entry %s of %s: %w", e.ID(), e.Author.Short(), ErrUnknownKind)
+	}
+	body, err := DecodeBody(e.Kind, e.Body)
+	if err != nil {
+		return err
+	}
+	switch b := body.(type) {
+	case *AdmitBody: // any member may: whether its author is one is part of the derivation
+		return f.applyAdmit(e, b)
+	case *EvidenceBody: // anyone may: it proves itself
+		return f.applyProof(b.Proof)
+	}
+	if _, op := f.genesis.Operator(e.Author); !op {
+		return f.void(e, "its author is no operator")
+	}
+	switch b := body.(type) {
+	case *MemberBody:
+		return f.applyMember(e, b)
+	case *InviteBody:
+		return f.applyInvite(e, b)
+	case *WithdrawBody:
+		return f.applyWithdraw(e, b)
+	case *GrantBody:
+		f.applyGrant(e, b)
+	case *RevokeRoleBody:
+		f.applyRevokeRole(e, b)
+	case *SuspendBody:
+		return f.applySuspend(e, b)
+	case *RevokeBody:
+		return f.applyRevoke(e, b)
+	case *AllowBody:
+		f.applyAllow(e, b)
+	case *DisallowBody:
+		f.register(exemption{b.Address, b.Path}).revoke(e.Author, e.Seq)
+		f.publishAllowed()
+	case *ResponseBody:
+		return f.applyResponse(e, b)
+	case *ApproveBody:
+		f.applyVerdict(e, b.Response, true)
+	case *RejectBody:
+		f.applyVerdict(e, b.Response, false)
+	case *PolicyBody:
+		f.applyPolicy(e, b)
+	}
+	return nil
+}
+
+func (f *Fold) void(e *ledger.Entry, why string) error {
+	return fmt.Errorf("authority: %s %s of %s: %s: %w", e.Kind, e.ID(), e.Author.Short(), why, ErrVoid)
+}
+
+func (f *Fold) frozen(author identity.DID, seq uint64) bool { return f.frost.holds(author, seq) }
+
+// operatorHeads keeps of heads what orders one operator's word after another's.
+func (f *Fold) operatorHeads(heads []ledger.Head) []ledger.Head {
+	return slices.DeleteFunc(slices.Clone(heads), func(h ledger.Head) bool {
+		_, op := f.genesis.Operator(h.Author)
+		return !op || h.Chain != ledger.Authority
+	})
+}
+
+func (f *Fold) role(subject identity.DID, role string) *register {
+	if f.roles[subject] == nil {
+		f.roles[subject] = make(map[string]*register)
+	}
+	if f.roles[subject][role] == nil {
+		f.roles[subject][role] = new(register)
+	}
+	return f.roles[subject][role]
+}
+
+func (f *Fold) applyGrant(e *ledger.Entry, b *GrantBody) {
+	subject := identity.DIDFromBytes([32]byte(b.Subject))
+	w := word{by: e.Author, seq: e.Seq, id: e.ID(), notAfter: b.NotAfter, seen: f.operatorHeads(e.Seen)}
+	for _, r := range b.Roles {
+		f.role(subject, r).grant(w)
+	}
+	f.publishMember(subject)
+}
+
+func (f *Fold) applyRevokeRole(e *ledger.Entry, b *RevokeRoleBody) {
+	subject := identity.DIDFromBytes([32]byte(b.Subject))
+	for _, r := range b.Roles {
+		f.role(subject, r).revoke(e.Author, e.Seq)
+	}
+	f.publishMember(subject)
+}
+
+func (f *Fold) removal(subject identity.DID) *removal {
+	if f.removals[subject] == nil {
+		f.removals[subject] = &removal{votes: make(map[identity.DID]RevokeBody)}
+	}
+	return f.removals[subject]
+}
+
+func (f *Fold) applySuspend(e *ledger.Entry, b *SuspendBody) error {
+	subject := identity.DIDFromBytes([32]byte(b.Subject))
+	if _, op := f.genesis.Operator(subject); op {
+		return f.void(e, "an operator is removed by a change of the root")
+	}
+	r := f.removal(subject)
+	r.suspendedUntil = max(r.suspendedUntil, min(b.NotAfter*int64(time.Second), e.Time+int64(trust.MaxSuspension)))
+	f.publishMember(subject)
+	return nil
+}
+
+func (f *Fold) applyRevoke(e *ledger.Entry, b *RevokeBody) error {
+	subject := identity.DIDFromBytes([32]byte(b.Subject))
+	if _, op := f.genesis.Operator(subject); op {
+		return f.void(e, "an operator is removed by a change of the root")
+	}
+	r := f.removal(subject)
+	old, voted := r.votes[e.Author]
+	v := *b
+	if voted {
+		v.Authority, v.Activity = min(v.Authority, old.Authority), min(v.Activity, old.Activity)
+	}
+	r.votes[e.Author] = v
+	r.untilVoted = max(r.untilVoted, e.Time+int64(trust.MaxSuspension))
+	if _, _, revoked := r.revoked(f.genesis.Threshold); revoked && len(f.admits[subject]) > 0 {
+		f.rebuild() // what it admitted past its head no longer counts
+		return nil
+	}
+	f.publishMember(subject)
+	return nil
+}
+
+func (f *Fold) register(x exemption) *register {
+	if f.allowed[x] == nil {
+		f.allowed[x] = new(register)
+	}
+	return f.allowed[x]
+}
+
+func (f *Fold) applyAllow(e *ledger.Entry, b *AllowBody) {
+	f.register(exemption{b.Address, b.Path}).grant(word{by: e.Author, seq: e.Seq, id: e.ID(), seen: f.operatorHeads(e.Seen)})
+	f.publishAllowed()
+}
+
+func (f *Fold) applyResponse(e *ledger.Entry, b *ResponseBody) error {
+	r := b.Response
+	if r.TTL > f.genesis.LongestLife {
+		return f.void(e, fmt.Sprintf("lifetime %s, this swarm's longest is %s", r.TTL, f.genesis.LongestLife))
+	}
+	r.ID, r.By, r.Authority, r.Issued = e.ID(), string(e.Author), event.AuthorityOperator, e.Time
+	f.responses = insert(f.responses, responseFact{factOf(e), r}, func(x responseFact) fact { return x.fact })
+	f.publishOrders()
+	return nil
+}
+
+func (f *Fold) applyVerdict(e *ledger.Entry, response string, approved bool) {
+	f.verdicts = insert(f.verdicts, verdictFact{factOf(e), response, approved}, func(x verdictFact) fact { return x.fact })
+	f.publishOrders()
+}
+
+func (f *Fold) applyPolicy(e *ledger.Entry, b *PolicyBody) {
+	f.policies = insert(f.policies, policyFact{factOf(e), b.Text}, func(x policyFact) fact { return x.fact })
+	f.policies = f.policies[max(0, len(f.policies)-maxWords):]
+	f.publishOrders()
+}
+
+// insert keeps list sorted by fact, without repeats, and the newest trust.MaxResponses of it: which those are does not
+// depend on the order of arrival.
+func insert[T any](list []T, x T, of func(T) fact) []T {
+	i, found := slices.BinarySearchFunc(list, of(x), func(a T, b fact) int {
+		switch {
+		case of(a).before(b):
+			return -1
+		case b.before(of(a)):
+			return 1
+		}
+		return 0
+	})
+	if found {
+		return list
+	}
+	if i < len(list) {
+		list = slices.Clone(list) // snapshots hold it
+	}
+	list = slices.Insert(list, i, x)
+	return list[max(0, len(list)-trust.MaxResponses):]
+}
+
+// ApplyProof takes a proof of equivocation, as the ledger found it. It is verified here.
+func (f *Fold) ApplyProof(p *ledger.Proof) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.applyProof(p)
+}
+
+func (f *Fold) applyProof(p *ledger.Proof) error {
+	var key *composite.PublicKey
+	if op, ok := f.genesis.Operator(p.Author); ok {
+		key = op.PublicKey()
+	} else if m := f.members[p.Author]; m != nil {
+		key = f.open.use(m.inception.PublicKey())
+	} else {
+		if len(f.proofs) >= trust.MaxEvidence && f.proofs[p.Author] == nil || len(f.proofs[p.Author]) >= 4 {
+			return fmt.Errorf("authority: proofs about strangers: %w", ErrFull)
+		}
+		f.proofs[p.Author] = append(f.proofs[p.Author], p)
+		return nil
+	}
+	a, err := ledger.Decode(p.A)
+	if err != nil || a.Swarm != f.genesis.SwarmID() {
+		return fmt.Errorf("authority: proof of another swarm: %w", ErrVoid)
+	}
+	if err := p.Verify(key); err != nil {
+		return fmt.Errorf("authority: %w", err)
+	}
+	if old, ok := f.frost.forks[ledger.Feed{Author: p.Author, Chain: p.Chain}]; ok && old <= p.Seq {
+		return nil
+	}
+	next := f.frost.clone()
+	next.forks[ledger.Feed{Author: p.Author, Chain: p.Chain}] = p.Seq
+	f.frost = next
+	f.rebuild()
+	return nil
+}
+
+// openKeys bounds how many composite keys stand expanded.
+type openKeys struct {
+	mu   sync.Mutex
+	in   map[*composite.PublicKey]struct{}
+	ring []*composite.PublicKey
+	at   int
+}
+
+func (o *openKeys) use(k *composite.PublicKey) *composite.PublicKey {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, ok := o.in[k]; ok {
+		return k
+	}
+	if o.in == nil {
+		o.in = make(map[*composite.PublicKey]struct{}, trust.OpenKeys)
+	}
+	if len(o.ring) < trust.OpenKeys {
+		o.ring = append(o.ring, k)
+	} else {
+		o.ring[o.at].Compact()
+		delete(o.in, o.ring[o.at])
+		o.ring[o.at] = k
+		o.at = (o.at + 1) % len(o.ring)
+	}
+	o.in[k] = struct{}{}
+	return k
 }

@@ -1,0 +1,115 @@
+package authority
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/trust/ledger"
+)
+
+// hostileWorld is a swarm in which much goes wrong: admissions chained through members that turn bad, an overspent
+// token, backdated and forged admissions, concurrent grants and revocations, a revoked admitter, a fork, an unknown kind.
+func hostileWorld(t testing.TB) *world {
+	w := newWorld(t, 3, 2)
+	w.member("op0", "n1")
+	w.member("op1", "n2")
+	small, inv := w.invites("op0", 2, "sentinel", "decoy")
+	large, _ := w.invites("op1", 4, "sentinel")
+	w.admits("n1", "n3", small)
+	w.admits("n3", "n4", large)
+	w.admits("n4", "n5", large)
+	w.admits("n2", "n5", large) // twice, by two
+	w.admits("n5", "n6", small)
+	w.admits("n1", "n7", small) // overspent
+	w.exact = true
+	w.now = w.now.Add(-4 * time.Second)
+	w.admits("n5", "n8", small) // backdated
+	w.admits("n4", "n9", large)
+	w.now = w.now.Add(20 * time.Second)
+	w.exact = false
+	w.admits("n9", "n10", large)
+	w.admits("stranger", "n11", large)
+	g := w.says("op0", &GrantBody{Subject: w.hash("n5"), Roles: []string{"analyst", "decoy"}})
+	r := w.says("op1", &RevokeRoleBody{Subject: w.hash("n5"), Roles: []string{"decoy"}})
+	w.says("op2", &GrantBody{Subject: w.hash("n5"), Roles: []string{"decoy"}, NotAfter: w.now.Unix() + 60})
+	w.says("op2", &GrantBody{Subject: w.hash("n3"), Roles: []string{"decoy"}}, g.Head(), r.Head())
+	w.says("op0", &GrantBody{Subject: w.hash("n5"), Roles: []string{"decoy"}}, r.Head())
+	w.says("op0", &RevokeRoleBody{Subject: w.hash("n3"), Roles: []string{"sentinel"}})
+	w.says("op1", &GrantBody{Subject: w.hash("n4"), Roles: []string{"decoy"}, NotAfter: w.now.Unix() + 5})
+	w.says("op0", &SuspendBody{Subject: w.hash("n6"), NotAfter: w.now.Unix() + 100, Why: "odd"})
+	w.says("op0", &RevokeBody{Subject: w.hash("n4"), Authority: 1, Activity: 3, Why: "bad"})
+	w.says("op2", &RevokeBody{Subject: w.hash("n4"), Authority: 2, Activity: 1, Why: "bad"})
+	id := inv.Hash()
+	w.says("op0", &WithdrawBody{Invite: id[:16], Stand: sorted(w.hash("n3"), w.hash("n8"))})
+	w.says("op0", &AllowBody{Path: "/usr/sbin/sshd"})
+	w.says("op1", &DisallowBody{Path: "/usr/sbin/sshd"})
+	w.says("op1", &AllowBody{Address: netip.MustParsePrefix("2001:db8::/32")})
+	deny := event.Response{Action: event.ActionDeny, Target: event.Target{Path: "/tmp/x"}, Authority: event.AuthorityOperator, Issued: 1, TTL: time.Hour}
+	d := w.says("op1", &ResponseBody{deny})
+	w.says("op2", &ResponseBody{event.Response{Action: event.ActionRelease, Releases: d.ID(), Authority: event.AuthorityOperator, Issued: 1}})
+	w.says("op0", &ApproveBody{Response: d.ID()})
+	w.says("op1", &PolicyBody{Text: "permit (principal, action, resource);"})
+	// op2 forks: two entries of one number, and evidence by a member.
+	before := w.prev["op2"]
+	a := w.says("op2", &GrantBody{Subject: w.hash("n1"), Roles: []string{"sentinel"}})
+	w.next["op2"]--
+	w.prev["op2"] = before
+	b := w.says("op2", &GrantBody{Subject: w.hash("n2"), Roles: []string{"sentinel"}})
+	p, err := ledger.NewProof(a.Raw(), b.Raw())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.says("n1", &EvidenceBody{p})
+	w.saysRaw("n2", 0x0ee, nil)
+	w.admits("n2", "n12", large)
+	w.says("n5", &GrantBody{Subject: w.hash("n5"), Roles: []string{"sentinel"}}) // no operator
+	return w
+}
+
+func sorted(b ...[]byte) [][]byte {
+	slices.SortFunc(b, slices.Compare)
+	return b
+}
+
+// TestFoldConverges: whatever part of a hostile history arrives, in whatever order and however often, the state is the
+// one that this part gives in its first order.
+func TestFoldConverges(t *testing.T) {
+	w := hostileWorld(t)
+	rapid.Check(t, func(rt *rapid.T) {
+		drop := rapid.SliceOfNDistinct(rapid.IntRange(0, len(w.entries)-1), 0, 5, rapid.ID).Draw(rt, "drop")
+		var part []*ledger.Entry
+		for i, e := range w.entries {
+			if !slices.Contains(drop, i) {
+				part = append(part, e)
+			}
+		}
+		want := digest(fold(w, part).State())
+		order := rapid.Permutation(part).Draw(rt, "order")
+		again := rapid.SliceOfN(rapid.SampledFrom(part), 0, 5).Draw(rt, "again")
+		if got := digest(fold(w, append(order, again...)).State()); got != want {
+			rt.Fatalf("two states of one history:\n%s\n--- and\n%s", want, got)
+		}
+	})
+}
+
+func TestHostileHistoryEndsAsRuled(t *testing.T) {
+	w := hostileWorld(t)
+	s := fold(w, w.entries).State()
+	var names []string
+	for _, m := range s.Members() {
+		if !s.Revoked(m.DID) {
+			names = append(names, m.Name)
+		}
+	}
+	// n4 is revoked at 1 entry: n5 stands by it, n9 (and n10 through it) does not. n6 and n8 contend for the second use of
+	// the small invite, whose withdrawal lets n8 stand; n7 came after. n11's admitter is a stranger, n12's is frozen.
+	if got := fmt.Sprint(names); got != "[n1 n2 n3 n5 n8]" {
+		t.Fatalf("members %s\n%s", got, digest(s))
+	}
+}
