@@ -2386,6 +2386,7 @@ type Invite struct {
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires,proto3" json:"expires,omitempty"`
 	Withdrawn     bool                   `protobuf:"varint,6,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
 	By            string                 `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`
+	Joiners       []string               `protobuf:"bytes,8,rep,name=joiners,proto3" json:"joiners,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2467,6 +2468,13 @@ func (x *Invite) GetBy() string {
 		return x.By
 	}
 	return ""
+}
+
+func (x *Invite) GetJoiners() []string {
+	if x != nil {
+		return x.Joiners
+	}
+	return nil
 }
 
 type ListInvitesResponse struct {
@@ -3469,7 +3477,7 @@ const file_omega_proto_rawDesc = "" +
 	"\x05state\x18\x06 \x01(\tR\x05state\"=\n" +
 	"\x12ListDecoysResponse\x12'\n" +
 	"\x06decoys\x18\x01 \x03(\v2\x0f.omega.v1.DecoyR\x06decoys\"\x14\n" +
-	"\x12ListInvitesRequest\"\xba\x01\n" +
+	"\x12ListInvitesRequest\"\xd4\x01\n" +
 	"\x06Invite\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05roles\x18\x02 \x03(\tR\x05roles\x12\x12\n" +
@@ -3477,7 +3485,8 @@ const file_omega_proto_rawDesc = "" +
 	"\x04used\x18\x04 \x01(\rR\x04used\x124\n" +
 	"\aexpires\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x1c\n" +
 	"\twithdrawn\x18\x06 \x01(\bR\twithdrawn\x12\x0e\n" +
-	"\x02by\x18\a \x01(\tR\x02by\"A\n" +
+	"\x02by\x18\a \x01(\tR\x02by\x12\x18\n" +
+	"\ajoiners\x18\b \x03(\tR\ajoiners\"A\n" +
 	"\x13ListInvitesResponse\x12*\n" +
 	"\ainvites\x18\x01 \x03(\v2\x10.omega.v1.InviteR\ainvites\"\x1f\n" +
 	"\vHeadRequest\x12\x10\n" +

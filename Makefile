@@ -1,0 +1,54 @@
+# Two commands are all a newcomer needs: `make run` and `make test`.
+SHELL := /bin/bash
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+DATE := $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
+PREFIX ?= /usr/local
+
+# Packages that link no libp2p: only these run under the race detector, which needs gcc.
+RACE := ./swarm/event/... ./trust/... ./bpf/... ./sim/...
+
+.DEFAULT_GOAL := help
+.PHONY: help run test soak build install generate bench lint picture
+
+help: ## show this
+	@echo "omega: a host-security mesh without a server"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/omega: one static, stripped binary
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/omega ./cmd/omega
+
+run: ## build, then watch five hosts catch a real attack and refuse the attacker (best as root); Ctrl-C ends it
+	@start=$$(date +%s); $(MAKE) --no-print-directory build && echo "built in $$(( $$(date +%s) - start )) s"
+	@exec bin/omega drill --stay
+
+test: ## every test; as root also those in real kernels and networks
+	$(GO) test -timeout 20m ./...
+	@if [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v gcc >/dev/null; then $(GO) test -race -short -timeout 20m $(RACE); else echo "no gcc: the race detector is left out"; fi
+
+soak: ## longer runs: fuzzing each decoder for a while, ten drills in a row
+	@set -e; for p in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-10s} $$p; done; done
+	@$(MAKE) --no-print-directory build
+	@set -e; for i in $$(seq $${DRILLS:-10}); do bin/omega drill --json --quiet; done
+
+bench: build ## the performance figures of this build on this machine
+	bin/omega bench
+
+lint: ## gofmt, go vet, staticcheck
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+generate: ## make every generated file anew: needs clang, libbpf's headers and protoc
+	$(GO) generate ./...
+
+install: build ## put the binary into $(PREFIX)/bin
+	install -D -m 0755 bin/omega $(DESTDIR)$(PREFIX)/bin/omega
+
+picture: build ## record the drill for the README
+	bin/omega drill --record node/drill/drill.svg

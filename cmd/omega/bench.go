@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/omega-mesh/omega/swarm/event"
+)
+
+// benchmarks are the figures of every package that has some.
+func benchmarks() []event.Benchmark {
+	var all []event.Benchmark
+	return all
+}
+
+func newBenchCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "bench [NAME]", Short: "The performance figures of this build on this machine",
+		Long:    "Measure the performance figures of this build on this machine, each beside its budget. NAME selects those that begin with it.",
+		Example: "  omega bench\n  omega bench ledger --json", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ran, over, failed := 0, 0, 0
+			for _, b := range benchmarks() {
+				if len(args) == 1 && !strings.HasPrefix(b.Name, args[0]) {
+					continue
+				}
+				if err := cmd.Context().Err(); err != nil {
+					return err
+				}
+				ran++
+				a.progress("measuring " + b.Name)
+				value, err := b.Measure()
+				if err != nil {
+					failed++
+					a.progress(fmt.Sprintf("%s cannot be measured here: %v", b.Name, err))
+					continue
+				}
+				ratio := value / b.Limit
+				within := ratio <= 1
+				if b.HigherIsBetter {
+					within = ratio >= 1
+				}
+				if !within {
+					over++
+				}
+				ratio = math.Round(ratio*1000) / 1000
+				if a.json {
+					if err := a.emit(map[string]any{"name": b.Name, "value": value, "unit": b.Unit, "limit": b.Limit, "ratio": ratio, "within": within}); err != nil {
+						return err
+					}
+					continue
+				}
+				mark := "within"
+				if !within {
+					mark = "OVER"
+				}
+				fmt.Fprintf(a.out, "%-36s %14.4g %-12s limit %-10.4g ratio %-8.3g %s\n", b.Name, value, b.Unit, b.Limit, ratio, mark)
+			}
+			if ran == 0 {
+				return fail(exitNotFound, "no such benchmark: %q", args[0])
+			}
+			a.progress(fmt.Sprintf("%d measured, %d over their budget, %d not measurable here", ran-failed, over, failed))
+			return nil
+		},
+	}
+}

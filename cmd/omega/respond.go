@@ -1,0 +1,476 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	apiv1 "github.com/omega-mesh/omega/node/api/v1"
+	"github.com/omega-mesh/omega/node/client"
+	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/trust/authority"
+)
+
+// order is what the flags of every respond command say.
+type order struct {
+	ttl   time.Duration
+	scope []string
+	why   string
+	wait  time.Duration
+}
+
+func newRespondCommand(a *app) *cobra.Command {
+	var o order
+	flags := func(c *cobra.Command, lasts bool) *cobra.Command {
+		if lasts {
+			c.Flags().DurationVar(&o.ttl, "ttl", time.Hour, "how long it stands")
+		}
+		c.Flags().StringSliceVar(&o.scope, "scope", []string{"all"}, "who acts: all, self (this host alone, no operator's key needed), or peers by name")
+		c.Flags().StringVar(&o.why, "why", "", "the reason, shown wherever the response is")
+		c.Flags().DurationVar(&o.wait, "wait", 5*time.Second, "how long to wait for the peers' receipts")
+		return c
+	}
+	deny := group("deny", "Refuse an address, or the execution of a file", "  omega respond deny ip 203.0.113.9 --ttl 1h --scope all\n  omega respond deny exec /tmp/x",
+		flags(&cobra.Command{
+			Use: "ip ADDRESS[/BITS]", Short: "Refuse an address: new and established connections end, both ways",
+			Example: "  omega respond deny ip 203.0.113.9 --ttl 1h --scope all", Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				prefix, err := parsePrefix(args[0])
+				if err != nil {
+					return err
+				}
+				return a.respond(cmd.Context(), event.Response{Action: event.ActionDeny, Target: event.Target{Address: prefix}}, &o)
+			},
+		}, true),
+		flags(&cobra.Command{
+			Use: "exec PATH|SHA256", Short: "Deny the execution of a file: it is killed before its first instruction",
+			Example: "  omega respond deny exec /usr/local/bin/miner --ttl 24h", Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				target, err := parseExecutable(args[0])
+				if err != nil {
+					return err
+				}
+				return a.respond(cmd.Context(), event.Response{Action: event.ActionDeny, Target: target}, &o)
+			},
+		}, true))
+	contain := flags(&cobra.Command{
+		Use: "contain PEER", Short: "Contain a peer: only swarm traffic passes on it, and the others refuse its addresses",
+		Example: "  omega respond contain n4 --ttl 1h", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completePeer,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c := a.client()
+			defer c.Close()
+			p, err := findPeer(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			return a.respond(cmd.Context(), event.Response{Action: event.ActionContain, Target: event.Target{Peer: p.Did}}, &o)
+		},
+	}, true)
+	var tree bool
+	kill := flags(&cobra.Command{
+		Use: "kill PID@PEER", Short: "Kill a process on a peer, with --tree all its descendants",
+		Example: "  omega respond kill 4242@n1 --tree", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			pid, peer, ok := strings.Cut(args[0], "@")
+			n, err := strconv.ParseUint(pid, 10, 32)
+			if !ok || err != nil || n < 2 {
+				return fail(exitUsage, "%q: want PID@PEER", args[0])
+			}
+			c := a.client()
+			defer c.Close()
+			p, err := findPeer(cmd.Context(), c, peer)
+			if err != nil {
+				return err
+			}
+			o.scope = []string{p.Name}
+			o.ttl = time.Minute
+			return a.respond(cmd.Context(), event.Response{Action: event.ActionKill, Target: event.Target{PID: uint32(n), Tree: tree, Peer: p.Did}}, &o)
+		},
+	}, false)
+	kill.Flags().BoolVar(&tree, "tree", false, "its descendants too")
+	release := flags(&cobra.Command{
+		Use: "release ID", Short: "End a response everywhere", Example: "  omega respond release 3f9c2a1b", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c := a.client()
+			defer c.Close()
+			id, err := findResponse(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			o.ttl = time.Hour
+			return a.respond(cmd.Context(), event.Response{Action: event.ActionRelease, Releases: id}, &o)
+		},
+	}, false)
+	return group("respond", "Act: deny, contain, kill, release", "  omega respond deny ip 203.0.113.9 --ttl 1h\n  omega respond release 3f9c2a1b", deny, contain, kill, release)
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return p.Masked(), nil
+	}
+	addr, err := netip.ParseAddr(s)
+	if err != nil || addr.Zone() != "" {
+		return netip.Prefix{}, fail(exitUsage, "%q is neither an address nor a prefix", s)
+	}
+	addr = addr.Unmap()
+	return netip.PrefixFrom(addr, addr.BitLen()), nil
+}
+
+func parseExecutable(s string) (event.Target, error) {
+	if b, err := hex.DecodeString(s); err == nil && len(b) == 32 {
+		return event.Target{SHA256: strings.ToLower(s)}, nil
+	}
+	if !filepath.IsAbs(s) || filepath.Clean(s) != s {
+		return event.Target{}, fail(exitUsage, "%q is neither a clean absolute path nor the SHA-256 of a file", s)
+	}
+	return event.Target{Path: s}, nil
+}
+
+// respond gives an order: signed by the operator where it reaches beyond this host, by the socket alone where it does not.
+func (a *app) respond(ctx context.Context, r event.Response, o *order) error {
+	if o.ttl < time.Second {
+		return fail(exitUsage, "--ttl %s: want at least 1s", o.ttl)
+	}
+	r.TTL, r.Reason, r.Issued = o.ttl, o.why, time.Now().UnixNano()
+	if r.Reason == "" {
+		r.Reason = "ordered by a person"
+	}
+	if slices.Equal(o.scope, []string{"self"}) {
+		return a.respondLocal(ctx, r)
+	}
+	return a.asOperator(ctx, func(c *client.Client, op *client.Operator) error {
+		expect := 0
+		if slices.Contains(o.scope, "self") || slices.Contains(o.scope, "all") {
+			if len(o.scope) > 1 {
+				return fail(exitUsage, "--scope: all and self stand alone")
+			}
+			s, err := c.Status(ctx, &apiv1.StatusRequest{})
+			if err != nil {
+				return err
+			}
+			expect = int(s.Peers) + 1
+		} else {
+			for _, name := range o.scope {
+				p, err := findPeer(ctx, c, name)
+				if err != nil {
+					return err
+				}
+				r.Scope = append(r.Scope, p.Did)
+			}
+			slices.Sort(r.Scope)
+			expect = len(r.Scope)
+		}
+		r.Authority, r.By = event.AuthorityOperator, string(op.DID())
+		id, err := op.Submit(ctx, &authority.ResponseBody{Response: r})
+		if err != nil {
+			return err
+		}
+		watch := id
+		if r.Action == event.ActionRelease {
+			watch = r.Releases
+		}
+		return a.showReceipts(ctx, c, id, watch, r.Issued, expect, o.wait)
+	})
+}
+
+// showReceipts prints the response's id, then a receipt a peer, until every expected peer has answered or time is up.
+func (a *app) showReceipts(ctx context.Context, c *client.Client, id, watch string, after int64, expect int, wait time.Duration) error {
+	if a.json {
+		if err := a.emit(map[string]any{"response": id}); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintln(a.out, "response", id)
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	answered := map[string]bool{}
+	var refused *apiv1.Receipt
+	s, err := c.Receipts(ctx, &apiv1.ReceiptsRequest{Follow: true, Response: watch})
+	err = stream(s, err, func(r *apiv1.Receipt) error {
+		if r.Response != watch || r.Time.AsTime().UnixNano() < after-int64(time.Minute) || answered[r.Peer] {
+			return nil
+		}
+		if watch != id && r.Outcome != string(event.OutcomeReleased) {
+			return nil // of the time before the release
+		}
+		answered[r.Peer] = true
+		if r.Outcome == string(event.OutcomeRefused) {
+			refused = r
+		}
+		if err := a.printReceipt(r); err != nil {
+			return err
+		}
+		if len(answered) >= expect {
+			return errDone
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errDone) && ctx.Err() == nil {
+		return err
+	}
+	if len(answered) < expect {
+		a.progress(fmt.Sprintf("%d of %d peers answered within %s; `omega receipts --response %s` shows the rest when they do", len(answered), expect, wait, shortID(watch)))
+	}
+	if refused != nil {
+		return fail(exitNotPermitted, "refused on %s by the guard rail %q", refused.Host, refused.Guard)
+	}
+	return nil
+}
+
+var errDone = errors.New("every peer answered")
+
+func (a *app) respondLocal(ctx context.Context, r event.Response) error {
+	c := a.client()
+	defer c.Close()
+	answer, err := c.RespondLocal(ctx, &apiv1.RespondLocalRequest{Response: &apiv1.Response{
+		Action: string(r.Action), Reason: r.Reason, TtlMs: float64(r.TTL) / 1e6, Releases: r.Releases,
+		Target: &apiv1.Target{Address: prefixText(r.Target.Address), Path: r.Target.Path, Sha256: r.Target.SHA256, Pid: r.Target.PID, Tree: r.Target.Tree, Peer: r.Target.Peer},
+	}})
+	if err != nil {
+		return err
+	}
+	if a.json {
+		if err := a.emit(map[string]any{"response": answer.Response.GetId()}); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintln(a.out, "response", answer.Response.GetId())
+	}
+	if err := a.printReceipt(answer.Receipt); err != nil {
+		return err
+	}
+	switch answer.Receipt.GetOutcome() {
+	case string(event.OutcomeRefused):
+		return fail(exitNotPermitted, "refused by the guard rail %q", answer.Receipt.Guard)
+	case string(event.OutcomeFailed):
+		return fail(exitFailed, "%s", answer.Receipt.Detail)
+	}
+	return nil
+}
+
+func prefixText(p netip.Prefix) string {
+	if !p.IsValid() {
+		return ""
+	}
+	return p.String()
+}
+
+// findResponse finds a response by the beginning of its id.
+func findResponse(ctx context.Context, c *client.Client, want string) (string, error) {
+	r, err := c.ListResponses(ctx, &apiv1.ListResponsesRequest{})
+	if err != nil {
+		return "", err
+	}
+	var ids []string
+	for _, x := range r.Responses {
+		ids = append(ids, x.Id)
+	}
+	return oneOf("response", want, ids)
+}
+
+func targetText(t *apiv1.Target) string {
+	switch {
+	case t.GetAddress() != "":
+		return t.Address
+	case t.GetPath() != "":
+		return t.Path
+	case t.GetSha256() != "":
+		return "sha256:" + t.Sha256
+	case t.GetPid() != 0:
+		return fmt.Sprintf("pid %d on %s", t.Pid, short(t.Peer))
+	case t.GetPeer() != "":
+		return short(t.Peer)
+	case t.GetInode() != 0:
+		return fmt.Sprintf("inode %d", t.Inode)
+	}
+	return ""
+}
+
+func responseJSON(r *apiv1.Response) map[string]any {
+	t := map[string]any{}
+	if x := r.Target; x != nil {
+		for k, v := range map[string]string{"address": x.Address, "path": x.Path, "sha256": x.Sha256, "peer": x.Peer} {
+			if v != "" {
+				t[k] = v
+			}
+		}
+		if x.Pid != 0 {
+			t["pid"], t["tree"] = x.Pid, x.Tree
+		}
+		if x.Inode != 0 {
+			t["inode"], t["device"] = x.Inode, x.Device
+		}
+	}
+	return map[string]any{"id": r.Id, "action": r.Action, "target": t, "scope": list(r.Scope), "reason": r.Reason, "authority": r.Authority, "by": r.By,
+		"findings": list(r.Findings), "issued": stamp(r.Issued), "ttl_ms": r.TtlMs, "releases": r.Releases, "state": r.State, "remaining_ms": r.RemainingMs}
+}
+
+func newResponsesCommand(a *app) *cobra.Command {
+	var active bool
+	cmd := &cobra.Command{
+		Use: "responses [--active]", Short: "What is blocked, by whom, why, until when", Example: "  omega responses --active", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c := a.client()
+			defer c.Close()
+			r, err := c.ListResponses(cmd.Context(), &apiv1.ListResponsesRequest{Active: active})
+			if err != nil {
+				return err
+			}
+			var rows [][]string
+			for _, x := range r.Responses {
+				if a.json {
+					if err := a.emit(responseJSON(x)); err != nil {
+						return err
+					}
+					continue
+				}
+				left := ""
+				if x.RemainingMs > 0 {
+					left = milliseconds(x.RemainingMs)
+				}
+				rows = append(rows, []string{shortID(x.Id), x.Action, targetText(x.Target), x.State, left, x.Authority, short(x.By), x.Reason})
+			}
+			return a.table([]string{"ID", "ACTION", "TARGET", "STATE", "LEFT", "BY", "WHO", "WHY"}, rows)
+		},
+	}
+	cmd.Flags().BoolVar(&active, "active", false, "only what stands now")
+	return cmd
+}
+
+func newAllowCommand(a *app) *cobra.Command {
+	here := func(use, short string, f func(context.Context, *client.Client, string) error, done string) *cobra.Command {
+		return &cobra.Command{Use: use, Short: short, Example: "  omega allow " + use[:strings.IndexByte(use, ' ')] + " 10.0.0.0/8", Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				c := a.client()
+				defer c.Close()
+				if err := f(cmd.Context(), c, args[0]); err != nil {
+					return err
+				}
+				return a.say(map[string]any{"what": args[0], "state": done}, "%s: %s", args[0], done)
+			}}
+	}
+	show := &cobra.Command{Use: "list", Short: "What no response may touch here", Example: "  omega allow list", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c := a.client()
+			defer c.Close()
+			r, err := c.ListAllowed(cmd.Context(), &apiv1.ListAllowedRequest{})
+			if err != nil {
+				return err
+			}
+			var rows [][]string
+			for _, x := range r.Allowed {
+				if a.json {
+					if err := a.emit(map[string]any{"what": x.What, "by": x.By, "why": x.Why}); err != nil {
+						return err
+					}
+					continue
+				}
+				rows = append(rows, []string{x.What, x.By, x.Why})
+			}
+			return a.table([]string{"WHAT", "BY", "WHY"}, rows)
+		}}
+	return group("allow", "What must never be blocked on this host", "  omega allow add 192.0.2.10\n  omega allow list",
+		here("add ADDR|PATH", "Protect an address, a prefix or an executable on this host", func(ctx context.Context, c *client.Client, what string) error {
+			_, err := c.Allow(ctx, &apiv1.AllowRequest{What: what})
+			return err
+		}, "never blocked here"),
+		show,
+		here("remove ADDR|PATH", "End that protection", func(ctx context.Context, c *client.Client, what string) error {
+			_, err := c.Disallow(ctx, &apiv1.DisallowRequest{What: what})
+			return err
+		}, "no longer protected here"))
+}
+
+func newPendingCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "pending", Short: "Responses that wait for a person, with their evidence", Example: "  omega pending\n  omega pending --json | jq -r .id", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c := a.client()
+			defer c.Close()
+			r, err := c.ListPending(cmd.Context(), &apiv1.ListPendingRequest{})
+			if err != nil {
+				return err
+			}
+			for _, p := range r.Pending {
+				if a.json {
+					evidence := []any{}
+					for _, f := range p.Evidence {
+						evidence = append(evidence, findingJSON(f))
+					}
+					v := responseJSON(p.Proposal)
+					v["guard"], v["suggested"], v["evidence"] = p.Guard, p.Suggested, evidence
+					if err := a.emit(v); err != nil {
+						return err
+					}
+					continue
+				}
+				fmt.Fprintf(a.out, "%s  %s %s  held back by %s; approving will %s\n", shortID(p.Proposal.GetId()), p.Proposal.GetAction(), printable(targetText(p.Proposal.GetTarget())), printable(p.Guard), printable(p.Suggested))
+				for _, f := range p.Evidence {
+					fmt.Fprintf(a.out, "    %s  %s  %s  %s\n", clock(f.Time), printable(f.Host), printable(f.Title), printable(subjectText(f.Subject)))
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// decide answers a pending response as the operator.
+func (a *app) decide(ctx context.Context, want string, body func(id string) authority.Body, wait time.Duration) error {
+	return a.asOperator(ctx, func(c *client.Client, op *client.Operator) error {
+		r, err := c.ListPending(ctx, &apiv1.ListPendingRequest{})
+		if err != nil {
+			return err
+		}
+		var ids []string
+		for _, p := range r.Pending {
+			ids = append(ids, p.Proposal.GetId())
+		}
+		id, err := oneOf("pending response", want, ids)
+		if err != nil {
+			return err
+		}
+		now := time.Now().UnixNano()
+		if _, err := op.Submit(ctx, body(id)); err != nil {
+			return err
+		}
+		if wait == 0 {
+			return a.say(map[string]any{"response": id, "state": "rejected"}, "%s is rejected", shortID(id))
+		}
+		s, err := c.Status(ctx, &apiv1.StatusRequest{})
+		if err != nil {
+			return err
+		}
+		return a.showReceipts(ctx, c, id, id, now, int(s.Peers)+1, wait)
+	})
+}
+
+func newApproveCommand(a *app) *cobra.Command {
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use: "approve ID", Short: "Let a pending response act", Example: "  omega approve 3f9c2a1b", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.decide(cmd.Context(), args[0], func(id string) authority.Body { return &authority.ApproveBody{Response: id} }, max(wait, time.Millisecond))
+		},
+	}
+	cmd.Flags().DurationVar(&wait, "wait", 5*time.Second, "how long to wait for the peers' receipts")
+	return cmd
+}
+
+func newRejectCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "reject ID", Short: "Refuse a pending response", Example: "  omega reject 3f9c2a1b", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.decide(cmd.Context(), args[0], func(id string) authority.Body { return &authority.RejectBody{Response: id} }, 0)
+		},
+	}
+}
