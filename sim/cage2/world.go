@@ -44,3 +44,22 @@ func (w *World) step(blue Action) (Result, Host, Move) {
 	activity := w.observe(blue, did, green, Host(m.Target), t)
 	return Result{Observation: w.remembered | activity, Reward: w.reward(blue), BlueOK: did.ok, RedOK: ok}, green, m
 }
+
+// Sessions counts red's sessions on h by kind, as the truth has them.
+func (s *State) Sessions(h Host, k SessionKind) int { return int(s.sessions[h].count(k)) }
+
+// CanPlace says whether decoy d can be started on h now.
+func (s *State) CanPlace(d Decoy, h Host) bool {
+	spec := &decoySpecs[d]
+	return spec.hosts>>h&1 == 1 && s.open[h]&spec.needs == 0
+}
+
+// Running says whether a decoy of kind d runs on h.
+func (s *State) Running(d Decoy, h Host) bool { return s.decoys[h]>>d&1 == 1 }
+
+// Remember overwrites what the monitor remembers with the compromise bits of o: a planner that has lost track of the
+// attacker puts what it did see into the states it goes on with.
+func (s *State) Remember(o Observation) {
+	const compromise = 0xcccccccccccc<<4 | 0xc
+	s.remembered = o & compromise
+}
