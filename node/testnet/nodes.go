@@ -138,7 +138,7 @@ func (n *Net) invite(ctx context.Context, from *Host, joiners []*Host) (map[stri
 	}
 	tokens := map[string]string{}
 	for roles, count := range uses {
-		out, err := n.omega(ctx, from, "", "invite", "--roles", roles, "--uses", fmt.Sprint(count), "--ttl", "1h", "--approve")
+		out, err := n.omega(ctx, from, "", "invite", "--roles", roles, "--uses", fmt.Sprint(count), "--ttl", "1h")
 		if err != nil {
 			return nil, err
 		}
