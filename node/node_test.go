@@ -92,7 +92,9 @@ func (r *rig) up() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ready := make(chan struct{})
 	r.cancel, r.done = cancel, make(chan error, 1)
-	go func() { r.done <- Up(ctx, r.cfg, UpOptions{Version: "test", Log: r.log, Ready: func() { close(ready) }}) }()
+	go func() {
+		r.done <- Up(ctx, r.cfg, UpOptions{Version: "test", Log: r.log, Ready: func() { close(ready) }})
+	}()
 	select {
 	case <-ready:
 	case err := <-r.done:
