@@ -28,12 +28,32 @@ func Child() int {
 	unix.Umask(0o077)
 	// The terminal's signals are the privileged half's to hear; it asks over the line.
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
-	if err := child(); err != nil {
-		fmt.Fprintln(redact(os.Stderr), "omega: unprivileged half:", err)
-		return 1
+	err := child()
+	if err == nil {
+		return 0
 	}
-	return 0
+	fmt.Fprintln(redact(os.Stderr), "omega: unprivileged half:", err)
+	var start *startError
+	switch {
+	case errors.Is(err, ErrLeft):
+		return exitLeft
+	case errors.As(err, &start):
+		return exitNoStart
+	}
+	return 1
 }
+
+// Exit codes by which the unprivileged half says that it need not be started again.
+const (
+	exitLeft    = 10 // the node left the swarm
+	exitNoStart = 11 // it could not be assembled: the next try would fail alike
+)
+
+// startError marks what keeps a node from being assembled.
+type startError struct{ err error }
+
+func (e *startError) Error() string { return e.err.Error() }
+func (e *startError) Unwrap() error { return e.err }
 
 func child() error {
 	conn, err := privileged.FromFile(os.NewFile(fdLine, "line"))
@@ -54,6 +74,11 @@ func child() error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	// The folder is reached by its descriptor: what leads there may be closed to this user.
+	if err := unix.Fchdir(fdDir); err != nil {
+		return fmt.Errorf("state folder: %w", err)
+	}
+	unix.Close(fdDir)
 	f := os.NewFile(fdListener, "api")
 	listener, err := net.FileListener(f)
 	f.Close()
@@ -87,7 +112,7 @@ func child() error {
 		}
 	}()
 	n, err := New(Parts{
-		Config: cfg, Version: start.Version, Passphrase: start.Passphrase, Service: client, Sensor: sensor, Listener: listener,
+		Config: cfg, Base: ".", Version: start.Version, Passphrase: start.Passphrase, Service: client, Sensor: sensor, Listener: listener,
 		Log: log, Restarted: start.Restarted,
 		Ready: func() {
 			if err := client.Ready(); err != nil {
@@ -96,7 +121,7 @@ func child() error {
 		},
 	})
 	if err != nil {
-		return err
+		return &startError{err}
 	}
 	err = n.Run(ctx)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {

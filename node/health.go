@@ -41,7 +41,7 @@ func warnings() []warning {
 			func(n *Node) string { return n.health.storeText() }},
 		{"disk_full", "critical", "free space on the file system of the state folder",
 			func(n *Node) string {
-				free, err := freeSpace(n.cfg.Dir)
+				free, err := freeSpace(n.layout.Dir)
 				if err != nil {
 					return "the state folder's file system cannot be read: " + err.Error()
 				}

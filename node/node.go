@@ -30,7 +30,9 @@ import (
 
 // Parts are what a Node is given by the process it runs in.
 type Parts struct {
-	Config     *config.Config
+	Config *config.Config
+	// Base is the state folder as this process reaches it; empty is Config.Dir.
+	Base       string
 	Version    string
 	Passphrase []byte
 	// Service is the privileged side: a Host of this process, or a Client of the other half.
@@ -93,8 +95,11 @@ const (
 
 // New assembles a peer from its state folder. Nothing runs before Run; what New opened, Run closes.
 func New(p Parts) (*Node, error) {
+	if p.Base == "" {
+		p.Base = p.Config.Dir
+	}
 	n := &Node{
-		parts: p, cfg: p.Config, log: p.Log, layout: Layout{p.Config.Dir}, service: p.Service,
+		parts: p, cfg: p.Config, log: p.Log, layout: Layout{p.Base}, service: p.Service,
 		started: bpf.BootTime(), out: make(chan *ledger.Entry, outQueue), changes: newBell(),
 		proofs: make(chan *ledger.Proof, 16), alarms: make(chan event.Finding, 4), leave: make(chan struct{}),
 	}

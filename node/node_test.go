@@ -270,3 +270,13 @@ func TestAlone(t *testing.T) {
 		t.Error("doctor does not say that backups can read the key")
 	}
 }
+
+// dial completes a TCP handshake and hangs up.
+func dial(t *testing.T, addr string) {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}

@@ -63,8 +63,6 @@ func Panic(ctx context.Context, dir string) (released int, err error) {
 // pins there were.
 func Cleanup(dir string) (int, error) { return bpf.Cleanup(PinDir(dir)) }
 
-func listenPanic(l Layout) (*net.UnixListener, error) { return listen(l.Emergency()) }
-
 // servePanic answers the emergency socket: one word, one answer. It is held by the half that parses nothing else.
 func servePanic(ctx context.Context, l *net.UnixListener, s privileged.Service, log *slog.Logger) {
 	defer os.Remove(l.Addr().String())

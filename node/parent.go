@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/omega-mesh/omega/node/config"
@@ -20,6 +21,7 @@ import (
 const (
 	fdLine = 3 + iota
 	fdListener
+	fdDir
 	fdRing
 )
 
@@ -42,6 +44,7 @@ type parent struct {
 	kernel     *kernel
 	passphrase []byte
 	once       sync.Once
+	served     atomic.Bool // the node was ready once: whatever fails now, it is tried again
 }
 
 func (p *parent) run(ctx context.Context) error {
@@ -60,12 +63,6 @@ func (p *parent) run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
-	wg.Go(func() { p.kernel.run(work) })
-	emergency, err := listenPanic(Layout{p.cfg.Dir})
-	if err != nil {
-		return err
-	}
-	wg.Go(func() { servePanic(work, emergency, p.host, p.log) })
 
 	signals, draining := 0, false
 	wait := restartMin
@@ -110,8 +107,13 @@ func (p *parent) run(ctx context.Context) error {
 			}
 		}
 		conn.Close()
-		if draining {
+		switch code := c.ExitCode(); {
+		case code == exitLeft:
+			return ErrLeft
+		case draining:
 			return nil
+		case code == exitNoStart && !p.served.Load():
+			return errors.New("the unprivileged half could not start: its log says why")
 		}
 		if time.Since(started) > steadyTime {
 			wait, restarts = restartMin, 0
@@ -145,7 +147,13 @@ func (p *parent) start(uid uint32, output *os.File, restarts int) (*privileged.C
 		return nil, nil, fmt.Errorf("hand over the API's socket: %w", err)
 	}
 	defer l.Close()
-	files, ringBytes := []*os.File{theirs, l}, 0
+	dir, err := os.Open(p.cfg.Dir)
+	if err != nil {
+		conn.Close()
+		return nil, nil, fmt.Errorf("hand over the state folder: %w", err)
+	}
+	defer dir.Close()
+	files, ringBytes := []*os.File{theirs, l, dir}, 0
 	if ring, ok, err := p.kernel.ring(); err != nil {
 		conn.Close()
 		return nil, nil, err
@@ -171,6 +179,7 @@ func (p *parent) start(uid uint32, output *os.File, restarts int) (*privileged.C
 }
 
 func (p *parent) ready() {
+	p.served.Store(true)
 	p.once.Do(func() {
 		notify(p.log, "READY=1")
 		if p.opt.Ready != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -70,6 +71,19 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 		return err
 	}
 	defer kernel.close()
+	emergency, err := listen(layout.Emergency())
+	if err != nil {
+		return err
+	}
+	// What keeps the privileged side alive, whether or not the other half is its own process.
+	side, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	wg.Go(func() { kernel.run(side) })
+	wg.Go(func() { host.Watch(side) })
+	wg.Go(func() { servePanic(side, emergency, host, log) })
+
 	if os.Geteuid() == 0 && cfg.Split {
 		p := &parent{cfg: cfg, opt: opt, log: log, listener: listener, host: host, kernel: kernel, passphrase: passphrase}
 		return p.run(ctx)
@@ -78,48 +92,37 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 	if err != nil {
 		return err
 	}
-	s := &single{opt: opt, kernel: kernel, host: host, log: log}
-	return s.run(ctx, Parts{
+	return single(ctx, opt, log, Parts{
 		Config: cfg, Version: opt.Version, Passphrase: passphrase, Service: host, Sensor: sensor, Listener: listener, Log: log,
 	})
 }
 
 // single is a node that is one process: without root, or where it was told to be.
-type single struct {
-	opt    UpOptions
-	kernel *kernel
-	host   *privileged.Host
-	log    *slog.Logger
-}
-
-func (s *single) run(ctx context.Context, parts Parts) error {
+func single(ctx context.Context, opt UpOptions, log *slog.Logger, parts Parts) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	parts.Ready = func() {
-		notify(s.log, "READY=1")
-		if s.opt.Ready != nil {
-			s.opt.Ready()
+		notify(log, "READY=1")
+		if opt.Ready != nil {
+			opt.Ready()
 		}
 	}
 	n, err := New(parts)
 	if err != nil {
 		return err
 	}
-	kernelDone := make(chan struct{})
-	go func() { defer close(kernelDone); s.kernel.run(ctx) }()
-	defer func() { cancel(); <-kernelDone }()
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx) }()
 	for signals := 0; ; {
 		select {
 		case err := <-done:
-			notify(s.log, "STOPPING=1")
+			notify(log, "STOPPING=1")
 			return err
-		case sig := <-s.opt.Signals:
+		case sig := <-opt.Signals:
 			if signals++; signals > 1 {
 				return ErrStopped
 			}
-			s.log.Info("draining; a second signal stops at once", "signal", sig)
+			log.Info("draining; a second signal stops at once", "signal", sig)
 			cancel()
 		}
 	}

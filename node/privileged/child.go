@@ -120,3 +120,11 @@ func (c *Child) Kill() {
 	_ = c.cmd.Process.Kill()
 	<-c.done
 }
+
+// ExitCode is how it ended; -1 for a signal.
+func (c *Child) ExitCode() int {
+	if c.cmd.ProcessState == nil {
+		return -1
+	}
+	return c.cmd.ProcessState.ExitCode()
+}
