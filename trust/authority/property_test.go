@@ -25,6 +25,7 @@ func hostileWorld(t testing.TB) *world {
 	w.admits("n3", "n4", large)
 	w.admits("n4", "n5", large)
 	w.admits("n2", "n5", large) // twice, by two
+	w.admits("n2", "n3", large) // a member already, by another token
 	w.admits("n5", "n6", small)
 	w.admits("n1", "n7", small) // overspent
 	w.exact = true
@@ -82,10 +83,12 @@ func sorted(b ...[]byte) [][]byte {
 func TestFoldConverges(t *testing.T) {
 	w := hostileWorld(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		drop := rapid.SliceOfNDistinct(rapid.IntRange(0, len(w.entries)-1), 0, 5, rapid.ID).Draw(rt, "drop")
+		// Kinds that make the fold derive all again would hide what the quick paths got wrong: leave some out.
+		without := rapid.SliceOfDistinct(rapid.SampledFrom([]ledger.Kind{ledger.KindWithdraw, ledger.KindRevoke, ledger.KindEvidence, 0x0ee}), rapid.ID).Draw(rt, "without")
+		drop := rapid.SliceOfNDistinct(rapid.IntRange(0, len(w.entries)-1), 0, 8, rapid.ID).Draw(rt, "drop")
 		var part []*ledger.Entry
 		for i, e := range w.entries {
-			if !slices.Contains(drop, i) {
+			if !slices.Contains(drop, i) && !slices.Contains(without, e.Kind) {
 				part = append(part, e)
 			}
 		}

@@ -1,0 +1,343 @@
+package composite
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/ed25519"
+	"crypto/sha512"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"filippo.io/mldsa"
+	"github.com/cloudflare/circl/sign/mldsa/mldsa65"
+
+	"github.com/omega-mesh/omega/trust"
+)
+
+func TestSignVerify(t *testing.T) {
+	k, err := Generate(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub, err := ParsePublicKey(k.Public().Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{0, 1, 1000} {
+		msg := bytes.Repeat([]byte{7}, n)
+		sig, err := k.Sign("omega/test/1", msg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(sig) != 3373 || len(pub.Bytes()) != 1984 {
+			t.Fatalf("signature %d bytes, key %d", len(sig), len(pub.Bytes()))
+		}
+		if !pub.Verify("omega/test/1", msg, sig) {
+			t.Fatal("a good signature does not verify")
+		}
+		pub.Compact()
+		if !pub.Verify("omega/test/1", msg, sig) {
+			t.Fatal("a good signature does not verify after Compact")
+		}
+		if pub.Verify("omega/test/2", msg, sig) || pub.Verify("", msg, sig) || pub.Verify("omega/test/1", append(msg, 0), sig) {
+			t.Fatal("a signature verifies for another context or message")
+		}
+	}
+	if _, err := k.Sign(strings.Repeat("x", 256), nil); err == nil {
+		t.Error("a context of 256 bytes was taken")
+	}
+	again := FromSeed(k.Seed())
+	if !again.Public().Equal(k.Public()) {
+		t.Error("the seed gives another key")
+	}
+}
+
+// TestBothHalvesMust changes each byte region of a signature, and mixes halves of two keys.
+func TestBothHalvesMust(t *testing.T) {
+	a, b := FromSeed(sha512.Sum512([]byte("a"))), FromSeed(sha512.Sum512([]byte("b")))
+	msg := []byte("message")
+	sa, _ := a.Sign("c", msg)
+	sb, _ := b.Sign("c", msg)
+	const cut = mldsa65.SignatureSize
+	for name, sig := range map[string][]byte{
+		"ML-DSA half of another key":  append(bytes.Clone(sb[:cut]), sa[cut:]...),
+		"Ed25519 half of another key": append(bytes.Clone(sa[:cut]), sb[cut:]...),
+		"ML-DSA half alone":           append(bytes.Clone(sa[:cut]), make([]byte, 64)...),
+		"Ed25519 half alone":          append(make([]byte, cut), sa[cut:]...),
+		"short":                       sa[:len(sa)-1],
+		"long":                        append(bytes.Clone(sa), 0),
+		"empty":                       nil,
+	} {
+		if a.Public().Verify("c", msg, sig) {
+			t.Errorf("%s: verifies", name)
+		}
+	}
+	for i := 0; i < len(sa); i += 61 {
+		bad := bytes.Clone(sa)
+		bad[i] ^= 0x10
+		if a.Public().Verify("c", msg, bad) {
+			t.Fatalf("byte %d may be anything", i)
+		}
+	}
+	// Neither half is a signature of the bare message: the label and prefix are part of what each signs.
+	if ed25519.Verify(a.Public().raw[mldsa65.PublicKeySize:], msg, sa[cut:]) {
+		t.Error("the Ed25519 half stands by itself")
+	}
+}
+
+// TestConstruction builds the composite from two other implementations (filippo.io/mldsa, crypto/ed25519), with the
+// message representative of the draft spelled out, and checks both ways.
+func TestConstruction(t *testing.T) {
+	for i := range 20 {
+		seed := sha512.Sum512([]byte{byte(i)})
+		k := FromSeed(seed)
+		mk, err := mldsa.NewPrivateKey(mldsa.MLDSA65(), seed[:32])
+		if err != nil {
+			t.Fatal(err)
+		}
+		ek := ed25519.NewKeyFromSeed(seed[32:])
+		if want := append(mk.PublicKey().Bytes(), ek[32:]...); !bytes.Equal(want, k.Public().Bytes()) {
+			t.Fatal("public keys differ")
+		}
+		msg, ctx := seed[:i], "ctx"+string(rune('a'+i))
+		sum := sha512.Sum512(msg)
+		m := "CompositeAlgorithmSignatures2025" + "COMPSIG-MLDSA65-Ed25519-SHA512" + string(byte(len(ctx))) + ctx + string(sum[:])
+		opts := &mldsa.Options{Context: "COMPSIG-MLDSA65-Ed25519-SHA512"}
+		ms, err := mk.Sign(nil, []byte(m), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !k.Public().Verify(ctx, msg, append(ms, ed25519.Sign(ek, []byte(m))...)) {
+			t.Fatal("the other implementation's signature does not verify")
+		}
+		sig, err := k.Sign(ctx, msg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := mldsa.Verify(mk.PublicKey(), []byte(m), sig[:mldsa65.SignatureSize], opts); err != nil {
+			t.Fatal(err)
+		}
+		if !ed25519.Verify(ek.Public().(ed25519.PublicKey), []byte(m), sig[mldsa65.SignatureSize:]) {
+			t.Fatal("our Ed25519 half does not verify")
+		}
+	}
+}
+
+// moduleDir finds a dependency's folder, or skips.
+func moduleDir(t *testing.T, path string) string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", path).Output()
+	if err != nil || len(bytes.TrimSpace(out)) == 0 {
+		t.Skipf("module %s is not in the module cache: %v", path, err)
+	}
+	return string(bytes.TrimSpace(out))
+}
+
+type hexBytes []byte
+
+func (h *hexBytes) UnmarshalJSON(b []byte) error {
+	var s string
+	if err := json.Unmarshal(b, &s); err != nil {
+		return err
+	}
+	v, err := hex.DecodeString(s)
+	*h = v
+	return err
+}
+
+func readJSON(t *testing.T, path string, v any) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Skipf("vectors are not there: %v", err)
+	}
+	defer func() { _ = f.Close() }()
+	var r io.Reader = f
+	if strings.HasSuffix(path, ".gz") {
+		if r, err = gzip.NewReader(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := json.NewDecoder(r).Decode(v); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestACVPKeyGen runs NIST's key generation vectors through FromSeed: seed in, public key out.
+func TestACVPKeyGen(t *testing.T) {
+	dir := filepath.Join(moduleDir(t, "github.com/cloudflare/circl"), "sign/mldsa/testdata/ML-DSA-keyGen-FIPS204")
+	var prompt, want struct {
+		TestGroups []struct {
+			ParameterSet string `json:"parameterSet"`
+			Tests        []struct {
+				TcID int      `json:"tcId"`
+				Seed hexBytes `json:"seed"`
+				PK   hexBytes `json:"pk"`
+			} `json:"tests"`
+		} `json:"testGroups"`
+	}
+	readJSON(t, filepath.Join(dir, "prompt.json.gz"), &prompt)
+	readJSON(t, filepath.Join(dir, "expectedResults.json.gz"), &want)
+	pks := make(map[int]hexBytes)
+	for _, g := range want.TestGroups {
+		for _, c := range g.Tests {
+			pks[c.TcID] = c.PK
+		}
+	}
+	n := 0
+	for _, g := range prompt.TestGroups {
+		if g.ParameterSet != "ML-DSA-65" {
+			continue
+		}
+		for _, c := range g.Tests {
+			var seed [SeedSize]byte
+			copy(seed[:], c.Seed)
+			if got := FromSeed(seed).Public().Bytes()[:mldsa65.PublicKeySize]; !bytes.Equal(got, pks[c.TcID]) {
+				t.Errorf("test %d: another public key", c.TcID)
+			}
+			n++
+		}
+	}
+	if n == 0 {
+		t.Error("no ML-DSA-65 vectors")
+	}
+}
+
+// TestWycheproofMLDSA checks the ML-DSA half as we call it against Wycheproof's malformed signatures, and that the whole
+// refuses each of them. Vectors that are valid by themselves cannot be valid here: they sign another representative.
+func TestWycheproofMLDSA(t *testing.T) {
+	var v struct {
+		TestGroups []struct {
+			PublicKey hexBytes `json:"publicKey"`
+			Tests     []struct {
+				TcID   int      `json:"tcId"`
+				Msg    hexBytes `json:"msg"`
+				Ctx    hexBytes `json:"ctx"`
+				Sig    hexBytes `json:"sig"`
+				Result string   `json:"result"`
+			} `json:"tests"`
+		} `json:"testGroups"`
+	}
+	readJSON(t, filepath.Join(moduleDir(t, "github.com/c2sp/wycheproof"), "testvectors_v1/mldsa_65_verify_test.json"), &v)
+	ed := ed25519.NewKeyFromSeed(make([]byte, 32))
+	n := 0
+	for _, g := range v.TestGroups {
+		for _, c := range g.Tests {
+			n++
+			var pk mldsa65.PublicKey
+			ok := pk.UnmarshalBinary(g.PublicKey) == nil && len(c.Ctx) <= trust.MaxContext && mldsa65.Verify(&pk, c.Msg, c.Ctx, c.Sig)
+			if ok != (c.Result == "valid") {
+				t.Errorf("test %d: %v, want %s", c.TcID, ok, c.Result)
+			}
+			pub, err := ParsePublicKey(append(bytes.Clone(g.PublicKey), ed[32:]...))
+			if err != nil {
+				continue // a key of the wrong length
+			}
+			m := message("", c.Msg)
+			if pub.Verify("", c.Msg, append(bytes.Clone(c.Sig), ed25519.Sign(ed, m)...)) {
+				t.Errorf("test %d: a signature of the bare message stands for the composite", c.TcID)
+			}
+		}
+	}
+	if n == 0 {
+		t.Error("no vectors")
+	}
+}
+
+// TestWycheproofEd25519 checks that the Ed25519 half is as strict as RFC 8032 asks: no malleable form passes, because
+// entries are told apart by what they say and gossip by their bytes.
+func TestWycheproofEd25519(t *testing.T) {
+	var v struct {
+		TestGroups []struct {
+			PublicKey struct {
+				PK hexBytes `json:"pk"`
+			} `json:"publicKey"`
+			Tests []struct {
+				TcID   int      `json:"tcId"`
+				Msg    hexBytes `json:"msg"`
+				Sig    hexBytes `json:"sig"`
+				Result string   `json:"result"`
+			} `json:"tests"`
+		} `json:"testGroups"`
+	}
+	readJSON(t, filepath.Join(moduleDir(t, "github.com/c2sp/wycheproof"), "testvectors_v1/ed25519_test.json"), &v)
+	n := 0
+	for _, g := range v.TestGroups {
+		for _, c := range g.Tests {
+			n++
+			ok := len(g.PublicKey.PK) == 32 && ed25519.Verify(ed25519.PublicKey(g.PublicKey.PK), c.Msg, c.Sig)
+			if ok != (c.Result == "valid") {
+				t.Errorf("test %d: %v, want %s", c.TcID, ok, c.Result)
+			}
+		}
+	}
+	if n == 0 {
+		t.Error("no vectors")
+	}
+}
+
+// TestRFC8032 is §7.1 of the RFC, tests 1 to 3: the second half of a composite seed makes these keys.
+func TestRFC8032(t *testing.T) {
+	for _, c := range []struct{ seed, pub, msg, sig string }{
+		{"9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60", "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a", "", "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"},
+		{"4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb", "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c", "72", "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"},
+		{"c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7", "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025", "af82", "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a"},
+	} {
+		var seed [SeedSize]byte
+		s, _ := hex.DecodeString(c.seed)
+		copy(seed[mldsa65.SeedSize:], s)
+		k := FromSeed(seed)
+		if got := hex.EncodeToString(k.Public().Bytes()[mldsa65.PublicKeySize:]); got != c.pub {
+			t.Errorf("public key %s, want %s", got, c.pub)
+		}
+		msg, _ := hex.DecodeString(c.msg)
+		if got := hex.EncodeToString(ed25519.Sign(k.ed, msg)); got != c.sig {
+			t.Errorf("signature %s, want %s", got, c.sig)
+		}
+	}
+}
+
+func FuzzVerify(f *testing.F) {
+	k := FromSeed([SeedSize]byte{3})
+	sig, _ := k.Sign("c", []byte("m"))
+	f.Add(k.Public().Bytes(), "c", []byte("m"), sig)
+	f.Add([]byte{}, "", []byte{}, []byte{})
+	f.Fuzz(func(t *testing.T, pub []byte, ctx string, msg, s []byte) {
+		p, err := ParsePublicKey(pub)
+		if err != nil {
+			return
+		}
+		if p.Verify(ctx, msg, s) && !(p.Equal(k.Public()) && ctx == "c" && string(msg) == "m") {
+			t.Fatal("a forgery")
+		}
+	})
+}
+
+func BenchmarkSign(b *testing.B) {
+	k := FromSeed([SeedSize]byte{1})
+	msg := make([]byte, 300)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := k.Sign("omega/entry/1", msg); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkVerify(b *testing.B) {
+	k := FromSeed([SeedSize]byte{1})
+	msg := make([]byte, 300)
+	sig, _ := k.Sign("omega/entry/1", msg)
+	b.ReportAllocs()
+	for b.Loop() {
+		if !k.Public().Verify("omega/entry/1", msg, sig) {
+			b.Fatal("refused")
+		}
+	}
+}
