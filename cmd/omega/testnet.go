@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -23,7 +22,7 @@ func newTestnetCommand(a *app) *cobra.Command {
   omega --dir "$(omega testnet dir n1)" responses --active`,
 		newTestnetUpCommand(a), newTestnetStatusCommand(a, &id), newTestnetDirCommand(a, &id), newTestnetExecCommand(a, &id),
 		newTestnetAddCommand(a, &id), newTestnetDownCommand(a, &id), newChaosCommand(a, &id), helperCommand(testnet.Helper))
-	c.PersistentFlags().StringVar(&id, "testnet", os.Getenv("OMEGA_TESTNET"), "id of the testnet, where several run (default $OMEGA_TESTNET)")
+	c.PersistentFlags().StringVar(&id, "testnet", "", "id of the testnet, where several run")
 	return c
 }
 

@@ -1,6 +1,147 @@
 package testnet
 
-import "github.com/omega-mesh/omega/swarm/event"
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
 
-// Benchmarks are the figures of a testnet that `omega bench` shows; the drill has those of a running swarm.
-func Benchmarks() []event.Benchmark { return nil }
+	"github.com/omega-mesh/omega/swarm/event"
+)
+
+const (
+	benchLimit = 2 * time.Minute
+	// settle is how long a new swarm is left alone before it counts as at rest; restFor is how long it is watched.
+	settle  = 5 * time.Second
+	restFor = 10 * time.Second
+)
+
+// Benchmarks are the figures of a whole swarm that `omega bench` shows. All come from one testnet, made on first use
+// and removed after its measurements; they need root.
+func Benchmarks() []event.Benchmark {
+	measure := sync.OnceValues(measureSwarm)
+	figure := func(pick func(*figures) float64) func() (float64, error) {
+		return func() (float64, error) {
+			f, err := measure()
+			if err != nil {
+				return 0, err
+			}
+			return pick(f), nil
+		}
+	}
+	return []event.Benchmark{
+		{Name: "testnet/ready", Unit: "ms", Limit: 5000, Measure: figure(func(f *figures) float64 { return f.readyMS })},
+		{Name: "node/cpu-at-rest", Unit: "%", Limit: 1, Measure: figure(func(f *figures) float64 { return f.cpuPercent })},
+		{Name: "node/rss-at-rest", Unit: "MiB", Limit: 80, Measure: figure(func(f *figures) float64 { return f.rssMiB })},
+		{Name: "node/up-to-synced", Unit: "ms", Limit: 3000, Measure: figure(func(f *figures) float64 { return f.restartMS })},
+	}
+}
+
+type figures struct {
+	readyMS    float64 // from nothing to five synced nodes
+	cpuPercent float64 // of one core, of the busiest node at rest, both its processes
+	rssMiB     float64 // of the largest node at rest, both its processes: shared pages are counted twice
+	restartMS  float64 // from exec of a killed node's `omega up` to synced again
+}
+
+func measureSwarm() (_ *figures, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), benchLimit)
+	defer cancel()
+	began := time.Now()
+	n, err := Up(ctx, Options{Nodes: DefaultNodes, Mode: ModeNetns})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	f := &figures{readyMS: milliseconds(time.Since(began))}
+
+	time.Sleep(settle)
+	before := map[string]time.Duration{}
+	watched := time.Now()
+	for _, h := range n.Members() {
+		if before[h.Name], err = cpuTime(h.Cgroup); err != nil {
+			return nil, err
+		}
+	}
+	time.Sleep(restFor)
+	for _, h := range n.Members() {
+		used, err := cpuTime(h.Cgroup)
+		if err != nil {
+			return nil, err
+		}
+		f.cpuPercent = max(f.cpuPercent, 100*float64(used-before[h.Name])/float64(time.Since(watched)))
+		rss, err := residentMiB(h.Cgroup)
+		if err != nil {
+			return nil, err
+		}
+		f.rssMiB = max(f.rssMiB, rss)
+	}
+
+	last, err := n.Host("n5")
+	if err != nil {
+		return nil, err
+	}
+	if err := Kill(n.State(), last); err != nil {
+		return nil, err
+	}
+	if err := emptied(ctx, last.Cgroup); err != nil {
+		return nil, err
+	}
+	again := time.Now()
+	if err := Heal(n.State(), last); err != nil {
+		return nil, err
+	}
+	if err := Reached(ctx, last); err != nil {
+		return nil, err
+	}
+	f.restartMS = milliseconds(time.Since(again))
+	return f, nil
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// cpuTime is what all processes of a cgroup have used.
+func cpuTime(cgroup string) (time.Duration, error) {
+	raw, err := os.ReadFile(filepath.Join(cgroup, "cpu.stat"))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(raw)) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == "usage_usec" {
+			us, err := strconv.ParseInt(f[1], 10, 64)
+			return time.Duration(us) * time.Microsecond, err
+		}
+	}
+	return 0, fmt.Errorf("%s/cpu.stat has no usage_usec", cgroup)
+}
+
+// residentMiB sums VmRSS of all processes of a cgroup.
+func residentMiB(cgroup string) (float64, error) {
+	procs, err := os.ReadFile(filepath.Join(cgroup, "cgroup.procs"))
+	if err != nil {
+		return 0, err
+	}
+	kib := 0.0
+	for _, pid := range strings.Fields(string(procs)) {
+		status, err := os.ReadFile("/proc/" + pid + "/status")
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		if _, rest, ok := bytes.Cut(status, []byte("VmRSS:")); ok {
+			var v float64
+			if _, err := fmt.Sscan(string(rest[:min(len(rest), 32)]), &v); err == nil {
+				kib += v
+			}
+		}
+	}
+	return kib / 1024, nil
+}

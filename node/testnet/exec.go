@@ -24,7 +24,7 @@ func (s *State) environ(h *Host) []string {
 			env = append(env, kv)
 		}
 	}
-	return append(env, "OMEGA_DIR="+h.Dir, "OMEGA_TESTNET="+s.ID)
+	return append(env, "OMEGA_DIR="+h.Dir)
 }
 
 // start starts cmd in the host's network namespace and cgroup, as leader of its own process group.
