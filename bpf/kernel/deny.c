@@ -312,7 +312,7 @@ static __always_inline void note_refusal(const __u8 remote[16], __u16 port, __u8
 	r->header.kind = RECORD_REFUSE;
 	r->header.size = sizeof(*r);
 	r->header.boot = bpf_ktime_get_boot_ns();
-	fill_process(&r->process, (struct task_struct *)bpf_get_current_task());
+	fill_process(&r->process, bpf_get_current_task_btf());
 	__builtin_memcpy(r->network.remote, remote, 16);
 	r->network.remote_port = port;
 	r->network.protocol = protocol;

@@ -60,10 +60,10 @@ struct {
 
 static __always_inline bool execution_denied(struct linux_binprm *bprm)
 {
-	struct inode *inode = BPF_CORE_READ(bprm, file, f_inode);
+	struct inode *inode = bprm->file->f_inode;
 	struct file_key key = {};
-	key.inode = BPF_CORE_READ(inode, i_ino);
-	key.device = BPF_CORE_READ(inode, i_sb, s_dev);
+	key.inode = inode->i_ino;
+	key.device = inode->i_sb->s_dev;
 	if (stands(bpf_map_lookup_elem(&deny_inode, &key)))
 		return true;
 
@@ -92,7 +92,7 @@ static __always_inline void note_kill(void)
 	r->header.size = sizeof(*r);
 	r->header.flags = RECORD_FLAG_KILLED;
 	r->header.boot = bpf_ktime_get_boot_ns();
-	fill_process(&r->process, (struct task_struct *)bpf_get_current_task());
+	fill_process(&r->process, bpf_get_current_task_btf());
 	bpf_ringbuf_submit(r, BPF_RB_FORCE_WAKEUP);
 }
 

@@ -56,7 +56,7 @@ static __always_inline struct record_flow *begin(__u16 kind, const struct sock *
 	r->header.size = sizeof(*r);
 	r->header.boot = bpf_ktime_get_boot_ns();
 	if (with_process)
-		fill_process(&r->process, (struct task_struct *)bpf_get_current_task());
+		fill_process(&r->process, bpf_get_current_task_btf());
 	fill_network(&r->network, sk);
 	return r;
 }
@@ -71,10 +71,10 @@ int BPF_PROG(on_state, const struct sock *sk, int old, int new)
 	if (new == TCP_SYN_SENT) {
 		if (!in_scope())
 			return 0;
-		struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+		struct task_struct *task = bpf_get_current_task_btf();
 		struct flow f = {
 			.began = bpf_ktime_get_boot_ns(),
-			.start = BPF_CORE_READ(task, group_leader, start_boottime),
+			.start = task->group_leader->start_boottime,
 			.pid = bpf_get_current_pid_tgid() >> 32,
 		};
 		bpf_map_update_elem(&flows, &key, &f, BPF_ANY);

@@ -123,11 +123,11 @@ int BPF_PROG(on_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	r->header.boot = bpf_ktime_get_boot_ns();
 	fill_process(&r->process, task);
 
-	struct file *file = BPF_CORE_READ(bprm, file);
-	struct inode *inode = BPF_CORE_READ(file, f_inode);
-	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
+	struct file *file = bprm->file;
+	struct inode *inode = file->f_inode;
+	struct dentry *dentry = file->f_path.dentry;
 	__u32 flags = 0;
-	if (BPF_CORE_READ(inode, i_nlink) == 0) {
+	if (inode->i_nlink == 0) {
 		char name[8] = {};
 		bpf_probe_read_kernel(name, 6, BPF_CORE_READ(dentry, d_name.name));
 		if (name[0] == 'm' && name[1] == 'e' && name[2] == 'm' && name[3] == 'f' && name[4] == 'd' && name[5] == ':')
@@ -135,10 +135,10 @@ int BPF_PROG(on_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 		else
 			flags |= RECORD_FLAG_DELETED;
 	}
-	if ((BPF_CORE_READ(inode, i_mode) & S_IWOTH) || (BPF_CORE_READ(dentry, d_parent, d_inode, i_mode) & S_IWOTH))
+	if ((inode->i_mode & S_IWOTH) || (dentry->d_parent->d_inode->i_mode & S_IWOTH))
 		if (!(flags & RECORD_FLAG_MEMFD))
 			flags |= RECORD_FLAG_WORLD_WRITABLE;
-	struct files_struct *files = BPF_CORE_READ(task, files);
+	struct files_struct *files = task->files;
 	if (is_socket(files, 0))
 		flags |= RECORD_FLAG_STDIN_SOCKET;
 	if (is_socket(files, 1))
@@ -146,7 +146,7 @@ int BPF_PROG(on_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	if (is_socket(files, 2))
 		flags |= RECORD_FLAG_STDERR_SOCKET;
 
-	struct fs_struct *fs = BPF_CORE_READ(task, fs);
+	struct fs_struct *fs = task->fs;
 	__u32 used = 0;
 
 	__u32 start = build_path(s, &file->f_path, &fs->root);
@@ -158,8 +158,8 @@ int BPF_PROG(on_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	r->strings.exe_len = length;
 	used = length;
 
-	unsigned long arg_start = BPF_CORE_READ(task, mm, arg_start);
-	unsigned long arg_end = BPF_CORE_READ(task, mm, arg_end);
+	unsigned long arg_start = task->mm->arg_start;
+	unsigned long arg_end = task->mm->arg_end;
 	unsigned long args = arg_end - arg_start;
 	if (args > ARGS_MAX - 1) {
 		args = ARGS_MAX - 1;
@@ -214,7 +214,7 @@ static __always_inline void note_life(__u16 kind, struct task_struct *task, __s3
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
-	if (BPF_CORE_READ(child, pid) != BPF_CORE_READ(child, tgid)) // a thread is no new process
+	if (child->pid != child->tgid) // a thread is no new process
 		return 0;
 	if (!in_scope())
 		return 0;
@@ -225,10 +225,10 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct *task)
 {
-	if (BPF_CORE_READ(task, pid) != BPF_CORE_READ(task, tgid))
+	if (task->pid != task->tgid)
 		return 0;
 	if (!in_scope())
 		return 0;
-	note_life(RECORD_EXIT, task, BPF_CORE_READ(task, exit_code));
+	note_life(RECORD_EXIT, task, task->exit_code);
 	return 0;
 }

@@ -73,38 +73,38 @@ static __always_inline void v4_mapped(__u8 out[16], __be32 address)
 	w[3] = address;
 }
 
-// fill_process describes task as far as it costs little; exe, args and cwd are the exec record's alone.
+// fill_process describes task as far as it costs little; exe, args and cwd are the exec record's alone. The pointers are
+// walked as typed ones (the kernel guards each load), which costs a third of as many calls of probe_read.
 static __always_inline void fill_process(struct record_process *p, struct task_struct *task)
 {
-	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
-	struct task_struct *parent = BPF_CORE_READ(leader, real_parent);
-	struct task_struct *parent_leader = BPF_CORE_READ(parent, group_leader);
+	struct task_struct *leader = task->group_leader;
+	struct task_struct *parent = leader->real_parent;
 
-	p->start = BPF_CORE_READ(leader, start_boottime);
-	p->parent_start = BPF_CORE_READ(parent_leader, start_boottime);
-	p->pid = BPF_CORE_READ(task, tgid);
-	p->parent_pid = BPF_CORE_READ(parent, tgid);
-	p->cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+	p->start = leader->start_boottime;
+	p->parent_start = parent->group_leader->start_boottime;
+	p->pid = task->tgid;
+	p->parent_pid = parent->tgid;
+	p->cgroup = task->cgroups->dfl_cgrp->kn->id;
 
-	const struct cred *cred = BPF_CORE_READ(task, cred);
-	p->uid = BPF_CORE_READ(cred, uid.val);
-	p->gid = BPF_CORE_READ(cred, gid.val);
-	p->euid = BPF_CORE_READ(cred, euid.val);
-	p->egid = BPF_CORE_READ(cred, egid.val);
-	p->caps = BPF_CORE_READ(cred, cap_effective.val);
-	p->login_uid = BPF_CORE_READ(task, loginuid.val);
+	const struct cred *cred = task->cred;
+	p->uid = cred->uid.val;
+	p->gid = cred->gid.val;
+	p->euid = cred->euid.val;
+	p->egid = cred->egid.val;
+	p->caps = cred->cap_effective.val;
+	p->login_uid = task->loginuid.val;
 	p->exit_code = 0;
 
-	struct nsproxy *ns = BPF_CORE_READ(task, nsproxy);
-	p->mount_ns = BPF_CORE_READ(ns, mnt_ns, ns.inum);
-	p->pid_ns = BPF_CORE_READ(ns, pid_ns_for_children, ns.inum);
-	p->net_ns = BPF_CORE_READ(ns, net_ns, ns.inum);
+	struct nsproxy *ns = task->nsproxy;
+	p->mount_ns = ns->mnt_ns->ns.inum;
+	p->pid_ns = ns->pid_ns_for_children->ns.inum;
+	p->net_ns = ns->net_ns->ns.inum;
 
-	struct inode *inode = BPF_CORE_READ(task, mm, exe_file, f_inode);
-	p->inode = BPF_CORE_READ(inode, i_ino);
-	p->device = BPF_CORE_READ(inode, i_sb, s_dev);
-	p->mtime = BPF_CORE_READ(inode, i_mtime_sec);
-	bpf_probe_read_kernel_str(p->comm, sizeof(p->comm), task->comm);
+	struct inode *inode = task->mm->exe_file->f_inode;
+	p->inode = inode->i_ino;
+	p->device = inode->i_sb->s_dev;
+	p->mtime = inode->i_mtime_sec;
+	__builtin_memcpy(p->comm, task->comm, sizeof(p->comm));
 }
 
 #endif
