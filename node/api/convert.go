@@ -78,10 +78,11 @@ func ParseResponse(m *apiv1.Response) (event.Response, error) {
 			return r, fmt.Errorf("a text is longer than %d bytes", maxText)
 		}
 	}
-	if m.TtlMs < 1 || m.TtlMs > milliseconds(maxTTL) {
+	if within := m.TtlMs >= 1 && m.TtlMs <= milliseconds(maxTTL); !within { // so put, it also refuses NaN
 		if m.Action != string(event.ActionRelease) {
 			return r, fmt.Errorf("ttl_ms is not within 1 and %.0f", milliseconds(maxTTL))
 		}
+		m.TtlMs = 0
 	}
 	switch event.Action(m.Action) {
 	case event.ActionDeny, event.ActionContain, event.ActionKill, event.ActionQuarantine, event.ActionRelease:
