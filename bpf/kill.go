@@ -60,30 +60,30 @@ func (k *Kernel) killTree(ctx context.Context, root uint32) error {
 		}
 	}()
 	for {
-		for pid := range members {
-			if err := doomed.Put(pid, end); err != nil {
-				return fmt.Errorf("doom process %d: %w", pid, err)
+		// Doom all that are known, look again, and go on until a look finds nobody new: from then on the kernel dooms
+		// whatever is forked. Only then is anybody killed, because a dead parent's children can no longer be told.
+		var parents map[uint32]uint32
+		for grew := true; grew; {
+			for pid := range members {
+				if err := doomed.Put(pid, end); err != nil {
+					return fmt.Errorf("doom process %d: %w", pid, err)
+				}
 			}
-		}
-		parents, err := processParents()
-		if err != nil {
-			return err
-		}
-		grew := true
-		for grew { // children of members, and theirs
-			grew = false
-			for pid, parent := range parents {
-				if members[parent] && !members[pid] && pid > 1 {
+			var err error
+			if parents, err = processParents(); err != nil {
+				return err
+			}
+			grew = addDescendants(members, parents)
+			var pid uint32
+			var at uint64
+			entries := doomed.Iterate()
+			for entries.Next(&pid, &at) {
+				if at > BootTime() && !members[pid] {
 					members[pid], grew = true, true
 				}
 			}
-		}
-		var pid uint32
-		var at uint64
-		entries := doomed.Iterate()
-		for entries.Next(&pid, &at) {
-			if at > BootTime() {
-				members[pid] = true
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("the tree grew for longer than %s", killTime)
 			}
 		}
 		alive := 0
@@ -108,4 +108,17 @@ func (k *Kernel) killTree(ctx context.Context, root uint32) error {
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
+}
+
+// addDescendants adds children of members, and theirs, and says whether there were any.
+func addDescendants(members map[uint32]bool, parents map[uint32]uint32) (added bool) {
+	for grew := true; grew; {
+		grew = false
+		for pid, parent := range parents {
+			if members[parent] && !members[pid] && pid > 1 {
+				members[pid], grew, added = true, true, true
+			}
+		}
+	}
+	return added
 }
