@@ -79,9 +79,6 @@ func NewOn(host Host) *Rails { return &Rails{host: host} }
 
 // Check names the rail that r would cross and says why; an empty name lets it pass. heard is CLOCK_BOOTTIME,
 // nanoseconds, when this host heard of what r answers: an address proved later protects nobody.
-//
-// A deny of an address by an operator that also names a peer is the far side of that peer's containment: RailPeer then
-// lets the address of that peer pass, unless it is another's too.
 func (g *Rails) Check(r event.Response, heard uint64) (rail, why string) {
 	t := r.Target
 	file := t.Path != "" || t.Inode != 0 || t.SHA256 != ""
@@ -93,16 +90,14 @@ func (g *Rails) Check(r event.Response, heard uint64) (rail, why string) {
 		switch {
 		case t.PID != 0 || t.Address.IsValid() == file:
 			return RailTarget, "a deny needs one target, an address or a file"
-		case file && t.Peer != "":
-			return RailTarget, "a file is denied by path or inode on every host in scope, not at a peer"
+		case t.Peer != "":
+			return RailTarget, "an address or a file is denied on every host in scope, not at a peer"
 		case file && automatic:
 			return RailAuthority, "a file is denied by a person's word only"
 		case file:
 			return g.checkFile(t)
-		case t.Peer != "" && r.Authority != event.AuthorityOperator:
-			return RailAuthority, "a peer is contained by an operator's word only"
 		}
-		return g.checkAddress(t.Address, t.Peer, automatic, heard)
+		return g.checkAddress(t.Address, automatic, heard)
 	case event.ActionContain:
 		if t.Peer == "" || t.PID != 0 || file || t.Address.IsValid() {
 			return RailTarget, "a containment needs one target, a peer"
@@ -173,7 +168,7 @@ func covers(p netip.Prefix) ([2]netip.Prefix, int, bool) {
 	return [2]netip.Prefix{q}, 1, true
 }
 
-func (g *Rails) checkAddress(p netip.Prefix, contained string, automatic bool, heard uint64) (rail, why string) {
+func (g *Rails) checkAddress(p netip.Prefix, automatic bool, heard uint64) (rail, why string) {
 	targets, n, ok := covers(p)
 	if !ok {
 		return RailTarget, fmt.Sprintf("%s cannot be checked", p)
@@ -204,7 +199,7 @@ func (g *Rails) checkAddress(p netip.Prefix, contained string, automatic bool, h
 		}
 		if t.IsSingleIP() {
 			for _, m := range g.proved[t.Addr()] {
-				if m.Since < heard && m.DID != contained {
+				if m.Since < heard {
 					return RailPeer, fmt.Sprintf("%s is the member %s", t.Addr(), m.DID)
 				}
 			}
@@ -212,7 +207,7 @@ func (g *Rails) checkAddress(p netip.Prefix, contained string, automatic bool, h
 		}
 		for a, members := range g.proved {
 			for _, m := range members {
-				if t.Contains(a) && m.Since < heard && m.DID != contained {
+				if t.Contains(a) && m.Since < heard {
 					return RailPeer, fmt.Sprintf("%s meets %s, the member %s", t, a, m.DID)
 				}
 			}

@@ -1,0 +1,570 @@
+package sentinel
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/omega-mesh/omega/roles"
+	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/trust/authority"
+	"github.com/omega-mesh/omega/trust/guard"
+	"github.com/omega-mesh/omega/trust/policy"
+)
+
+// Times and bounds of a responder.
+const (
+	// history is how far back findings are folded at start: the longest a response of the policy may stand, and a window.
+	history = policy.MaxTTL + policy.Window
+	// settle is how long after start what is history waits before it acts: by then live connections have proved which
+	// addresses are members', so that a restart blocks no member.
+	settle = uint64(5 * time.Second)
+	// bookkeeping is how often expiries are looked at.
+	bookkeeping = time.Second
+	// maxSameTarget is how many responses stand on one target at once; more add nothing.
+	maxSameTarget = 4
+	// killFresh is how old an operator's order to kill may be: later, the pid may be another's.
+	killFresh = 2 * time.Minute
+	// maxWaiting bounds the history that waits for settle, maxAsked the proposals a person may yet approve.
+	maxWaiting = 4096
+	maxAsked   = 512
+)
+
+// responder folds findings into responses, and does what operators say. One goroutine runs it.
+type responder struct {
+	s        *Sentinel
+	p        roles.Peer
+	board    *roles.Board
+	log      *slog.Logger
+	receipts chan<- event.Receipt
+	fold     *policy.Fold
+	lag      *clocks
+
+	policyText string
+	started    uint64
+	waiting    []waiting                     // history, until settle
+	active     map[string]event.Response     // what this host enforces or observes, by id
+	expires    map[string]uint64             // CLOCK_BOOTTIME by id
+	byTarget   map[netip.Prefix][]string     // ids of active denials by address
+	asked      *slab[string, event.Response] // what the policy asks of a person
+	handled    map[string]bool               // operators' responses and verdicts done with
+	released   map[netip.Prefix]int64        // wall clock of the latest release of an address
+	mode       roles.Mode
+}
+
+type waiting struct {
+	proposal policy.Proposal
+	heard    roles.Heard
+}
+
+func newResponder(s *Sentinel, p roles.Peer, receipts chan<- event.Receipt) *responder {
+	return &responder{
+		s: s, p: p, board: s.opt.Board, log: s.log, receipts: receipts,
+		fold:    policy.NewFold(policy.Default(), policy.FoldOptions{Self: p.DID(), HasRole: p.HasRole}),
+		lag:     newClocks(),
+		started: p.Boot(),
+		active:  map[string]event.Response{}, expires: map[string]uint64{}, byTarget: map[netip.Prefix][]string{},
+		asked: newSlab[string, event.Response](maxAsked), handled: map[string]bool{}, released: map[netip.Prefix]int64{},
+		mode: p.Mode(),
+	}
+}
+
+// run responds until ctx ends. It returns roles.ErrBehind when its channel of findings was closed under it.
+func (r *responder) run(ctx context.Context) error {
+	r.usePolicy()
+	r.obey(ctx, true)
+	findings := r.p.Findings(ctx, r.p.Now().Add(-history), findingsBuffer)
+	changes := r.p.Changes(ctx)
+	tick := time.NewTicker(bookkeeping)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case h, ok := <-findings:
+			if !ok {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				return fmt.Errorf("sentinel: %w", roles.ErrBehind)
+			}
+			r.hear(ctx, &h)
+		case _, ok := <-changes:
+			if !ok {
+				changes = nil
+			}
+			r.usePolicy()
+			r.obey(ctx, false)
+		case <-tick.C:
+			r.keep(ctx)
+		}
+	}
+}
+
+// usePolicy takes up the policy in force. One that does not parse leaves what was: operators' clients refuse such a text
+// before it is signed, so this is a newer build's policy or an attack.
+func (r *responder) usePolicy() {
+	text := policy.DefaultText()
+	if p, ok := r.p.Authority().Policy(); ok {
+		text = p.Text
+	}
+	if text == r.policyText {
+		return
+	}
+	r.policyText = text
+	e, err := policy.Parse(text)
+	if err != nil {
+		r.log.Error("response policy not understood: the one before stays in force", "err", err)
+		return
+	}
+	r.fold.SetEngine(e)
+}
+
+// hear folds one finding and does at once what follows.
+func (r *responder) hear(ctx context.Context, h *roles.Heard) {
+	age := r.lag.age(h, r.p.Now())
+	proposal, ok := r.fold.Add(&h.Finding)
+	if !ok {
+		return
+	}
+	if at := r.releasedAt(proposal.Response.ID); at != 0 {
+		// A release that stands since before this life, or came before what it releases.
+		r.letIn(ctx, proposal.Response, at, h.At)
+		return
+	}
+	switch {
+	case proposal.Verdict == policy.Ask:
+		*r.asked.touch(proposal.Response.ID) = proposal.Response
+		r.judge(ctx, proposal.Response.ID)
+	case !h.Live && r.p.Boot()-r.started < settle:
+		if len(r.waiting) < maxWaiting {
+			r.waiting = append(r.waiting, waiting{proposal, *h})
+		} else {
+			r.s.counts.surplus.Add(1)
+		}
+	default:
+		r.respond(ctx, proposal, h, age)
+	}
+}
+
+// respond acts on what the policy lets act by itself.
+func (r *responder) respond(ctx context.Context, proposal policy.Proposal, h *roles.Heard, age time.Duration) {
+	resp := proposal.Response
+	left := resp.TTL - age
+	target := resp.Target.Address
+	if left <= 0 || resp.Issued <= r.released[target] {
+		return
+	}
+	if s, known := r.board.Response(resp.ID); known && (s.State == roles.StateReleased || s.State == roles.StateRejected) {
+		return
+	}
+	if len(r.byTarget[target]) >= maxSameTarget || len(r.active) >= roles.MaxStandings {
+		r.s.counts.surplus.Add(1)
+		return
+	}
+	if verdict, ok := r.verdict(resp.ID); ok && !verdict.Approved {
+		r.board.Set(roles.Standing{Response: resp, State: roles.StateRejected, Acted: r.p.Boot()})
+		return
+	}
+	var rc event.Receipt
+	member := r.memberAt(target.Addr())
+	if member != "" && !h.Live {
+		// History was heard before the connections of this life were proved: the rails cannot know, so it is asked here.
+		rc = event.Receipt{Outcome: event.OutcomeRefused, Guard: guard.RailPeer, Detail: "the address is a member's"}
+	} else {
+		rc = r.act(ctx, resp, left)
+	}
+	if rc.Outcome == event.OutcomeRefused && proposal.Verdict == policy.Everywhere && (rc.Guard == guard.RailPeer || rc.Guard == guard.RailOwn) {
+		if rc.Guard == guard.RailOwn {
+			member = r.p.DID()
+		}
+		rc.Outcome = event.OutcomePending
+		p := roles.Pending{Proposal: resp, Guard: rc.Guard, Evidence: proposal.Evidence, Member: member, Since: r.p.Boot()}
+		if member != "" {
+			p.Suggested = event.ActionContain
+		}
+		r.board.Propose(p)
+	}
+	r.stand(resp, rc, left, h.At)
+	r.judge(ctx, resp.ID)
+}
+
+// memberAt is the member whose proved address a is; empty where it is none's, or more than one's.
+func (r *responder) memberAt(a netip.Addr) string {
+	member := ""
+	for _, p := range r.p.Proved() {
+		if p.Address.Unmap() != a || p.DID == member {
+			continue
+		}
+		if member != "" {
+			return ""
+		}
+		member = p.DID
+	}
+	return member
+}
+
+// act has the kernel enforce resp for what is left of its life.
+func (r *responder) act(ctx context.Context, resp event.Response, left time.Duration) event.Receipt {
+	resp.TTL = left
+	rc, err := r.p.Respond(ctx, resp)
+	if err != nil {
+		rc.Outcome, rc.Detail = event.OutcomeFailed, roles.Printable(err.Error(), maxPath)
+	}
+	return rc
+}
+
+// stand keeps the books of what became of resp, and has the receipt signed.
+func (r *responder) stand(resp event.Response, rc event.Receipt, left time.Duration, heard uint64) {
+	now := r.p.Boot()
+	rc.Response = resp.ID
+	if rc.Time == 0 {
+		rc.Time = r.p.Now().UnixNano()
+	}
+	if rc.Heard == 0 {
+		rc.Heard = heard
+	}
+	if rc.Acted == 0 {
+		rc.Acted = now
+	}
+	st := roles.Standing{Response: resp, Guard: rc.Guard, Detail: rc.Detail, Acted: rc.Acted}
+	c := &r.s.counts
+	switch rc.Outcome {
+	case event.OutcomeDone, event.OutcomeAdopted:
+		st.State = roles.StateActive
+		if resp.Action == event.ActionKill {
+			st.State = roles.StateDone
+		}
+		c.done.Add(1)
+	case event.OutcomeObserved:
+		st.State = roles.StateObserved
+		c.observed.Add(1)
+	case event.OutcomeRefused:
+		st.State = roles.StateRefused
+		c.refused.Add(1)
+	case event.OutcomePending:
+		st.State = roles.StatePending
+		c.pending.Add(1)
+	default:
+		st.State = roles.StateFailed
+		c.failed.Add(1)
+	}
+	if st.State == roles.StateActive || st.State == roles.StateObserved {
+		st.Expires = now + uint64(left)
+		r.active[resp.ID], r.expires[resp.ID] = resp, st.Expires
+		if p := resp.Target.Address; p.IsValid() && !slices.Contains(r.byTarget[p], resp.ID) {
+			r.byTarget[p] = append(r.byTarget[p], resp.ID)
+		}
+	}
+	if st.State == roles.StatePending {
+		st.Expires = now + uint64(left)
+		r.expires[resp.ID] = st.Expires
+	}
+	r.board.Set(st)
+	r.log.Info("response", "id", resp.ID, "action", resp.Action, "outcome", rc.Outcome, "guard", rc.Guard, "reason", resp.Reason)
+	r.receipt(rc)
+}
+
+func (r *responder) receipt(rc event.Receipt) {
+	select {
+	case r.receipts <- rc:
+	default:
+		r.s.counts.receiptsDropped.Add(1)
+	}
+}
+
+// forget takes id off the books.
+func (r *responder) forget(id string) {
+	if p := r.active[id].Target.Address; p.IsValid() {
+		if rest := slices.DeleteFunc(r.byTarget[p], func(o string) bool { return o == id }); len(rest) > 0 {
+			r.byTarget[p] = rest
+		} else {
+			delete(r.byTarget, p)
+		}
+	}
+	delete(r.active, id)
+	delete(r.expires, id)
+}
+
+// keep is the work of every second: history that may act now, what has expired, and a panic.
+func (r *responder) keep(ctx context.Context) {
+	now := r.p.Boot()
+	if len(r.waiting) > 0 && now-r.started >= settle {
+		for _, w := range r.waiting {
+			r.respond(ctx, w.proposal, &w.heard, r.lag.age(&w.heard, r.p.Now()))
+		}
+		r.waiting = nil
+	}
+	mode := r.p.Mode()
+	panicked := mode == roles.ModePanic && r.mode != roles.ModePanic
+	r.mode = mode
+	for id, end := range r.expires {
+		s, known := r.board.Response(id)
+		resp, enforced := r.active[id]
+		switch {
+		case end <= now:
+			r.forget(id)
+			r.board.Withdraw(id)
+			r.s.counts.expired.Add(1)
+			if known {
+				s.State, s.Acted, s.Expires = roles.StateExpired, now, 0
+				r.board.Set(s)
+			}
+			if enforced {
+				r.receipt(event.Receipt{Response: id, Outcome: event.OutcomeExpired, Time: r.p.Now().UnixNano(), Heard: end, Acted: now})
+			}
+		case panicked && enforced:
+			r.forget(id)
+			r.board.Set(roles.Standing{Response: resp, State: roles.StateReleased, Detail: "panic on this host", Acted: now})
+			r.receipt(event.Receipt{Response: id, Outcome: event.OutcomeReleased, Detail: "panic on this host", Time: r.p.Now().UnixNano(), Heard: now, Acted: now})
+		}
+	}
+}
+
+// obey does what operators say: their responses and releases, then their verdicts. At start, kills are not repeated.
+func (r *responder) obey(ctx context.Context, first bool) {
+	a := r.p.Authority()
+	now := r.p.Boot()
+	all := a.Responses()
+	// Releases first: a release that came with its response must win whatever the order.
+	for _, o := range all {
+		if o.Action == event.ActionRelease && !r.handled["release "+o.ID] {
+			r.handled["release "+o.ID] = true
+			r.release(ctx, o, all, now)
+		}
+	}
+	for _, o := range all {
+		if o.Action == event.ActionRelease || r.handled[o.ID] {
+			continue
+		}
+		r.handled[o.ID] = true
+		if len(o.Scope) > 0 && !slices.Contains(o.Scope, r.p.DID()) {
+			continue
+		}
+		r.order(ctx, o, first, now)
+	}
+	for _, v := range a.Verdicts() {
+		if !r.handled["verdict "+v.ID] {
+			r.judge(ctx, v.Response)
+		}
+	}
+	if len(r.handled) > 4*maxHandled {
+		r.prune(a, all)
+	}
+}
+
+// maxHandled is about what the authority keeps: ids that it has forgotten are forgotten here too.
+const maxHandled = 8192
+
+func (r *responder) prune(a roles.Authority, all []event.Response) {
+	kept := make(map[string]bool, len(all))
+	keep := func(key string) {
+		if r.handled[key] {
+			kept[key] = true
+		}
+	}
+	for _, o := range all {
+		keep(o.ID)
+		keep("release " + o.ID)
+	}
+	for _, v := range a.Verdicts() {
+		keep("verdict " + v.ID)
+	}
+	r.handled = kept
+}
+
+// order acts on an operator's response.
+func (r *responder) order(ctx context.Context, o event.Response, first bool, heard uint64) {
+	age := max(0, r.p.Now().Sub(time.Unix(0, o.Issued)))
+	left := o.TTL - age
+	if s, known := r.board.Response(o.ID); known && s.State == roles.StateReleased {
+		return
+	}
+	if left <= 0 {
+		return
+	}
+	switch o.Action {
+	case event.ActionKill, event.ActionQuarantine:
+		if o.Target.Peer != r.p.DID() || o.Action == event.ActionKill && (first || age > killFresh) {
+			return
+		}
+		// The peer was for the swarm; this host's kernel and rails know processes and files.
+		local := o
+		local.Target.Peer = ""
+		r.stand(o, r.act(ctx, local, left), left, heard)
+		return
+	}
+	r.stand(o, r.act(ctx, o, left), left, heard)
+}
+
+// release ends a response here, and with it every other one of the policy on the same address: a person who lets an
+// address in again does not mean one of several equal blocks.
+func (r *responder) release(ctx context.Context, o event.Response, all []event.Response, heard uint64) {
+	ids := []string{o.Releases}
+	target := r.active[o.Releases].Target.Address
+	if s, known := r.board.Response(o.Releases); known && !target.IsValid() {
+		target = s.Response.Target.Address
+	}
+	if target.IsValid() {
+		r.released[target] = max(r.released[target], o.Issued)
+		for _, id := range r.byTarget[target] {
+			if id != o.Releases && r.active[id].Authority == event.AuthorityPolicy {
+				ids = append(ids, id)
+			}
+		}
+		if len(r.released) > maxHandled {
+			r.dropReleases()
+		}
+	}
+	if i := slices.IndexFunc(all, func(a event.Response) bool { return a.ID == o.Releases }); i >= 0 {
+		r.handled[o.Releases] = true // whichever came first, it is released
+	}
+	for _, id := range ids {
+		resp, enforced := r.active[id]
+		s, known := r.board.Response(id)
+		if !known {
+			s = roles.Standing{Response: event.Response{ID: id, Action: event.ActionRelease, Reason: o.Reason, By: o.By, Authority: o.Authority, Issued: o.Issued}}
+		}
+		rc := event.Receipt{Response: id, Outcome: event.OutcomeReleased, Detail: "nothing was enforced here", Time: r.p.Now().UnixNano(), Heard: heard, Acted: r.p.Boot()}
+		if enforced {
+			s.Response = resp
+			var err error
+			if rc, err = r.p.Release(ctx, id); err != nil {
+				rc.Outcome, rc.Detail = event.OutcomeFailed, roles.Printable(err.Error(), maxPath)
+			}
+			rc.Response = id
+			if rc.Time == 0 {
+				rc.Time = r.p.Now().UnixNano()
+			}
+			rc.Heard, rc.Acted = heard, max(rc.Acted, heard)
+			if rc.Outcome == event.OutcomeFailed {
+				// It still stands: the books say so, and its own end comes.
+				r.receipt(rc)
+				continue
+			}
+		}
+		r.forget(id)
+		r.board.Withdraw(id)
+		s.State, s.Detail, s.Acted, s.Expires = roles.StateReleased, rc.Detail, rc.Acted, 0
+		r.board.Set(s)
+		r.receipt(rc)
+	}
+}
+
+// releasedAt is when an operator released a response, Unix nanoseconds; 0 if none did.
+func (r *responder) releasedAt(id string) int64 {
+	at := int64(0)
+	for _, o := range r.p.Authority().Responses() {
+		if o.Action == event.ActionRelease && o.Releases == id {
+			at = max(at, o.Issued)
+		}
+	}
+	return at
+}
+
+// letIn notes that resp was released before it was derived here, and ends what older findings had put on its address.
+func (r *responder) letIn(ctx context.Context, resp event.Response, at int64, heard uint64) {
+	target := resp.Target.Address
+	r.released[target] = max(r.released[target], at)
+	r.board.Set(roles.Standing{Response: resp, State: roles.StateReleased, Acted: r.p.Boot()})
+	for _, id := range slices.Clone(r.byTarget[target]) {
+		old := r.active[id]
+		if old.Authority != event.AuthorityPolicy || old.Issued > at {
+			continue
+		}
+		rc, err := r.p.Release(ctx, id)
+		if err != nil {
+			r.log.Warn("response not released", "id", id, "err", err)
+			continue
+		}
+		r.forget(id)
+		r.board.Set(roles.Standing{Response: old, State: roles.StateReleased, Detail: rc.Detail, Acted: r.p.Boot()})
+		rc.Response, rc.Heard, rc.Time = id, heard, r.p.Now().UnixNano()
+		r.receipt(rc)
+	}
+}
+
+// dropReleases forgets releases older than any finding that is still folded.
+func (r *responder) dropReleases() {
+	oldest := r.p.Now().Add(-history).UnixNano()
+	for p, at := range r.released {
+		if at < oldest {
+			delete(r.released, p)
+		}
+	}
+}
+
+// verdict is the operators' latest word on a response.
+func (r *responder) verdict(id string) (v authority.Verdict, ok bool) {
+	for _, o := range r.p.Authority().Verdicts() {
+		if o.Response == id {
+			v, ok = o, true
+		}
+	}
+	return v, ok
+}
+
+// judge does what the operators decided of a response that waits, if they have, and if this host knows it.
+func (r *responder) judge(ctx context.Context, id string) {
+	v, ok := r.verdict(id)
+	if !ok || r.handled["verdict "+v.ID] {
+		return
+	}
+	p, waits := r.board.Waiting(id)
+	asked := r.asked.get(id)
+	s, stands := r.board.Response(id)
+	if !waits && asked == nil && !stands {
+		return // what it is about has not arrived yet
+	}
+	r.handled["verdict "+v.ID] = true
+	r.board.Withdraw(id)
+	heard := r.p.Boot()
+	var resp event.Response
+	switch {
+	case waits:
+		resp = p.Proposal
+	case asked != nil:
+		resp = *asked
+	default:
+		resp = s.Response
+	}
+	if !v.Approved {
+		if _, enforced := r.active[id]; enforced {
+			return // this host had no reason to wait; a release ends it
+		}
+		delete(r.expires, id)
+		r.board.Set(roles.Standing{Response: resp, State: roles.StateRejected, Guard: p.Guard, Acted: heard})
+		return
+	}
+	member := p.Member
+	if member == "" && s.State == roles.StateActive {
+		member = r.memberAt(resp.Target.Address.Addr())
+		if member == "" {
+			return // enforced here already, as what it was
+		}
+	}
+	resp.Authority, resp.By, resp.Issued = event.AuthorityOperator, string(v.By), v.Time.UnixNano()
+	resp.Reason = strings.TrimSpace("approved: " + resp.Reason)
+	if member != "" {
+		resp.Action, resp.Target, resp.Scope = event.ActionContain, event.Target{Peer: member}, nil
+	} else if waits && p.Guard != "" {
+		r.stand(resp, event.Receipt{Outcome: event.OutcomeRefused, Guard: p.Guard, Detail: "no single member has that address, so none can be contained"}, 0, heard)
+		return
+	}
+	left := resp.TTL - max(0, r.p.Now().Sub(v.Time))
+	if left <= 0 {
+		return
+	}
+	if _, enforced := r.active[id]; enforced {
+		if _, err := r.p.Release(ctx, id); err != nil {
+			r.log.Warn("denial not ended before the containment", "id", id, "err", err)
+		}
+		r.forget(id)
+	}
+	delete(r.expires, id)
+	r.stand(resp, r.act(ctx, resp, left), left, heard)
+}
