@@ -200,6 +200,9 @@ func (b backend) Responses(_ context.Context, active bool) ([]*apiv1.Response, e
 	now := bpf.BootTime()
 	var out []*apiv1.Response
 	for _, s := range b.local.merge(b.board.Responses()) {
+		if s.State == roles.StateActive && b.Mode() == roles.ModePanic {
+			s.State, s.Expires = roles.StateReleased, 0 // a panic ends all at once, whoever knows of it
+		}
 		if active && s.State != roles.StateActive {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -287,6 +288,7 @@ func (n *Node) becomeReady(ctx context.Context) error {
 	if n.parts.Ready != nil {
 		n.parts.Ready()
 	}
+	debug.FreeOSMemory() // what only the start needed
 	n.log.Info("ready", "after", time.Duration(bpf.BootTime()-n.started).Round(time.Millisecond), "peers", len(n.swarm.Peers()))
 	return nil
 }
@@ -358,6 +360,9 @@ func (n *Node) refresh(ctx context.Context) error {
 		}
 		if m, err := n.service.Mode(ctx); err == nil && m != n.mode.Swap(m) {
 			n.log.Warn("mode changed", "mode", m)
+			if m == string(roles.ModePanic) {
+				n.local.releaseAll()
+			}
 		}
 		select {
 		case <-ctx.Done():

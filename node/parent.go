@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,6 +65,7 @@ func (p *parent) run(ctx context.Context) error {
 	defer wg.Wait()
 	defer stop()
 
+	debug.FreeOSMemory() // the loader's, mostly
 	signals, draining := 0, false
 	wait := restartMin
 	for restarts := 0; ; restarts++ {

@@ -41,6 +41,7 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	trimHeap()
 	if opt.Log == nil {
 		opt.Log = os.Stderr
 	}
