@@ -1,6 +1,94 @@
 package node
 
-import "github.com/omega-mesh/omega/swarm/event"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
 
-// Benchmarks are the figures of an assembled node that `omega bench` shows.
-func Benchmarks() []event.Benchmark { return nil }
+	"github.com/omega-mesh/omega/node/config"
+	"github.com/omega-mesh/omega/node/privileged"
+	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/trust/guard"
+)
+
+// Benchmarks are the figures of an assembled node that `omega bench` shows. Those of a whole swarm are node/testnet's.
+func Benchmarks() []event.Benchmark {
+	return []event.Benchmark{
+		{Name: "node/cold-up", Unit: "s", Limit: 3, Measure: coldUp},
+		{Name: "node/line", Unit: "us", Limit: 200, Measure: lineRoundTrip},
+	}
+}
+
+// coldUp is the time from the start of a founder's node, in this process and on loopback, to its being ready.
+func coldUp() (float64, error) {
+	dir, err := os.MkdirTemp("", "omega-bench-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	if _, err := Init(dir, InitOptions{Name: "bench", Swarm: "bench"}); err != nil {
+		return 0, err
+	}
+	cfg := config.Default(dir)
+	cfg.Listen, cfg.MDNS, cfg.Split, cfg.Sensor = []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}, false, false, "off"
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	ready, done := make(chan struct{}), make(chan error, 1)
+	began := time.Now()
+	go func() { done <- Up(ctx, cfg, UpOptions{Log: io.Discard, Ready: func() { close(ready) }}) }()
+	select {
+	case <-ready:
+		took := time.Since(began)
+		cancel()
+		return took.Seconds(), <-done
+	case err := <-done:
+		return 0, errors.Join(errors.New("the node ended before it was ready"), err)
+	}
+}
+
+// lineRoundTrip is one command to act and its receipt, across the line between the two halves, in observe mode: guard
+// rails included, the kernel excluded.
+func lineRoundTrip() (float64, error) {
+	dir, err := os.MkdirTemp("", "omega-bench-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	log := slog.New(slog.DiscardHandler)
+	host, err := privileged.NewHost(privileged.HostOptions{Mode: privileged.ModeObserve, Dir: dir, Rails: guard.New(), Log: log})
+	if err != nil {
+		return 0, err
+	}
+	near, file, err := privileged.Pair()
+	if err != nil {
+		return 0, err
+	}
+	far, err := privileged.FromFile(file)
+	if err != nil {
+		near.Close()
+		return 0, err
+	}
+	client := privileged.NewClient(far)
+	ended := make(chan struct{}, 2)
+	go func() { _ = privileged.Serve(context.Background(), near, host, func() {}, log); ended <- struct{}{} }()
+	go func() { _ = client.Run(context.Background()); ended <- struct{}{} }()
+	defer func() { near.Close(); far.Close(); <-ended; <-ended }()
+	r := event.Response{ID: "00112233445566778899aabbccddeeff", Action: event.ActionDeny, TTL: time.Hour, Authority: event.AuthorityPolicy,
+		Target: event.Target{Address: netip.MustParsePrefix("203.0.113.9/32")}}
+	var failed error
+	ns := event.PerOperation(func(b *testing.B) {
+		for b.Loop() {
+			if rc, err := client.Apply(context.Background(), r, 0); err != nil || rc.Outcome != event.OutcomeObserved {
+				failed = fmt.Errorf("outcome %q: %w", rc.Outcome, err)
+				return
+			}
+		}
+	})
+	return ns / 1000, failed
+}
