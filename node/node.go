@@ -302,7 +302,8 @@ func (n *Node) sense(ctx context.Context) error {
 	return err
 }
 
-// followAuthority cuts off whoever the fold says is out: at each change, and when a suspension begins or ends by time.
+// followAuthority cuts off whoever the fold says is out, and takes over what else the operators said, at each change.
+// That a suspension is over needs nobody to act: the swarm asks the fold before each connection.
 func (n *Node) followAuthority(ctx context.Context) error {
 	changes := n.changes.listen(ctx)
 	for {

@@ -93,6 +93,9 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 	if err != nil {
 		return err
 	}
+	if c, ok := sensor.(io.Closer); ok {
+		defer c.Close()
+	}
 	return single(ctx, opt, log, Parts{
 		Config: cfg, Version: opt.Version, Passphrase: passphrase, Service: host, Sensor: sensor, Listener: listener, Log: log,
 	})
