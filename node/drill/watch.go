@@ -5,12 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/node/testnet"
 )
+
+// seen is a finding as it came out of the API.
+type seen struct {
+	*apiv1.Finding
+	at uint64 // CLOCK_BOOTTIME, nanoseconds
+}
 
 // watch is what one member's API told of findings and receipts since the drill began. Every member has everybody's.
 type watch struct {
@@ -19,7 +26,7 @@ type watch struct {
 	stop context.CancelFunc
 
 	mu       sync.Mutex
-	findings []*apiv1.Finding
+	findings []seen
 	receipts []*apiv1.Receipt
 	targets  map[string]*apiv1.Response // responses by id
 	changed  chan struct{}              // closed and replaced at each change
@@ -45,7 +52,8 @@ func follow(ctx context.Context, h *testnet.Host) (*watch, error) {
 	w.wg.Go(func() {
 		defer findings.Close()
 		for findings.Receive() {
-			w.note(func() { w.findings = append(w.findings, findings.Msg()) })
+			f := seen{findings.Msg(), bootTime()}
+			w.note(func() { w.findings = append(w.findings, f) })
 		}
 		w.ended(ctx, findings.Err())
 	})
@@ -124,17 +132,22 @@ func (w *watch) until(ctx context.Context, limit time.Duration, good func() bool
 	}
 }
 
-// finding waits for the first finding of host that fits.
-func (w *watch) finding(ctx context.Context, limit time.Duration, fits func(*apiv1.Finding) bool) (*apiv1.Finding, error) {
-	var found *apiv1.Finding
+// mark is where findings stand now: those of a step come after it.
+func (w *watch) mark() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.findings)
+}
+
+// finding waits for the first finding after mark that fits; it is zero if none comes in time.
+func (w *watch) finding(ctx context.Context, mark int, limit time.Duration, fits func(*apiv1.Finding) bool) (seen, error) {
+	var found seen
 	_, err := w.until(ctx, limit, func() bool {
-		for _, f := range w.findings {
-			if fits(f) {
-				found = f
-				return true
-			}
+		i := slices.IndexFunc(w.findings[mark:], func(s seen) bool { return fits(s.Finding) })
+		if i >= 0 {
+			found = w.findings[mark+i]
 		}
-		return false
+		return i >= 0
 	})
 	return found, err
 }
