@@ -3,17 +3,25 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/node"
+	"github.com/omega-mesh/omega/node/drill"
+	"github.com/omega-mesh/omega/node/testnet"
+	"github.com/omega-mesh/omega/sim/cage2"
+	"github.com/omega-mesh/omega/sim/planner"
+	"github.com/omega-mesh/omega/swarm"
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
 // benchmarks are the figures of every package that has some.
 func benchmarks() []event.Benchmark {
-	var all []event.Benchmark
-	return all
+	return slices.Concat(bpf.Benchmarks(), swarm.Benchmarks(), node.Benchmarks(), testnet.Benchmarks(), drill.Benchmarks(),
+		cage2.Benchmarks(), planner.Benchmarks())
 }
 
 func newBenchCommand(a *app) *cobra.Command {
