@@ -486,3 +486,16 @@ func TestLockedAndReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestBenchmarksRun(t *testing.T) {
+	if testing.Short() {
+		t.Skip("measures")
+	}
+	for _, b := range Benchmarks() {
+		v, err := b.Measure()
+		if err != nil || v <= 0 {
+			t.Errorf("%s: %v %v", b.Name, v, err)
+		}
+		t.Logf("%s: %.1f %s (limit %.0f)", b.Name, v, b.Unit, b.Limit)
+	}
+}
