@@ -76,7 +76,7 @@ type Config struct {
 
 	Log *slog.Logger // default: discard
 
-	network network // tests: a simulated network
+	network simulated // tests only
 }
 
 func (c *Config) validate() error {

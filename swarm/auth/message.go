@@ -69,6 +69,7 @@ type proof struct {
 type info struct {
 	Addrs []string `cbor:"1,keyasint"`
 	Heads [][]byte `cbor:"2,keyasint"` // 40 bytes each: author, number of entries (big-endian)
+	Start uint64   `cbor:"3,keyasint"`
 }
 
 // introduction is the way of a member that was admitted while the other was not listening.
@@ -87,10 +88,11 @@ type Progress struct {
 type Info struct {
 	Addrs []string
 	Heads []Progress
+	Start uint64 // chosen at random when the process started: connections of an earlier one are dead, and can be closed
 }
 
 func (i *Info) encode() info {
-	out := info{Addrs: []string{}, Heads: [][]byte{}}
+	out := info{Addrs: []string{}, Heads: [][]byte{}, Start: i.Start}
 	for _, a := range i.Addrs[:min(len(i.Addrs), MaxAddrs)] {
 		if len(a) <= MaxAddr {
 			out.Addrs = append(out.Addrs, a)
@@ -111,7 +113,7 @@ func (i *info) decode() (Info, error) {
 	if len(i.Addrs) > MaxAddrs || len(i.Heads) > MaxHeads {
 		return Info{}, fmt.Errorf("auth: %d addresses, %d heads: %w", len(i.Addrs), len(i.Heads), ErrMessage)
 	}
-	out := Info{Addrs: i.Addrs}
+	out := Info{Addrs: i.Addrs, Start: i.Start}
 	for _, a := range i.Addrs {
 		if a == "" || len(a) > MaxAddr {
 			return Info{}, fmt.Errorf("auth: address of %d bytes: %w", len(a), ErrMessage)

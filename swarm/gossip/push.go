@@ -31,8 +31,9 @@ type Push struct {
 }
 
 type lane struct {
-	out  chan []byte
-	conn network.Conn
+	out   chan []byte
+	conn  network.Conn
+	freed chan struct{} // closed when the lane is removed
 }
 
 // NewPush makes the lane; open opens a push stream over a connection.
@@ -40,47 +41,63 @@ func NewPush(cfg Config, open func(context.Context, network.Conn) (network.Strea
 	return &Push{cfg: cfg, open: open, lanes: make(map[peer.ID]*lane)}
 }
 
-// Attach makes a queue for the peer of a proved connection; entries published from now on are in it. It reports false
-// where the peer has one. The caller then calls Drain.
-func (p *Push) Attach(c network.Conn) bool {
+// Attach makes a queue for the peer of a proved connection; entries published from now on are in it, and the caller must
+// Drain or Detach. Where the peer has one by another connection, ok is false, and freed tells when that one ends.
+func (p *Push) Attach(c network.Conn) (ok bool, freed <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := p.lanes[c.RemotePeer()]; ok {
-		return false
+	if l, taken := p.lanes[c.RemotePeer()]; taken {
+		return false, l.freed
 	}
-	p.lanes[c.RemotePeer()] = &lane{out: make(chan []byte, pushQueue), conn: c}
-	return true
+	p.lanes[c.RemotePeer()] = &lane{out: make(chan []byte, pushQueue), conn: c, freed: make(chan struct{})}
+	return true, nil
 }
 
-// Drain writes the queue of c's peer to c until ctx ends or the stream fails, and removes it.
+// Detach removes the queue that Attach made for c; what is in it is dropped, for sync to bring.
+func (p *Push) Detach(c network.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.lanes[c.RemotePeer()]
+	if l == nil || l.conn != c {
+		return
+	}
+	delete(p.lanes, c.RemotePeer())
+	close(l.freed)
+	p.dropped.Add(uint64(len(l.out)))
+}
+
+// Drain writes the queue of c to its peer until ctx ends or the stream fails, and detaches it. The stream is opened with
+// the first entry.
 func (p *Push) Drain(ctx context.Context, c network.Conn) {
+	defer p.Detach(c)
 	p.mu.Lock()
 	l := p.lanes[c.RemotePeer()]
 	p.mu.Unlock()
 	if l == nil || l.conn != c {
 		return
 	}
+	var s network.Stream
 	defer func() {
-		p.mu.Lock()
-		delete(p.lanes, c.RemotePeer())
-		p.mu.Unlock()
-		p.dropped.Add(uint64(len(l.out)))
+		if s != nil {
+			_ = s.Reset()
+		}
 	}()
-	s, err := p.open(ctx, c)
-	if err != nil {
-		p.cfg.Log.Debug("push stream", "peer", c.RemotePeer(), "err", err)
-		return
-	}
-	defer func() { _ = s.Reset() }()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case raw := <-l.out:
-			if s.SetWriteDeadline(time.Now().Add(pushTimeout)) != nil {
-				return
+			var err error
+			if s == nil {
+				s, err = p.open(ctx, c)
 			}
-			if err := wire.Write(s, raw); err != nil {
+			if err == nil {
+				err = s.SetWriteDeadline(time.Now().Add(pushTimeout))
+			}
+			if err == nil {
+				err = wire.Write(s, raw)
+			}
+			if err != nil {
 				p.cfg.Log.Debug("push stream", "peer", c.RemotePeer(), "err", err)
 				p.dropped.Add(1)
 				return

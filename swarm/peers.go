@@ -1,0 +1,238 @@
+package swarm
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/swarm/transport"
+	"github.com/omega-mesh/omega/trust/identity"
+)
+
+// maxProved is the most addresses of one member that guard rails protect: nobody shields an attacker by proving many.
+const maxProved = 4
+
+// peers is the table of members with a proved live connection.
+type peers struct {
+	mu     sync.RWMutex
+	byID   map[peer.ID]*live
+	faults map[peer.ID]*fault
+}
+
+// live is one such member.
+type live struct {
+	did     identity.DID
+	id      peer.ID
+	start   uint64 // of its process
+	conns   []liveConn
+	entries uint64
+	behind  uint64
+}
+
+type liveConn struct {
+	network.Conn
+	addr  netip.Addr
+	since int64
+}
+
+func newPeers() *peers {
+	return &peers{byID: make(map[peer.ID]*live), faults: make(map[peer.ID]*fault)}
+}
+
+// bootTime is CLOCK_BOOTTIME in nanoseconds: what response lifetimes and guard rails run on.
+func bootTime() int64 {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+		return 0
+	}
+	return ts.Nano()
+}
+
+// add notes a proved connection, and returns those of an earlier life of the same peer, which are dead.
+func (t *peers) add(did identity.DID, start uint64, c network.Conn) (dead []network.Conn) {
+	addr, _ := remoteIP(c)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.byID[c.RemotePeer()]
+	if l == nil {
+		l = &live{did: did, id: c.RemotePeer()}
+		t.byID[l.id] = l
+	}
+	if l.start != start {
+		for _, old := range l.conns {
+			dead = append(dead, old.Conn)
+		}
+		l.start = start
+	}
+	l.conns = append(l.conns, liveConn{Conn: c, addr: addr, since: bootTime()})
+	return dead
+}
+
+// remove forgets a connection; last says that it was the peer's only one.
+func (t *peers) remove(c network.Conn) (last bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.byID[c.RemotePeer()]
+	if l == nil {
+		return false
+	}
+	l.conns = slices.DeleteFunc(l.conns, func(x liveConn) bool { return x.Conn == c })
+	if len(l.conns) > 0 {
+		return false
+	}
+	delete(t.byID, l.id)
+	return true
+}
+
+func (t *peers) connected(p peer.ID) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.byID[p] != nil
+}
+
+func (t *peers) count() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.byID)
+}
+
+func (t *peers) ids() []peer.ID {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	out := make([]peer.ID, 0, len(t.byID))
+	for p := range t.byID {
+		out = append(out, p)
+	}
+	return out
+}
+
+func (t *peers) did(p peer.ID) (identity.DID, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if l := t.byID[p]; l != nil {
+		return l.did, true
+	}
+	return "", false
+}
+
+// told notes what a peer said of itself in a sync.
+func (t *peers) told(p peer.ID, entries, behind uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l := t.byID[p]; l != nil {
+		l.entries, l.behind = entries, behind
+	}
+}
+
+func remoteIP(c network.Conn) (netip.Addr, bool) {
+	ip, err := manet.ToIP(c.RemoteMultiaddr())
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	a, ok := netip.AddrFromSlice(ip)
+	return a.Unmap(), ok
+}
+
+// Peers are the members with a proved live connection, sorted by DID.
+func (s *Swarm) Peers() []PeerStatus {
+	s.peers.mu.RLock()
+	defer s.peers.mu.RUnlock()
+	out := make([]PeerStatus, 0, len(s.peers.byID))
+	for _, l := range s.peers.byID {
+		p := PeerStatus{DID: l.did, ID: l.id.String(), Entries: l.entries, Behind: l.behind, Score: s.gossip.PeerScore(l.id)}
+		for i, c := range l.conns {
+			if i == 0 {
+				p.Since, p.RTT, p.Outbound = c.since, transport.RTT(c.Conn), c.Stat().Direction == network.DirOutbound
+			}
+			p.Addrs = append(p.Addrs, c.RemoteMultiaddr().String())
+		}
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b PeerStatus) int { return strings.Compare(string(a.DID), string(b.DID)) })
+	return out
+}
+
+// Proved are the addresses that members have proved, at most four a member, the oldest first.
+func (s *Swarm) Proved() []ProvedAddress {
+	s.peers.mu.RLock()
+	defer s.peers.mu.RUnlock()
+	var out []ProvedAddress
+	for _, l := range s.peers.byID {
+		since := make(map[netip.Addr]int64, len(l.conns))
+		for _, c := range l.conns { // in the order of proof
+			if _, ok := since[c.addr]; !ok && c.addr.IsValid() && len(since) < maxProved {
+				since[c.addr] = c.since
+				out = append(out, ProvedAddress{DID: l.did, Addr: c.addr, Since: c.since})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b ProvedAddress) int {
+		return cmp.Or(cmp.Compare(a.Since, b.Since), strings.Compare(string(a.DID), string(b.DID)), a.Addr.Compare(b.Addr))
+	})
+	return out
+}
+
+// fault is what is held against a peer, halved each hour.
+type fault struct {
+	count float64
+	at    time.Time
+}
+
+const (
+	// faultCost is what one proved fault outside GossipSub takes from a peer's score there.
+	faultCost = 50
+	// maxFaults is how many faults close a peer's push stream for good: until they decay.
+	maxFaults = 50
+)
+
+func (f *fault) now(t time.Time) float64 {
+	for ; f.count > 0.01 && t.Sub(f.at) > time.Hour; f.at = f.at.Add(time.Hour) {
+		f.count /= 2
+	}
+	return f.count
+}
+
+func (t *peers) blame(p peer.ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.faults[p]
+	if f == nil {
+		if len(t.faults) >= 4096 { // far above the members that can be connected
+			return
+		}
+		f = &fault{at: time.Now()}
+		t.faults[p] = f
+	}
+	f.now(time.Now())
+	f.count++
+}
+
+func (t *peers) blamed(p peer.ID) float64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f := t.faults[p]; f != nil {
+		return f.now(time.Now())
+	}
+	return 0
+}
+
+// wait blocks for d or until ctx ends, and reports whether ctx goes on.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
