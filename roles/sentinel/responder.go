@@ -138,6 +138,11 @@ func (r *responder) hear(ctx context.Context, h *roles.Heard) {
 	}
 	switch {
 	case proposal.Verdict == policy.Ask:
+		if left := proposal.Response.TTL - age; left > 0 && len(r.expires) < 2*roles.MaxStandings {
+			r.expires[proposal.Response.ID] = r.p.Boot() + uint64(left)
+		} else {
+			return
+		}
 		*r.asked.touch(proposal.Response.ID) = proposal.Response
 		r.judge(ctx, proposal.Response.ID)
 	case !h.Live && r.p.Boot()-r.started < settle:
