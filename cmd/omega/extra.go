@@ -8,7 +8,7 @@ import (
 
 // extraCommands are the groups that need no node: testnets, drills, the simulator.
 func extraCommands(a *app) []*cobra.Command {
-	return []*cobra.Command{newTestnetCommand(a), newDrillCommand(a)}
+	return []*cobra.Command{newTestnetCommand(a), newDrillCommand(a), newSimCommand(a)}
 }
 
 // cleanTestnets removes what dead testnets left and says how many there were.

@@ -8,9 +8,11 @@
 package planner
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/omega-mesh/omega/sim/cage2"
@@ -43,8 +45,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("planner: %d particles; from 50 to 100,000", c.Particles)
 	case c.Rollouts < 1 || c.Rollouts > 10_000:
 		return fmt.Errorf("planner: %d rollouts; from 1 to 10,000", c.Rollouts)
-	case c.Rounds < 1 || c.Rounds > 12:
-		return fmt.Errorf("planner: %d rounds; from 1 to 12", c.Rounds)
+	case c.Rounds < 1 || c.Rounds > maxRounds:
+		return fmt.Errorf("planner: %d rounds; from 1 to %d", c.Rounds, maxRounds)
 	case c.Depth < 1 || c.Depth > 100:
 		return fmt.Errorf("planner: depth %d; from 1 to 100", c.Depth)
 	case c.Deadline < 0:
@@ -73,7 +75,12 @@ type candidate struct {
 	sum     float64 // of losses
 	squares float64
 	n       int
+	rounds  int                // it took part in
+	after   [maxRounds]float64 // the mean of its losses after each of them
 }
+
+// maxRounds bounds Config.Rounds: each round doubles the simulations of those that are left.
+const maxRounds = 12
 
 func (c *candidate) mean() float64 { return c.sum / float64(c.n) }
 
@@ -228,6 +235,11 @@ func (p *Planner) compare(o cage2.Observation, begin time.Time) {
 				c.n++
 			}
 		}
+		for i := range p.candidates[:left] {
+			c := &p.candidates[i]
+			c.after[round] = c.mean()
+			c.rounds = round + 1
+		}
 		sortByLoss(p.candidates[:left])
 		left = max(1, (left+1)/2)
 		n *= 2
@@ -263,7 +275,7 @@ func (p *Planner) rollout(start *cage2.World, seed uint64, a cage2.Action) float
 type Alternative struct {
 	Action      string  `json:"action"`
 	Loss        float64 `json:"loss"` // expected over the next Depth steps
-	CI95        float64 `json:"ci95"`
+	CI95        float64 `json:"ci95"` // half the width of the 95 % interval of the mean of its own simulations
 	Simulations int     `json:"simulations"`
 }
 
@@ -302,10 +314,14 @@ func (p *Planner) Explain() Explanation {
 			e.Hosts = append(e.Hosts, HostBelief{Host: h.String(), User: level[1] / n, Root: level[2] / n})
 		}
 	}
+	best := &p.candidates[0]
 	for _, c := range p.candidates {
 		k := float64(c.n)
+		// One that was dropped early is compared with the best in the worlds they shared, not by the luck of those worlds.
+		loss := best.mean() + c.mean() - best.after[c.rounds-1]
 		variance := max(0, c.squares/k-c.mean()*c.mean())
-		e.Alternatives = append(e.Alternatives, Alternative{Action: c.action.String(), Loss: c.mean(), CI95: 1.96 * math.Sqrt(variance/k), Simulations: c.n})
+		e.Alternatives = append(e.Alternatives, Alternative{Action: c.action.String(), Loss: loss, CI95: 1.96 * math.Sqrt(variance/k), Simulations: c.n})
 	}
+	slices.SortStableFunc(e.Alternatives[1:], func(a, b Alternative) int { return cmp.Compare(a.Loss, b.Loss) })
 	return e
 }

@@ -3,6 +3,7 @@ package planner
 import (
 	"context"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -105,6 +106,9 @@ func checkExplanation(t *testing.T, e Explanation) {
 		t.Fatalf("the chosen action %s is not the first of %d alternatives", e.Action, len(e.Alternatives))
 	}
 	for _, a := range e.Alternatives {
+		if a.Loss < e.Alternatives[0].Loss-1e-9 {
+			t.Errorf("%s is expected to lose less than the chosen %s", a.Action, e.Action)
+		}
 		if a.Simulations == 0 || a.Loss < 0 || math.IsNaN(a.CI95) {
 			t.Errorf("alternative %+v", a)
 		}
@@ -178,3 +182,26 @@ func TestBadConfig(t *testing.T) {
 }
 
 func BenchmarkDecision(b *testing.B) { decisionBenchmark(b) }
+
+func TestExplanationInWords(t *testing.T) {
+	p, err := New(small(cage2.Later))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := cage2.NewWorld(cage2.Later, cage2.BLine, false, rng.New(2))
+	var o cage2.Observation
+	for range 9 {
+		o = w.Step(p.Act(o)).Observation
+	}
+	p.Act(o)
+	e := p.Explain()
+	var b strings.Builder
+	if err := e.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"Decision: " + e.Action, "b_line", "Expected loss over the next 13 steps", e.Alternatives[len(e.Alternatives)-1].Action} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("the explanation lacks %q:\n%s", want, b.String())
+		}
+	}
+}

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/omega-mesh/omega/sim/cage2"
+	"github.com/omega-mesh/omega/sim/planner"
+	"github.com/omega-mesh/omega/sim/rng"
+)
+
+// errMismatch ends a replay that found differences: they are printed already.
+var errMismatch = errors.New("the model and the recordings differ")
+
+// newSimCommand is `omega sim`: offline, it talks to no node.
+func newSimCommand(a *app) *cobra.Command {
+	c := group("sim", "Simulate attacks and defences, without a node", `  omega sim replay --scenario cage2 --version leaderboard recordings/
+  omega sim eval --scenario cage2 --policy planner --episodes 100
+  omega sim explain --scenario cage2 --red meander --step 12`,
+		newSimReplay(a), newSimRecord(a), newSimEval(a), newSimExplain(a), newSimBench(a))
+	c.Long = "The simulator: replay recordings, measure defenders, explain a decision. It runs offline and talks to no node."
+	return c
+}
+
+// cageFlags are the flags that say which environment and which of its versions.
+type cageFlags struct {
+	scenario, version string
+}
+
+func (f *cageFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.scenario, "scenario", "cage2", "the environment: cage2")
+	c.Flags().StringVar(&f.version, "version", "leaderboard", "its rules: leaderboard or later")
+}
+
+func (f *cageFlags) parse() (cage2.Version, error) {
+	if f.scenario != "cage2" {
+		return 0, fail(exitUsage, "scenario %q: the one that is built in is cage2", f.scenario)
+	}
+	switch f.version {
+	case "leaderboard":
+		return cage2.Leaderboard, nil
+	case "later":
+		return cage2.Later, nil
+	}
+	return 0, fail(exitUsage, "version %q: want leaderboard or later", f.version)
+}
+
+// simPolicy makes a defender by its name.
+func simPolicy(name string, v cage2.Version) (cage2.Policy, error) {
+	if name == "planner" {
+		return planner.New(planner.DefaultConfig(v))
+	}
+	p, err := cage2.PolicyByName(name)
+	if err != nil {
+		return nil, fail(exitUsage, "policy %q: want sleep, random, react, rules or planner", name)
+	}
+	return p, nil
+}
+
+func newSimReplay(a *app) *cobra.Command {
+	var f cageFlags
+	c := &cobra.Command{
+		Use:   "replay DIR",
+		Short: "Replay recorded episodes and compare every step with the model",
+		Example: `  omega sim replay --scenario cage2 --version leaderboard recordings/leaderboard
+  omega sim replay --scenario cage2 --version later --json recordings/later`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			v, err := f.parse()
+			if err != nil {
+				return err
+			}
+			r, err := cage2.ReplayDir(args[0], v)
+			if err != nil {
+				return err
+			}
+			out := a.out
+			if a.json {
+				err = a.emit(r)
+			} else {
+				_, err = fmt.Fprintf(out, "%d episodes, %d steps, %d mismatches\n", r.Episodes, r.Steps, r.Mismatches)
+				if r.First != nil {
+					fmt.Fprintf(out, "first: %s line %d, step %d: %s is %s in the recording, %s in the model\n",
+						r.First.File, r.First.Line, r.First.Step, r.First.Field, r.First.Want, r.First.Got)
+				}
+			}
+			if err == nil && r.Mismatches > 0 {
+				err = errMismatch
+			}
+			return err
+		},
+	}
+	f.register(c)
+	return c
+}
+
+func newSimRecord(a *app) *cobra.Command {
+	var f cageFlags
+	var red, policy, file string
+	var seed uint64
+	var steps, episodes int
+	var green bool
+	c := &cobra.Command{
+		Use:     "record",
+		Short:   "Play episodes and write them as a recording",
+		Example: `  omega sim record --red meander --policy rules --seed 7 --out meander.jsonl`,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			v, err := f.parse()
+			if err != nil {
+				return err
+			}
+			r, err := cage2.RedByName(red)
+			if err != nil {
+				return fail(exitUsage, "%w", err)
+			}
+			p, err := simPolicy(policy, v)
+			if err != nil {
+				return err
+			}
+			var out io.Writer = a.out
+			if file != "-" {
+				to, err := os.Create(file)
+				if err != nil {
+					return err
+				}
+				defer func() { err = errors.Join(err, to.Close()) }()
+				out = to
+			}
+			recorder := cage2.Recorder{Version: v, Red: r, Green: green, Policy: policy, Steps: steps}
+			for i := range episodes {
+				if err := c.Context().Err(); err != nil {
+					return err
+				}
+				if err := recorder.Record(out, p, seed+uint64(i)); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	f.register(c)
+	c.Flags().StringVar(&red, "red", "b_line", "the attacker: b_line, meander, sleep or random")
+	c.Flags().StringVar(&policy, "policy", "rules", "the defender: sleep, random, react, rules or planner")
+	c.Flags().StringVar(&file, "out", "-", "file to write (-: standard output)")
+	c.Flags().Uint64Var(&seed, "seed", 1, "seed of the first episode; the next has the next")
+	c.Flags().IntVar(&steps, "steps", 100, "steps an episode, at most 250")
+	c.Flags().IntVar(&episodes, "episodes", 1, "how many episodes")
+	c.Flags().BoolVar(&green, "green", false, "let users scan hosts")
+	return c
+}
+
+func newSimEval(a *app) *cobra.Command {
+	var f cageFlags
+	var policy string
+	var episodes, workers int
+	var seed uint64
+	c := &cobra.Command{
+		Use:   "eval",
+		Short: "Measure a defender over the nine settings of the leaderboard",
+		Long: `Measure a defender over the leaderboard's nine settings: 30, 50 and 100 steps against the attackers b_line, meander and
+sleep. Each mean has the half-width of its 95 % interval. The result depends on the seed, not on the number of cores.`,
+		Example: `  omega sim eval --scenario cage2 --policy planner --episodes 100 --seed 153
+  omega sim eval --policy rules --episodes 10000 --version later --json`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			v, err := f.parse()
+			if err != nil {
+				return err
+			}
+			if _, err := simPolicy(policy, v); err != nil {
+				return err
+			}
+			begin := time.Now()
+			s, err := cage2.Evaluate(c.Context(), cage2.Evaluation{Policy: policy, New: func() (cage2.Policy, error) { return simPolicy(policy, v) },
+				Version: v, Episodes: episodes, Seed: seed, Workers: workers})
+			if err != nil {
+				return err
+			}
+			out := a.out
+			if a.json {
+				return a.emit(s)
+			}
+			fmt.Fprintf(out, "%-8s %5s %9s %7s\n", "red", "steps", "mean", "ci95")
+			for _, x := range s.Settings {
+				fmt.Fprintf(out, "%-8s %5d %9.2f %7.2f\n", x.Red, x.Steps, x.Mean, x.CI95)
+			}
+			_, err = fmt.Fprintf(out, "%-14s %9.2f %7.2f   (%s, %s rules, %d episodes a setting, seed %d, %.1f s)\n",
+				"total", s.Total, s.CI95, s.Policy, s.Version, s.Episodes, s.Seed, time.Since(begin).Seconds())
+			return err
+		},
+	}
+	f.register(c)
+	c.Flags().StringVar(&policy, "policy", "planner", "the defender: sleep, random, react, rules or planner")
+	c.Flags().IntVar(&episodes, "episodes", 100, "episodes a setting")
+	c.Flags().IntVar(&workers, "workers", 0, "goroutines (0: one a core)")
+	c.Flags().Uint64Var(&seed, "seed", 153, "seed of all episodes")
+	return c
+}
+
+func newSimExplain(a *app) *cobra.Command {
+	var f cageFlags
+	var red string
+	var step int
+	var seed uint64
+	c := &cobra.Command{
+		Use:     "explain",
+		Short:   "Explain one decision of the planner: its belief, and the expected loss of every alternative",
+		Example: `  omega sim explain --red meander --step 12 --seed 4`,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			v, err := f.parse()
+			if err != nil {
+				return err
+			}
+			r, err := cage2.RedByName(red)
+			if err != nil {
+				return fail(exitUsage, "%w", err)
+			}
+			if step < 0 || step >= cage2.MaxSteps {
+				return fail(exitUsage, "step %d; from 0 to %d", step, cage2.MaxSteps-1)
+			}
+			p, err := planner.New(planner.DefaultConfig(v))
+			if err != nil {
+				return err
+			}
+			w := cage2.NewWorld(v, r, false, rng.Derive(seed, uint64(r)))
+			p.Begin(rng.Derive(seed, 1<<40))
+			var o cage2.Observation
+			for range step {
+				o = w.Step(p.Act(o)).Observation
+			}
+			p.Act(o)
+			if a.json {
+				return a.emit(struct {
+					Observation string `json:"observation"`
+					planner.Explanation
+				}{o.String(), p.Explain()})
+			}
+			return p.Explain().Write(a.out)
+		},
+	}
+	f.register(c)
+	c.Flags().StringVar(&red, "red", "meander", "the attacker that really plays: b_line, meander or sleep (the planner is not told)")
+	c.Flags().IntVar(&step, "step", 12, "which decision of the episode, from 0")
+	c.Flags().Uint64Var(&seed, "seed", 4, "seed of the episode")
+	return c
+}
+
+func newSimBench(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "bench", Short: "The simulator's performance figures on this machine", Args: cobra.NoArgs,
+		Example: "  omega sim bench\n  omega sim bench --json",
+		RunE:    func(c *cobra.Command, _ []string) error { return newBenchCommand(a).RunE(c, []string{"sim"}) },
+	}
+}
