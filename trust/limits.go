@@ -86,6 +86,10 @@ const (
 	AuthorityBurst      = 4096
 	AuthorityBytes      = 16 << 10
 	AuthorityBytesBurst = 64 << 20
+	// MaxAhead is how far past the next number of a feed a gossiped entry may be and still be passed on before it links:
+	// gossip reorders by a few. MaxAheadPasses is how many such may pass until the feed moves.
+	MaxAhead       = 2 * SealEvery
+	MaxAheadPasses = 256
 )
 
 // Membership.

@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"fmt"
+	"strings"
+	"unicode"
 
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust"
@@ -12,6 +14,7 @@ import (
 func EncodeFinding(f *event.Finding) ([]byte, error) { return encodeActivity(f) }
 
 // DecodeFinding reads a KindFinding entry. ID and Peer are the entry's; Host is for the caller, who knows the members.
+// Control characters in its texts are replaced, an IPv4-mapped address is IPv4.
 func DecodeFinding(e *Entry) (event.Finding, error) {
 	var f event.Finding
 	if e.Kind != KindFinding {
@@ -20,6 +23,21 @@ func DecodeFinding(e *Entry) (event.Finding, error) {
 	if err := canonical.Unmarshal(e.Body, &f, trust.MaxActivityBody); err != nil {
 		return event.Finding{}, err
 	}
+	if f.Confidence > 100 || f.Severity > event.SeverityCritical || f.Time < 0 || len(f.Attack) > maxItems || len(f.Evidence) > maxItems {
+		return event.Finding{}, fmt.Errorf("ledger: finding %s: confidence %d, severity %d, %d techniques, %d observables", e.ID(), f.Confidence, f.Severity, len(f.Attack), len(f.Evidence))
+	}
+	texts := []*string{&f.RuleID, &f.Rule, &f.Title, &f.Decoy, &f.Subject.User, &f.Subject.File}
+	for i := range f.Attack {
+		texts = append(texts, &f.Attack[i])
+	}
+	for i := range f.Evidence {
+		texts = append(texts, &f.Evidence[i].Name, &f.Evidence[i].Value)
+	}
+	if p := f.Subject.Process; p != nil {
+		texts = append(texts, &p.Exe, &p.Args, &p.ParentExe)
+	}
+	plain(texts...)
+	f.Subject.Address = f.Subject.Address.Unmap().WithZone("")
 	f.ID, f.Peer = e.ID(), string(e.Author)
 	return f, nil
 }
@@ -36,8 +54,31 @@ func DecodeReceipt(e *Entry) (event.Receipt, error) {
 	if err := canonical.Unmarshal(e.Body, &r, trust.MaxActivityBody); err != nil {
 		return event.Receipt{}, err
 	}
+	if len(r.Means) > maxItems {
+		return event.Receipt{}, fmt.Errorf("ledger: receipt %s: %d means", e.ID(), len(r.Means))
+	}
+	texts := []*string{&r.Response, (*string)(&r.Outcome), &r.Guard, &r.Detail}
+	for i := range r.Means {
+		texts = append(texts, &r.Means[i])
+	}
+	plain(texts...)
 	r.ID, r.Peer = e.ID(), string(e.Author)
 	return r, nil
+}
+
+// maxItems bounds the lists of a finding or receipt.
+const maxItems = 64
+
+// plain takes control characters out of what a peer wrote: it ends up on terminals.
+func plain(texts ...*string) {
+	for _, t := range texts {
+		*t = strings.Map(func(r rune) rune {
+			if unicode.IsControl(r) {
+				return unicode.ReplacementChar
+			}
+			return r
+		}, *t)
+	}
 }
 
 func encodeActivity(v any) ([]byte, error) {

@@ -187,8 +187,7 @@ func (l *Ledger) sign(w *writer, kind Kind, body []byte, full bool) (*Entry, *ba
 	restore := func() {
 		w.tip, w.key, w.number, w.notAfter, w.oldest = before.tip, before.key, before.number, before.notAfter, before.oldest
 	}
-	now := l.opt.Now().UnixNano()
-	t := max(now, w.tip.time)
+	t := max(l.opt.Now().UnixNano(), w.tip.time)
 	var group []signed
 	if !full && (w.key == nil || w.tip.epoch == nil || w.tip.epoch.number != w.number || t > w.notAfter || t < w.notAfter-int64(trust.EpochLifetime)) {
 		s, err := l.signEpoch(w, t)
@@ -215,7 +214,7 @@ func (l *Ledger) sign(w *writer, kind Kind, body []byte, full bool) (*Entry, *ba
 	q := before.tip.quota
 	var wait time.Duration
 	for _, g := range group {
-		q, wait = q.after(w.feed.id.Chain, t, now, len(g.entry.raw))
+		q, wait = q.after(w.feed.id.Chain, t, t, len(g.entry.raw)) // not now: a clock set back must not silence this host
 	}
 	if wait > 0 {
 		restore()

@@ -23,6 +23,7 @@ type feed struct {
 	size   int64 // bytes of the file that hold them
 	index  []int64
 	forked bool
+	ahead  int    // entries past the next one that Check let pass since the feed last moved
 	lost   uint64 // entries known to have been acknowledged before damage cut them: own feeds may not sign until count reaches it
 }
 
@@ -91,6 +92,7 @@ func (f *feed) advance(e *Entry, epoch *epochKey, size int64) {
 	}
 	f.state = f.state.next(e, epoch)
 	f.size += size
+	f.ahead = 0
 }
 
 // snapshot copies the fields that readers need.
@@ -106,4 +108,16 @@ func (f *feed) offset(seq uint64) (at int64, first uint64, end int64) {
 	defer f.mu.Unlock()
 	i := seq / trust.IndexEvery
 	return f.index[i], i * trust.IndexEvery, f.size
+}
+
+// passAhead reports whether Check may let another entry through that is not the next one, and counts it: gossip reorders,
+// but what cannot be linked yet cannot be held to the author's quota either.
+func (f *feed) passAhead(seq uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if seq-f.count > trust.MaxAhead || f.ahead >= trust.MaxAheadPasses {
+		return false
+	}
+	f.ahead++
+	return true
 }

@@ -61,8 +61,8 @@ func (l *Ledger) verify(e *Entry, key *composite.PublicKey, s *state) error {
 }
 
 // Check verifies bounds and signature of an entry and changes nothing that outlives it: for gossip validators. It returns
-// ErrDuplicate for an entry that is stored, *GapError where the epoch key that signed it is not known yet (neither good
-// nor bad: pull the feed), or *RejectError. An entry that contradicts a stored one passes: Ingest makes the proof of it.
+// ErrDuplicate for an entry that is stored, *GapError where the epoch key that signed it is not known yet or it is too far ahead (neither
+// good nor bad: pull the feed), or *RejectError. An entry that contradicts a stored one passes: Ingest makes the proof of it.
 func (l *Ledger) Check(raw []byte) (*Entry, error) {
 	e, err := l.check(raw)
 	return e, l.refuse(err)
@@ -78,7 +78,8 @@ func (l *Ledger) check(raw []byte) (*Entry, error) {
 		return nil, err
 	}
 	var s state
-	if f := l.lookup(e.Feed()); f != nil {
+	f := l.lookup(e.Feed())
+	if f != nil {
 		var forked bool
 		if s, _, forked = f.snapshot(); forked {
 			return nil, reject(CauseFork, e.Author, "%s chain", e.Chain)
@@ -94,6 +95,9 @@ func (l *Ledger) check(raw []byte) (*Entry, error) {
 	}
 	if err := l.verify(e, key, &s); err != nil {
 		return nil, err
+	}
+	if e.Seq > s.count && (f == nil || !f.passAhead(e.Seq)) {
+		return nil, &GapError{Feed: e.Feed(), Have: s.count, Got: e.Seq}
 	}
 	l.verified.add(MessageID(raw))
 	return e, nil

@@ -232,6 +232,12 @@ func (l *Ledger) Faults() []Fault {
 		defer f.mu.Unlock()
 		return f.lost > 0 && f.count >= f.lost
 	})
+	for _, w := range l.writers {
+		s, _, _ := w.feed.snapshot()
+		if ahead := s.time - l.opt.Now().UnixNano(); ahead > int64(trust.MaxClockSkew) {
+			faults = append(faults, Fault{Feed: w.feed.id, Detail: fmt.Sprintf("this host's clock is %s behind its own last entry: it was wrong then or is now, and peers refuse its entries until it agrees", time.Duration(ahead).Round(time.Second)), Own: true})
+		}
+	}
 	if err := l.queue.trouble(); err != nil {
 		faults = append(faults, Fault{Detail: err.Error(), Own: true})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/composite"
 	"github.com/omega-mesh/omega/trust/identity"
@@ -497,5 +499,104 @@ func TestBenchmarksRun(t *testing.T) {
 			t.Errorf("%s: %v %v", b.Name, v, err)
 		}
 		t.Logf("%s: %.1f %s (limit %.0f)", b.Name, v, b.Unit, b.Limit)
+	}
+}
+
+func TestFindingsAndReceipts(t *testing.T) {
+	a := newIdentity(t, "a")
+	l := openAt(t, t.TempDir(), a, newMembers(a), Options{})
+	f := event.Finding{
+		Time: 5, Boot: 6, RuleID: "omega.decoy.touch", Title: "touch\x1b[2J", Attack: []string{"T1595"}, Severity: event.SeverityHigh, Confidence: 90,
+		Subject:  event.Subject{Address: netip.MustParseAddr("::ffff:10.77.0.9"), Port: 2323, Process: &event.ProcessRef{Key: event.ProcessKey{PID: 1}, Exe: "/x"}},
+		Evidence: []event.Evidence{{Name: "n", Value: "a\nb"}}, Handshake: true, Decoy: "tcp/2323",
+	}
+	body, err := EncodeFinding(&f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := l.Append(context.Background(), Activity, KindFinding, body, true)
+	if err != nil || !e.Sealed() {
+		t.Fatal("a finding with a composite signature is sealed at once", err)
+	}
+	got, err := DecodeFinding(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.ID != e.ID() || len(got.ID) != 32 || got.Peer != string(a.DID()) || got.Title != "touch\ufffd[2J" || got.Evidence[0].Value != "a\ufffdb" ||
+		got.Subject.Address != netip.MustParseAddr("10.77.0.9") || got.Subject.Process.Exe != "/x" || !got.Handshake {
+		t.Fatalf("%+v", got)
+	}
+	if _, err := DecodeReceipt(e); err == nil {
+		t.Error("a finding was read as a receipt")
+	}
+	body, err = EncodeReceipt(&event.Receipt{Response: "r", Outcome: event.OutcomeDone, Heard: 1, Acted: 2, Means: []string{"xdp"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err = l.Append(context.Background(), Activity, KindReceipt, body, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := DecodeReceipt(e); err != nil || r.Outcome != event.OutcomeDone || r.Acted != 2 || r.ID != e.ID() {
+		t.Fatalf("%+v %v", r, err)
+	}
+	if _, err := EncodeFinding(&event.Finding{Title: strings.Repeat("x", trust.MaxActivityBody)}); err == nil {
+		t.Error("a finding longer than a body")
+	}
+	big, err := EncodeFinding(&event.Finding{Confidence: 101})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err = l.Append(context.Background(), Activity, KindFinding, big, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := DecodeFinding(e); err == nil {
+		t.Error("a confidence of 101")
+	}
+}
+
+func TestWhatIsFarAheadIsPulledNotPassedOn(t *testing.T) {
+	a, b := newIdentity(t, "a"), newIdentity(t, "b")
+	keys := newMembers(a, b)
+	l := openAt(t, t.TempDir(), b, keys, Options{})
+	sign := func(seq uint64, body string) []byte {
+		prev := Hash{1}
+		if seq == 0 {
+			prev = Hash{}
+		}
+		raw, err := SignEntry(a, testSwarm, seq, prev, KindGrant, []byte(body), time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	if _, err := l.Ingest(context.Background(), sign(0, "")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Check(sign(3, "")); err != nil {
+		t.Fatalf("reordered by two: %v", err)
+	}
+	var gap *GapError
+	if _, err := l.Check(sign(trust.MaxAhead+2, "")); !errors.As(err, &gap) {
+		t.Fatalf("far ahead: %v", err)
+	}
+	l.lookup(Feed{a.DID(), Authority}).ahead = trust.MaxAheadPasses
+	if _, err := l.Check(sign(3, "again")); !errors.As(err, &gap) {
+		t.Fatalf("a flood of what does not link: %v", err)
+	}
+}
+
+func TestClockThatStepsBackIsTold(t *testing.T) {
+	a := newIdentity(t, "a")
+	clock := time.Now().Add(24 * time.Hour)
+	l := openAt(t, t.TempDir(), a, newMembers(a), Options{Now: func() time.Time { return clock }})
+	mustAppend(t, l, Activity, KindFinding, "tomorrow")
+	clock = clock.Add(-24 * time.Hour)
+	if f := l.Faults(); len(f) != 1 || !strings.Contains(f[0].Detail, "clock") {
+		t.Fatalf("faults %v", f)
+	}
+	if e := mustAppend(t, l, Activity, KindFinding, "today"); e.Seq != 2 {
+		t.Fatalf("entry %d", e.Seq)
 	}
 }

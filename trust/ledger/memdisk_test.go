@@ -70,6 +70,8 @@ func (d *memDisk) Write(name string, data []byte) error {
 	return nil
 }
 
+func (d *memDisk) Sync() error { return nil }
+
 func (d *memDisk) Lock() (io.Closer, error) { return io.NopCloser(nil), nil }
 
 // crash is the disk as a power cut leaves it: of each file the synced bytes, and keep bytes of what was written since.

@@ -159,7 +159,10 @@ func (l *Ledger) rewrite(f *feed, h *handle, size int64, foreign bool) (*Fault, 
 		return nil, err
 	}
 	f.size = headerSize
-	return fault, h.Sync()
+	if !f.own {
+		return fault, nil // what a power cut takes of it is pulled again: thousands of feeds come at a join
+	}
+	return fault, errors.Join(h.Sync(), l.disk.Sync())
 }
 
 // cut ends f before a record that does not check. What follows is set aside if any of it is whole.

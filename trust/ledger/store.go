@@ -27,7 +27,8 @@ type file interface {
 // disk is the folder the ledger lives in. The operating system's is the one in use; tests put one in its place that
 // forgets what was not synced.
 type disk interface {
-	Open(name string) (file, error) // creates it where there is none, and makes its name durable
+	Open(name string) (file, error) // creates it where there is none
+	Sync() error                    // makes names durable
 	List() ([]string, error)        // names, without temporary ones
 	Read(name string, limit int) ([]byte, error)
 	Write(name string, data []byte) error // atomic and durable
@@ -59,9 +60,7 @@ func (d folder) Open(name string) (file, error) {
 	path := filepath.Join(string(d), name)
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, os.ErrNotExist) {
-		if f, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600); err == nil {
-			err = d.sync()
-		}
+		f, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	}
 	if err != nil {
 		return nil, err
@@ -69,7 +68,7 @@ func (d folder) Open(name string) (file, error) {
 	return osFile{f}, nil
 }
 
-func (d folder) sync() error {
+func (d folder) Sync() error {
 	f, err := os.Open(string(d))
 	if err != nil {
 		return err
@@ -128,7 +127,7 @@ func (d folder) Write(name string, data []byte) (err error) {
 	if err = os.Rename(f.Name(), filepath.Join(string(d), name)); err != nil {
 		return err
 	}
-	return d.sync()
+	return d.Sync()
 }
 
 func (d folder) Lock() (io.Closer, error) {
