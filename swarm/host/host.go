@@ -139,8 +139,9 @@ func New(cfg Config) (_ *Host, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("host: network: %w", err)
 	}
-	h.closers = append(h.closers, h.net.Close)
-	if err := h.addTransports(key, resources); err != nil {
+	err = h.addTransports(key, resources)
+	h.closers = append(h.closers, h.net.Close) // first of all to be closed, before the sockets that it uses
+	if err != nil {
 		return nil, err
 	}
 	if h.conns, err = newRegistry(h); err != nil {
