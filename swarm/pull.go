@@ -137,8 +137,8 @@ func (s *Swarm) runPulls(ctx context.Context) {
 				case <-s.pulls.wake:
 				}
 				for p, ok := s.pulls.take(); ok && ctx.Err() == nil; p, ok = s.pulls.take() {
-					if cs := s.host.Proved(p); len(cs) > 0 {
-						s.pullFrom(ctx, cs[0])
+					if cs := s.host.Proved(p); len(cs) > 0 && !s.pullFrom(ctx, cs[0]) {
+						s.pulls.behind(p, time.Now()) // again, but not for ever at once
 					}
 				}
 			}
@@ -179,14 +179,14 @@ func (s *Swarm) fill(ctx context.Context, j gapJob) {
 	})
 }
 
-// pullFrom takes everything that the peer of c has and this one lacks.
-func (s *Swarm) pullFrom(ctx context.Context, c network.Conn) {
+// pullFrom takes everything that the peer of c has and this one lacks. It is false where the connection failed it.
+func (s *Swarm) pullFrom(ctx context.Context, c network.Conn) bool {
 	for ctx.Err() == nil {
 		p, ok := s.ask(ctx, c, func(ctx context.Context, stream network.Stream, extend func()) (feedsync.Pulled, error) {
 			return feedsync.Pull(ctx, stream, s.cfg.Ledger, extend)
 		})
 		if !ok {
-			return
+			return false
 		}
 		var mine uint64
 		for _, h := range s.cfg.Ledger.Heads() {
@@ -199,12 +199,13 @@ func (s *Swarm) pullFrom(ctx context.Context, c network.Conn) {
 		s.peers.told(c.RemotePeer(), p.Entries, lacking)
 		if !p.More {
 			s.synced.Store(true)
-			return
+			return true
 		}
 		if p.Stored == 0 {
-			return // it has more, and nothing of it stands
+			return true // it has more, and nothing of it stands
 		}
 	}
+	return false
 }
 
 func (s *Swarm) ask(ctx context.Context, c network.Conn, pull func(context.Context, network.Stream, func()) (feedsync.Pulled, error)) (feedsync.Pulled, bool) {

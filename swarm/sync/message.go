@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/identity"
@@ -45,22 +46,25 @@ type Want struct {
 	Have uint64
 }
 
-func appendWants(b []byte, wants []Want) ([]byte, error) {
-	for _, w := range wants {
+// encodeRequest makes kind, then the vector: 32 bytes of author, one of chain, 8 of the number of entries
+// (big-endian) a feed, sorted by these bytes. (By the text of the DIDs the order would be another.)
+func encodeRequest(kind byte, wants []Want) ([]byte, error) {
+	heads := make([][headSize]byte, len(wants))
+	for i, w := range wants {
 		id, err := w.Feed.Author.Bytes()
 		if err != nil {
 			return nil, err
 		}
-		b = append(b, id[:]...)
-		b = append(b, byte(w.Feed.Chain))
-		b = binary.BigEndian.AppendUint64(b, w.Have)
+		copy(heads[i][:], id[:])
+		heads[i][32] = byte(w.Feed.Chain)
+		binary.BigEndian.PutUint64(heads[i][33:], w.Have)
+	}
+	slices.SortFunc(heads, func(a, b [headSize]byte) int { return bytes.Compare(a[:], b[:]) })
+	b := append(make([]byte, 0, 1+len(wants)*headSize), kind)
+	for i := range heads {
+		b = append(b, heads[i][:]...)
 	}
 	return b, nil
-}
-
-// encodeRequest makes kind, then the vector, sorted by author and chain as the ledger gives its heads.
-func encodeRequest(kind byte, wants []Want) ([]byte, error) {
-	return appendWants(append(make([]byte, 0, 1+len(wants)*headSize), kind), wants)
 }
 
 // decodeRequest reads a request; feeds come in strictly rising order, so that none is asked for twice.
