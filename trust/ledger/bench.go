@@ -6,9 +6,9 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,10 +53,13 @@ func benchLedger(dir string) (*Ledger, func(), error) {
 	return l, func() { _ = l.Close(); _ = id.Close() }, nil
 }
 
-// measureAppend gives the processor time of an append, in microseconds, with 128 appenders at once: what it costs when the
-// fdatasync is shared, and the wait for the disk left out.
+// measureAppend gives the processor time of an append, in microseconds, with 128 appenders at once, on a memory file
+// system where there is one: the fdatasync is made and shared, and the disk's own time left out.
 func measureAppend() (float64, error) {
-	dir, err := os.MkdirTemp("", "omega-bench-*")
+	dir, err := os.MkdirTemp("/dev/shm", "omega-bench-*")
+	if err != nil {
+		dir, err = os.MkdirTemp("", "omega-bench-*")
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -66,6 +69,8 @@ func measureAppend() (float64, error) {
 		return 0, err
 	}
 	defer done()
+	// On one core, as the figure for verifying is: the appenders then do not contend in the scheduler.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	best := math.Inf(1)
 	for range 7 { // the least disturbed of several: other processes on the host only ever add
 		us, err := appendMany(l, 128, 16)
@@ -116,7 +121,7 @@ func processorTime() (time.Duration, error) {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
 }
 
-// measureVerify gives how many entries of sealed runs one core verifies a second.
+// measureVerify gives how many entries of sealed runs are verified in a second of processor time, which is a core's.
 func measureVerify() (float64, error) {
 	dir, err := os.MkdirTemp("", "omega-bench-*")
 	if err != nil {
@@ -138,17 +143,23 @@ func measureVerify() (float64, error) {
 		return 0, err
 	}
 	key := l.self.Inception().PublicKey()
-	var bad error
-	ns := event.PerOperation(func(b *testing.B) {
-		for b.Loop() {
+	best := 0.0
+	for range 7 { // the least disturbed, as above
+		before, err := processorTime()
+		if err != nil {
+			return 0, err
+		}
+		const runs = 200
+		for range runs {
 			if _, err := VerifyRun(raws, key); err != nil {
-				bad = err
-				return
+				return 0, fmt.Errorf("bench: verify: %w", err)
 			}
 		}
-	})
-	if bad != nil || ns == 0 {
-		return 0, fmt.Errorf("bench: verify: %w", bad)
+		after, err := processorTime()
+		if err != nil {
+			return 0, err
+		}
+		best = max(best, float64(runs*len(raws))/(after-before).Seconds())
 	}
-	return float64(len(raws)) / ns * 1e9, nil
+	return best, nil
 }
