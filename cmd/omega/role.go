@@ -158,8 +158,12 @@ func findPeer(ctx context.Context, c *client.Client, want string) (*apiv1.Peer, 
 	if err != nil {
 		return nil, err
 	}
+	self, err := c.Status(ctx, &apiv1.StatusRequest{})
+	if err != nil {
+		return nil, err
+	}
 	var found []*apiv1.Peer
-	for _, p := range r.Peers {
+	for _, p := range append(r.Peers, &apiv1.Peer{Peer: self.Peer, Did: self.Did, Name: self.Name, Roles: self.Roles, Addrs: self.Addrs}) {
 		if p.Name == want || p.Did == want || p.Peer == want {
 			return p, nil
 		}
