@@ -92,6 +92,7 @@ const (
 	entriesKept  = 1024
 	readyWithin  = 10 * time.Second // how long a node that has peers waits to learn its own head
 	refreshEvery = time.Second
+	flushGrace   = 50 * time.Millisecond // for gossip to put the last entry on its connections
 )
 
 // New assembles a peer from its state folder. Nothing runs before Run; what New opened, Run closes.
@@ -199,44 +200,65 @@ func (n *Node) Run(ctx context.Context) error {
 	defer cancel()
 	left := false
 
-	// The tree: a service that fails is started again with backoff, and takes nobody with it.
-	root := suture.New("node", suture.Spec{
-		EventHook: n.supervised, FailureThreshold: 5, FailureBackoff: 2 * time.Second, Timeout: drainTime / 2, PassThroughPanics: false,
-	})
-	root.Add(service{"ledger", n.ledger.Run})
-	root.Add(service{"swarm", n.swarm.Run})
-	root.Add(service{"gossip", n.gossip})
-	root.Add(service{"roles", n.roles.Serve})
-	root.Add(service{"authority", n.followAuthority})
-	root.Add(service{"evidence", n.postEvidence})
-	root.Add(service{"alarms", n.raiseAlarms})
-	root.Add(service{"refresh", n.refresh})
+	// Two trees: a service that fails is started again with backoff, and takes nobody with it. The network goes last, so
+	// that what the others say on their way out still reaches the peers.
+	spec := suture.Spec{EventHook: n.supervised, FailureThreshold: 5, FailureBackoff: 2 * time.Second, Timeout: drainTime / 2}
+	network := suture.New("network", spec)
+	network.Add(service{"swarm", n.swarm.Run})
+	network.Add(service{"gossip", n.gossip})
+
+	work := suture.New("work", spec)
+	work.Add(service{"ledger", n.ledger.Run})
+	work.Add(service{"roles", n.roles.Serve})
+	work.Add(service{"authority", n.followAuthority})
+	work.Add(service{"evidence", n.postEvidence})
+	work.Add(service{"alarms", n.raiseAlarms})
+	work.Add(service{"refresh", n.refresh})
 	if n.parts.Sensor != nil {
-		root.Add(service{"sensor", n.sense})
+		work.Add(service{"sensor", n.sense})
 	}
-	root.Add(service{"api", func(ctx context.Context) error {
+	work.Add(service{"api", func(ctx context.Context) error {
 		return api.New(backend{n}, encodeEvent).Serve(ctx, n.parts.Listener)
 	}})
-	root.Add(service{"ready", n.becomeReady})
-	tree := root.ServeBackground(ctx)
+	work.Add(service{"ready", n.becomeReady})
+
+	reach, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	online := network.ServeBackground(reach)
+	busy := work.ServeBackground(ctx)
 	n.log.Info("up", "peer", n.self.DID(), "name", n.Name(), "swarm", n.genesis.Name, "mode", n.mode.Load())
 
 	var err error
 	select {
-	case err = <-tree:
+	case err = <-busy:
 	case <-n.leave:
 		left = true
 		cancel()
-		err = <-tree
+		err = <-busy
 	}
-	if errors.Is(err, context.Canceled) {
-		err = nil
+	n.flush()
+	cut()
+	err = errors.Join(err, <-online)
+	if ended := ctx.Err() != nil; ended {
+		err = nil // what the parts said on their way out is in the log
 	}
 	n.log.Info("down", "uptime", time.Duration(bpf.BootTime()-n.started).Round(time.Millisecond))
 	if left {
 		return errors.Join(err, ErrLeft)
 	}
 	return err
+}
+
+// flush gives the last entries, the seal among them, a moment to reach who is connected. Whoever misses them gets them
+// by sync.
+func (n *Node) flush() {
+	if len(n.swarm.Peers()) == 0 {
+		return
+	}
+	for deadline := time.Now().Add(500 * time.Millisecond); len(n.out) > 0 && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	time.Sleep(flushGrace)
 }
 
 // ErrLeft is returned by Up when the node left the swarm on request: its folder may be wiped.
