@@ -19,7 +19,7 @@ var _ roles.Peer = (*Node)(nil)
 
 // containGrace is how long the other hosts wait before they refuse a host that is to be contained: its own order has to
 // reach it first, over connections that end then.
-const containGrace = 250 * time.Millisecond
+const containGrace = 100 * time.Millisecond
 
 // DID implements roles.Peer.
 func (n *Node) DID() string { return string(n.self.DID()) }
@@ -148,10 +148,10 @@ func (n *Node) nameOf(did identity.DID) string {
 
 // Proved implements roles.Peer.
 func (n *Node) Proved() []guard.Proved {
-	proved := n.proved()
+	proved := n.swarm.Proved()
 	out := make([]guard.Proved, len(proved))
 	for i, p := range proved {
-		out[i] = guard.Proved{DID: p.DID, Address: p.Addr, Since: p.Since}
+		out[i] = guard.Proved{DID: string(p.DID), Address: p.Addr.Unmap(), Since: uint64(p.Since)}
 	}
 	return out
 }

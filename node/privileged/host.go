@@ -304,9 +304,12 @@ func (h *Host) Counters(context.Context) (map[string]uint64, error) {
 
 // Protect implements Service.
 func (h *Host) Protect(_ context.Context, ports []uint16, proved []Proved) error {
-	rails := make([]guard.Proved, len(proved))
-	for i, p := range proved {
-		rails[i] = guard.Proved{DID: p.DID, Address: p.Addr.Unmap(), Since: p.Since}
+	rails := make([]guard.Proved, 0, len(proved))
+	for _, p := range proved {
+		one := guard.Proved{DID: p.DID, Address: p.Addr.Unmap(), Since: p.Since}
+		if !slices.Contains(rails, one) { // several connections of one address
+			rails = append(rails, one)
+		}
 	}
 	h.opt.Rails.SetProved(rails)
 	h.mu.Lock()
