@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -36,7 +37,7 @@ func (n *Node) onEntry(e *ledger.Entry) {
 	live := n.synced.Load()
 	if e.Chain == ledger.Authority {
 		if err := n.fold.Apply(e); err != nil {
-			n.log.Warn("authority entry without effect", "entry", e.ID(), "kind", e.Kind, "author", n.nameOf(e.Author), "err", err)
+			n.log.Log(context.Background(), heldLevel(err), "authority entry without effect", "entry", e.ID(), "kind", e.Kind, "author", n.nameOf(e.Author), "err", err)
 		}
 		n.changes.ring()
 	}
@@ -53,6 +54,14 @@ func (n *Node) onEntry(e *ledger.Entry) {
 			n.outLost.Add(1) // sync brings it
 		}
 	}
+}
+
+// heldLevel tells what has no effect yet, because what leads to it is on its way, from what has none at all.
+func heldLevel(err error) slog.Level {
+	if errors.Is(err, authority.ErrVoid) {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
 }
 
 func (n *Node) onSealed(of ledger.Feed, through uint64) { n.feed.seal(of, through) }

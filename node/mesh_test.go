@@ -215,8 +215,14 @@ func TestRestoredFolderHeals(t *testing.T) {
 	if err := os.CopyFS(n2.dir, os.DirFS(old)); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"identity", "ledger", "next", "swarm", "."} {
-		_ = os.Chmod(filepath.Join(n2.dir, name), 0o700)
+	err := filepath.WalkDir(n2.dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		return os.Chmod(path, 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	n2.up()
 	eventually(t, "n2 has its own later entries back", func() bool { return n2.head(n2) >= head })

@@ -54,6 +54,11 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 		return err
 	}
 	defer unlock()
+	for _, dir := range []string{layout.Ledger(), layout.Swarm()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("state folder: %w", err)
+		}
+	}
 	passphrase, err := readPassphrase(cfg.PassphraseFile)
 	if err != nil {
 		return err
