@@ -27,6 +27,8 @@ func Redact(words []string, limit int) string {
 		}
 		var next bool
 		if hide {
+			// "Authorization:" "Bearer" "xyz": what follows the scheme is the secret.
+			next = strings.EqualFold(w, "bearer") || strings.EqualFold(w, "basic")
 			w = redacted
 		} else {
 			w, next = redactWord(w[:min(len(w), limit)])
