@@ -19,6 +19,12 @@ import (
 // MaxTTL is the longest a block may stand in the kernel, whatever is asked: 30 days.
 const MaxTTL = 30 * 24 * time.Hour
 
+// maxEnforced bounds the responses that stand at once on one host.
+const maxEnforced = 65536
+
+// ErrFull is returned by Apply when as many responses stand as a host may have.
+var ErrFull = fmt.Errorf("%d responses stand already", maxEnforced)
+
 // ErrUnknownResponse is returned by Release for an id that nothing here stands under.
 var ErrUnknownResponse = errors.New("no such response is enforced here")
 
@@ -64,12 +70,24 @@ func (k *Kernel) Apply(ctx context.Context, r event.Response) (event.Receipt, er
 	if r.Action != event.ActionKill && (r.TTL <= 0 || r.TTL > MaxTTL) {
 		return fail(fmt.Errorf("a lifetime of %s: want more than 0 and at most %s", r.TTL, MaxTTL))
 	}
-	id, err := idBytes(r.ID)
-	if err != nil {
+	if _, err := idBytes(r.ID); err != nil {
 		return fail(err)
+	}
+	if r.Action == event.ActionKill { // without the lock: a hunt of seconds must not hold up a block
+		means, err := k.kill(ctx, r.Target)
+		if err != nil {
+			return fail(err)
+		}
+		receipt.Means = means
+		receipt.Outcome, receipt.Time, receipt.Acted = event.OutcomeDone, time.Now().UnixNano(), BootTime()
+		return receipt, nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	old := k.enforced[r.ID]
+	if old == nil && len(k.enforced) >= maxEnforced {
+		return fail(ErrFull)
+	}
 	expires := BootTime() + uint64(r.TTL)
 	var slots []slot
 	switch {
@@ -82,8 +100,8 @@ func (k *Kernel) Apply(ctx context.Context, r event.Response) (event.Receipt, er
 		if k.execution == nil {
 			return fail(errors.New("this host cannot deny executions: see omega doctor"))
 		}
-		slots, err = executionSlots(r.Target)
-		if err != nil {
+		var err error
+		if slots, err = executionSlots(r.Target); err != nil {
 			return fail(err)
 		}
 		receipt.Means, receipt.BeforeFirstInstruction = []string{"sigkill-at-exec"}, true
@@ -95,28 +113,31 @@ func (k *Kernel) Apply(ctx context.Context, r event.Response) (event.Receipt, er
 			return fail(errors.New("this host cannot be contained: see omega doctor"))
 		}
 		slots, receipt.Means = []slot{{"contain", string(make([]byte, 4))}}, k.means()
-	case r.Action == event.ActionKill:
-		means, err := k.kill(ctx, r.Target)
-		if err != nil {
-			return fail(err)
-		}
-		receipt.Means = means
-		receipt.Outcome, receipt.Time, receipt.Acted = event.OutcomeDone, time.Now().UnixNano(), BootTime()
-		return receipt, nil
 	default:
 		return fail(fmt.Errorf("this host has no way to %s that target", r.Action))
 	}
+	k.enforced[r.ID] = &enforcement{target: r.Target, action: r.Action, expires: expires, slots: slots}
+	k.countPaths() // before the rule: from then on the program reads paths
 	for _, s := range slots {
-		if err := k.raise(s, expires, id); err != nil {
-			for _, undo := range slots {
-				k.settle(undo)
+		if err := k.settle(s); err != nil {
+			if delete(k.enforced, r.ID); old != nil {
+				k.enforced[r.ID] = old
 			}
+			for _, undo := range slots {
+				_ = k.settle(undo) // what could not be written cannot be wrong
+			}
+			k.countPaths()
 			return fail(fmt.Errorf("write the kernel's map %s: %w", s.table, err))
 		}
 	}
 	receipt.Acted = BootTime()
-	k.enforced[r.ID] = &enforcement{target: r.Target, action: r.Action, expires: expires, slots: slots}
-	k.countPaths()
+	if old != nil { // said again with another target: the former one is let go
+		for _, s := range old.slots {
+			if !slices.Contains(slots, s) {
+				_ = k.settle(s) // it ends by itself otherwise
+			}
+		}
+	}
 	receipt.Outcome, receipt.Time = event.OutcomeDone, time.Now().UnixNano()
 	return receipt, nil
 }
@@ -262,16 +283,7 @@ func (k *Kernel) look(s slot) (untilValue, error) {
 	return v, err
 }
 
-// raise makes the entry stand at least until expires.
-func (k *Kernel) raise(s slot, expires uint64, id [16]byte) error {
-	old, err := k.look(s)
-	if err == nil && old.Expires >= expires {
-		return nil
-	}
-	return k.table(s.table).Put([]byte(s.key), untilValue{Expires: expires, Hits: old.Hits, ID: id})
-}
-
-// settle sets an entry to what the remaining responses ask of it, or removes it.
+// settle sets an entry to what the responses that stand ask of it (the latest end), or removes it.
 func (k *Kernel) settle(s slot) error {
 	m := k.table(s.table)
 	if m == nil {
@@ -289,7 +301,11 @@ func (k *Kernel) settle(s slot) error {
 		if err != nil {
 			return err
 		}
-		return m.Put([]byte(s.key), untilValue{Expires: keep.expires, ID: id})
+		was, err := k.look(s)
+		if err == nil && was.Expires == keep.expires && was.ID == id {
+			return nil
+		}
+		return m.Put([]byte(s.key), untilValue{Expires: keep.expires, Hits: was.Hits, ID: id})
 	}
 	if s.table == "contain" { // an array's entry cannot be deleted
 		return m.Put([]byte(s.key), untilValue{})
@@ -385,6 +401,7 @@ func describe(e *enforcement, s slot) {
 
 // addressSlot is the trie entry of an address: an IPv4-mapped one is the IPv4 one.
 func addressSlot(p netip.Prefix) slot {
+	p = p.Masked() // the kernel takes two prefixes that differ only past their length for one: so must we
 	addr, bits := p.Addr(), p.Bits()
 	if addr.Is4In6() && bits >= 96 {
 		addr, bits = addr.Unmap(), bits-96

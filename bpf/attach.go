@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -79,15 +81,8 @@ func (k *Kernel) attachDeny(c *ebpf.Collection) (string, error) {
 		means = append(means, h.means)
 	}
 	k.attached["cgroup"] = means
-	names, err := k.interfaces()
-	if err != nil {
-		return "", err
-	}
-	for _, name := range names {
-		if err := k.attachInterface(name); err != nil {
-			return "", err
-		}
-	}
+	// One interface that takes no program costs no other, nor the hooks above: it is said in the check.
+	k.follow()
 	return strings.Join(k.means(), ", "), nil
 }
 
@@ -109,7 +104,8 @@ func (k *Kernel) interfaces() ([]string, error) {
 	return names, nil
 }
 
-// attachInterface refuses packets on one interface: TCX both ways, XDP for what comes in where the kernel has no TCX.
+// attachInterface refuses packets on one interface: TCX both ways; where the kernel has no TCX, XDP for what comes in
+// and the cgroup's own egress hook for what goes out.
 func (k *Kernel) attachInterface(name string) error {
 	if _, done := k.attached[name]; done {
 		return nil
@@ -118,36 +114,92 @@ func (k *Kernel) attachInterface(name string) error {
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", name, err)
 	}
-	var means []string
-	in, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: k.deny.Programs["packet_in"], Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
-	if err == nil {
-		if err := k.keepLink(in, "tcx-ingress-"+name, true); err != nil {
-			return err
+	suffix := ""
+	if l3, err := headerless(name); err != nil {
+		return err
+	} else if l3 {
+		suffix = "_l3"
+	}
+	in, err := k.attachTCX(i.Index, "packet_in"+suffix, ebpf.AttachTCXIngress)
+	if err != nil {
+		if suffix != "" {
+			return fmt.Errorf("attach to packets into %s (no Ethernet, so no XDP): %w", name, err)
 		}
-		means = append(means, "tcx-ingress")
-		out, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: k.deny.Programs["packet_out"], Attach: ebpf.AttachTCXEgress, Anchor: link.Head()})
-		if err != nil {
-			return fmt.Errorf("attach to packets out of %s: %w", name, err)
-		}
-		if err := k.keepLink(out, "tcx-egress-"+name, true); err != nil {
-			return err
-		}
-		means = append(means, "tcx-egress")
-	} else {
-		xdp, xerr := link.AttachXDP(link.XDPOptions{Interface: i.Index, Program: k.deny.Programs["packet_in_xdp"]})
-		if xerr != nil {
-			xdp, xerr = link.AttachXDP(link.XDPOptions{Interface: i.Index, Program: k.deny.Programs["packet_in_xdp"], Flags: link.XDPGenericMode})
-		}
-		if xerr != nil {
+		if xerr := k.attachXDP(name, i.Index); xerr != nil {
 			return fmt.Errorf("attach to packets into %s: tcx: %w; xdp: %w", name, err, xerr)
 		}
-		if err := k.keepLink(xdp, "xdp-"+name, true); err != nil {
+		k.attached[name] = []string{"xdp"}
+		return k.attachCgroupEgress()
+	}
+	if err := k.keepLink(in, "tcx-ingress-"+name, true); err != nil {
+		return err
+	}
+	out, err := k.attachTCX(i.Index, "packet_out"+suffix, ebpf.AttachTCXEgress)
+	if err != nil {
+		return fmt.Errorf("attach to packets out of %s: %w", name, err)
+	}
+	if err := k.keepLink(out, "tcx-egress-"+name, true); err != nil {
+		return err
+	}
+	k.attached[name] = []string{"tcx-ingress", "tcx-egress"}
+	return nil
+}
+
+func (k *Kernel) attachTCX(index int, program string, where ebpf.AttachType) (link.Link, error) {
+	if k.opt.withoutTCX {
+		return nil, ebpf.ErrNotSupported
+	}
+	return link.AttachTCX(link.TCXOptions{Interface: index, Program: k.deny.Programs[program], Attach: where, Anchor: link.Head()})
+}
+
+// attachXDP takes the driver's own mode or the generic one. An interface has room for one XDP program: where an earlier
+// life of this node left its own pinned, that one is given the new program.
+func (k *Kernel) attachXDP(name string, index int) error {
+	program := k.deny.Programs["packet_in_xdp"]
+	pin := filepath.Join(k.opt.PinDir, "link-xdp-"+name)
+	if k.opt.PinDir != "" {
+		if old, err := link.LoadPinnedLink(pin, nil); err == nil {
+			if err := old.Update(program); err == nil {
+				k.links = append(k.links, old)
+				return nil
+			}
+			old.Close()
+		}
+	}
+	xdp, err := link.AttachXDP(link.XDPOptions{Interface: index, Program: program})
+	if err != nil {
+		if xdp, err = link.AttachXDP(link.XDPOptions{Interface: index, Program: program, Flags: link.XDPGenericMode}); err != nil {
 			return err
 		}
-		means = append(means, "xdp")
 	}
-	k.attached[name] = means
+	return k.keepLink(xdp, "xdp-"+name, true)
+}
+
+const meansCgroupEgress = "cgroup-egress"
+
+func (k *Kernel) attachCgroupEgress() error {
+	if slices.Contains(k.attached["cgroup"], meansCgroupEgress) {
+		return nil
+	}
+	l, err := link.AttachCgroup(link.CgroupOptions{Path: k.cgroup, Attach: ebpf.AttachCGroupInetEgress, Program: k.deny.Programs["packet_out_cgroup"]})
+	if err != nil {
+		return fmt.Errorf("attach to packets out of %s: %w", k.cgroup, err)
+	}
+	if err := k.keepLink(l, meansCgroupEgress, true); err != nil {
+		return err
+	}
+	k.attached["cgroup"] = append(k.attached["cgroup"], meansCgroupEgress)
 	return nil
+}
+
+// headerless says whether packets on an interface begin with their IP header: tun, WireGuard, PPP and the other tunnels.
+func headerless(name string) (bool, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return false, fmt.Errorf("interface %s: %w", name, err)
+	}
+	kind := l.Attrs().EncapType
+	return kind != "ether" && kind != "loopback", nil
 }
 
 // means lists every hook that refuses an address now.
@@ -176,7 +228,7 @@ func (k *Kernel) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		k.mu.Lock()
-		if k.deny != nil && len(k.opt.Interfaces) == 0 {
+		if k.deny != nil {
 			k.follow()
 		}
 		k.expire()
@@ -184,25 +236,34 @@ func (k *Kernel) Run(ctx context.Context) error {
 	}
 }
 
+// follow attaches to every interface that is there and not attached yet, and says in the check which could not be.
 func (k *Kernel) follow() {
 	names, err := k.interfaces()
+	var errs []error
 	for _, name := range names {
-		if err == nil {
-			err = k.attachInterface(name)
-		}
+		errs = append(errs, k.attachInterface(name))
 	}
-	for i := range k.checks {
-		if k.checks[i].Name != "actuator/deny-address" {
-			continue
-		}
-		k.checks[i].OK, k.checks[i].Detail, k.checks[i].Lost = err == nil, strings.Join(k.means(), ", "), ""
-		if err != nil {
-			k.checks[i].Detail, k.checks[i].Lost = err.Error(), "addresses are not refused on that interface"
-		}
+	err = errors.Join(append(errs, err)...)
+	k.unattached = err
+	k.noteInterfaces()
+	if len(k.opt.Interfaces) > 0 {
+		return
 	}
 	for name := range k.attached {
 		if name != "cgroup" && !slices.Contains(names, name) {
 			delete(k.attached, name) // the interface went, and its links with it
+		}
+	}
+}
+
+func (k *Kernel) noteInterfaces() {
+	for i := range k.checks {
+		if k.checks[i].Name != "actuator/deny-address" || k.deny == nil {
+			continue
+		}
+		k.checks[i].OK, k.checks[i].Detail, k.checks[i].Lost = k.unattached == nil, strings.Join(k.means(), ", "), ""
+		if k.unattached != nil {
+			k.checks[i].Detail, k.checks[i].Lost = k.unattached.Error(), "packets are not refused on that interface; connect() and sendmsg() are"
 		}
 	}
 }

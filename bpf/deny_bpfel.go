@@ -32,6 +32,12 @@ type denyLpm6 struct {
 	Address [16]uint8
 }
 
+type denyPace struct {
+	_     structs.HostLayout
+	Since uint64
+	Spent uint64
+}
+
 type denyProbeKey struct {
 	_      structs.HostLayout
 	Source [16]uint8
@@ -62,7 +68,7 @@ type denyRecordFlow struct {
 		Cgroup      uint64
 		Inode       uint64
 		Caps        uint64
-		Mtime       int64
+		Changed     int64
 		Pid         uint32
 		ParentPid   uint32
 		Uid         uint32
@@ -92,6 +98,14 @@ type denyRecordFlow struct {
 	}
 }
 
+type denyRefusalKey struct {
+	_        structs.HostLayout
+	Remote   [16]uint8
+	Tgid     uint32
+	Port     uint16
+	Protocol uint16
+}
+
 type denyUntil struct {
 	_       structs.HostLayout
 	Expires uint64
@@ -108,7 +122,9 @@ const (
 	denyMapDeny6            = "deny6"
 	denyMapDroppedPackets   = "dropped_packets"
 	denyMapDrops            = "drops"
+	denyMapPaces            = "paces"
 	denyMapProbes           = "probes"
+	denyMapRefusals         = "refusals"
 	denyMapRing             = "ring"
 	denyMapScopeCgroup      = "scope_cgroup"
 	denyMapSwarmPeers       = "swarm_peers"
@@ -116,11 +132,13 @@ const (
 	denyProgConnect4        = "connect4"
 	denyProgConnect6        = "connect6"
 	denyProgPacketIn        = "packet_in"
+	denyProgPacketInL3      = "packet_in_l3"
 	denyProgPacketInXdp     = "packet_in_xdp"
 	denyProgPacketOut       = "packet_out"
+	denyProgPacketOutCgroup = "packet_out_cgroup"
+	denyProgPacketOutL3     = "packet_out_l3"
 	denyProgSendmsg4        = "sendmsg4"
 	denyProgSendmsg6        = "sendmsg6"
-	denyVarOwnTgid          = "own_tgid"
 	denyVarRecordFlowLayout = "record_flow_layout"
 	denyVarScoped           = "scoped"
 )
@@ -167,13 +185,16 @@ type denySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type denyProgramSpecs struct {
-	Connect4    *ebpf.ProgramSpec `ebpf:"connect4"`
-	Connect6    *ebpf.ProgramSpec `ebpf:"connect6"`
-	PacketIn    *ebpf.ProgramSpec `ebpf:"packet_in"`
-	PacketInXdp *ebpf.ProgramSpec `ebpf:"packet_in_xdp"`
-	PacketOut   *ebpf.ProgramSpec `ebpf:"packet_out"`
-	Sendmsg4    *ebpf.ProgramSpec `ebpf:"sendmsg4"`
-	Sendmsg6    *ebpf.ProgramSpec `ebpf:"sendmsg6"`
+	Connect4        *ebpf.ProgramSpec `ebpf:"connect4"`
+	Connect6        *ebpf.ProgramSpec `ebpf:"connect6"`
+	PacketIn        *ebpf.ProgramSpec `ebpf:"packet_in"`
+	PacketInL3      *ebpf.ProgramSpec `ebpf:"packet_in_l3"`
+	PacketInXdp     *ebpf.ProgramSpec `ebpf:"packet_in_xdp"`
+	PacketOut       *ebpf.ProgramSpec `ebpf:"packet_out"`
+	PacketOutCgroup *ebpf.ProgramSpec `ebpf:"packet_out_cgroup"`
+	PacketOutL3     *ebpf.ProgramSpec `ebpf:"packet_out_l3"`
+	Sendmsg4        *ebpf.ProgramSpec `ebpf:"sendmsg4"`
+	Sendmsg6        *ebpf.ProgramSpec `ebpf:"sendmsg6"`
 }
 
 // denyMapSpecs contains maps before they are loaded into the kernel.
@@ -185,7 +206,9 @@ type denyMapSpecs struct {
 	Deny6          *ebpf.MapSpec `ebpf:"deny6"`
 	DroppedPackets *ebpf.MapSpec `ebpf:"dropped_packets"`
 	Drops          *ebpf.MapSpec `ebpf:"drops"`
+	Paces          *ebpf.MapSpec `ebpf:"paces"`
 	Probes         *ebpf.MapSpec `ebpf:"probes"`
+	Refusals       *ebpf.MapSpec `ebpf:"refusals"`
 	Ring           *ebpf.MapSpec `ebpf:"ring"`
 	ScopeCgroup    *ebpf.MapSpec `ebpf:"scope_cgroup"`
 	SwarmPeers     *ebpf.MapSpec `ebpf:"swarm_peers"`
@@ -196,7 +219,6 @@ type denyMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type denyVariableSpecs struct {
-	OwnTgid          *ebpf.VariableSpec `ebpf:"own_tgid"`
 	RecordFlowLayout *ebpf.VariableSpec `ebpf:"record_flow_layout"`
 	Scoped           *ebpf.VariableSpec `ebpf:"scoped"`
 }
@@ -226,7 +248,9 @@ type denyMaps struct {
 	Deny6          *ebpf.Map `ebpf:"deny6"`
 	DroppedPackets *ebpf.Map `ebpf:"dropped_packets"`
 	Drops          *ebpf.Map `ebpf:"drops"`
+	Paces          *ebpf.Map `ebpf:"paces"`
 	Probes         *ebpf.Map `ebpf:"probes"`
+	Refusals       *ebpf.Map `ebpf:"refusals"`
 	Ring           *ebpf.Map `ebpf:"ring"`
 	ScopeCgroup    *ebpf.Map `ebpf:"scope_cgroup"`
 	SwarmPeers     *ebpf.Map `ebpf:"swarm_peers"`
@@ -240,7 +264,9 @@ func (m *denyMaps) Close() error {
 		m.Deny6,
 		m.DroppedPackets,
 		m.Drops,
+		m.Paces,
 		m.Probes,
+		m.Refusals,
 		m.Ring,
 		m.ScopeCgroup,
 		m.SwarmPeers,
@@ -252,7 +278,6 @@ func (m *denyMaps) Close() error {
 //
 // It can be passed to loadDenyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type denyVariables struct {
-	OwnTgid          *ebpf.Variable `ebpf:"own_tgid"`
 	RecordFlowLayout *ebpf.Variable `ebpf:"record_flow_layout"`
 	Scoped           *ebpf.Variable `ebpf:"scoped"`
 }
@@ -261,13 +286,16 @@ type denyVariables struct {
 //
 // It can be passed to loadDenyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type denyPrograms struct {
-	Connect4    *ebpf.Program `ebpf:"connect4"`
-	Connect6    *ebpf.Program `ebpf:"connect6"`
-	PacketIn    *ebpf.Program `ebpf:"packet_in"`
-	PacketInXdp *ebpf.Program `ebpf:"packet_in_xdp"`
-	PacketOut   *ebpf.Program `ebpf:"packet_out"`
-	Sendmsg4    *ebpf.Program `ebpf:"sendmsg4"`
-	Sendmsg6    *ebpf.Program `ebpf:"sendmsg6"`
+	Connect4        *ebpf.Program `ebpf:"connect4"`
+	Connect6        *ebpf.Program `ebpf:"connect6"`
+	PacketIn        *ebpf.Program `ebpf:"packet_in"`
+	PacketInL3      *ebpf.Program `ebpf:"packet_in_l3"`
+	PacketInXdp     *ebpf.Program `ebpf:"packet_in_xdp"`
+	PacketOut       *ebpf.Program `ebpf:"packet_out"`
+	PacketOutCgroup *ebpf.Program `ebpf:"packet_out_cgroup"`
+	PacketOutL3     *ebpf.Program `ebpf:"packet_out_l3"`
+	Sendmsg4        *ebpf.Program `ebpf:"sendmsg4"`
+	Sendmsg6        *ebpf.Program `ebpf:"sendmsg6"`
 }
 
 func (p *denyPrograms) Close() error {
@@ -275,8 +303,11 @@ func (p *denyPrograms) Close() error {
 		p.Connect4,
 		p.Connect6,
 		p.PacketIn,
+		p.PacketInL3,
 		p.PacketInXdp,
 		p.PacketOut,
+		p.PacketOutCgroup,
+		p.PacketOutL3,
 		p.Sendmsg4,
 		p.Sendmsg6,
 	)

@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type executionDoom struct {
+	_       structs.HostLayout
+	Expires uint64
+	Start   uint64
+}
+
 type executionFileKey struct {
 	_      structs.HostLayout
 	Inode  uint64
@@ -20,9 +26,24 @@ type executionFileKey struct {
 	Pad    uint32
 }
 
+type executionPace struct {
+	_     structs.HostLayout
+	Since uint64
+	Spent uint64
+}
+
 type executionPathKey struct {
 	_    structs.HostLayout
 	Path [256]int8
+}
+
+type executionPathScratch struct {
+	_    structs.HostLayout
+	Key  executionPathKey
+	Path struct {
+		_     structs.HostLayout
+		Bytes [768]int8
+	}
 }
 
 type executionUntil struct {
@@ -40,13 +61,13 @@ const (
 	executionMapDenyPath    = "deny_path"
 	executionMapDoomed      = "doomed"
 	executionMapDrops       = "drops"
+	executionMapPaces       = "paces"
 	executionMapPathRules   = "path_rules"
 	executionMapPathScratch = "path_scratch"
 	executionMapRing        = "ring"
 	executionMapScopeCgroup = "scope_cgroup"
 	executionProgDenyExec   = "deny_exec"
 	executionProgDoomChild  = "doom_child"
-	executionVarOwnTgid     = "own_tgid"
 	executionVarScoped      = "scoped"
 )
 
@@ -104,6 +125,7 @@ type executionMapSpecs struct {
 	DenyPath    *ebpf.MapSpec `ebpf:"deny_path"`
 	Doomed      *ebpf.MapSpec `ebpf:"doomed"`
 	Drops       *ebpf.MapSpec `ebpf:"drops"`
+	Paces       *ebpf.MapSpec `ebpf:"paces"`
 	PathRules   *ebpf.MapSpec `ebpf:"path_rules"`
 	PathScratch *ebpf.MapSpec `ebpf:"path_scratch"`
 	Ring        *ebpf.MapSpec `ebpf:"ring"`
@@ -114,8 +136,7 @@ type executionMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type executionVariableSpecs struct {
-	OwnTgid *ebpf.VariableSpec `ebpf:"own_tgid"`
-	Scoped  *ebpf.VariableSpec `ebpf:"scoped"`
+	Scoped *ebpf.VariableSpec `ebpf:"scoped"`
 }
 
 // executionObjects contains all objects after they have been loaded into the kernel.
@@ -142,6 +163,7 @@ type executionMaps struct {
 	DenyPath    *ebpf.Map `ebpf:"deny_path"`
 	Doomed      *ebpf.Map `ebpf:"doomed"`
 	Drops       *ebpf.Map `ebpf:"drops"`
+	Paces       *ebpf.Map `ebpf:"paces"`
 	PathRules   *ebpf.Map `ebpf:"path_rules"`
 	PathScratch *ebpf.Map `ebpf:"path_scratch"`
 	Ring        *ebpf.Map `ebpf:"ring"`
@@ -154,6 +176,7 @@ func (m *executionMaps) Close() error {
 		m.DenyPath,
 		m.Doomed,
 		m.Drops,
+		m.Paces,
 		m.PathRules,
 		m.PathScratch,
 		m.Ring,
@@ -165,8 +188,7 @@ func (m *executionMaps) Close() error {
 //
 // It can be passed to loadExecutionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type executionVariables struct {
-	OwnTgid *ebpf.Variable `ebpf:"own_tgid"`
-	Scoped  *ebpf.Variable `ebpf:"scoped"`
+	Scoped *ebpf.Variable `ebpf:"scoped"`
 }
 
 // executionPrograms contains all programs after they have been loaded into the kernel.

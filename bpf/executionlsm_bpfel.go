@@ -20,6 +20,12 @@ type executionLSMFileKey struct {
 	Pad    uint32
 }
 
+type executionLSMPace struct {
+	_     structs.HostLayout
+	Since uint64
+	Spent uint64
+}
+
 type executionLSMUntil struct {
 	_       structs.HostLayout
 	Expires uint64
@@ -33,10 +39,10 @@ type executionLSMUntil struct {
 const (
 	executionLSMMapDenyInode   = "deny_inode"
 	executionLSMMapDrops       = "drops"
+	executionLSMMapPaces       = "paces"
 	executionLSMMapRing        = "ring"
 	executionLSMMapScopeCgroup = "scope_cgroup"
 	executionLSMProgRefuseExec = "refuse_exec"
-	executionLSMVarOwnTgid     = "own_tgid"
 	executionLSMVarScoped      = "scoped"
 )
 
@@ -91,6 +97,7 @@ type executionLSMProgramSpecs struct {
 type executionLSMMapSpecs struct {
 	DenyInode   *ebpf.MapSpec `ebpf:"deny_inode"`
 	Drops       *ebpf.MapSpec `ebpf:"drops"`
+	Paces       *ebpf.MapSpec `ebpf:"paces"`
 	Ring        *ebpf.MapSpec `ebpf:"ring"`
 	ScopeCgroup *ebpf.MapSpec `ebpf:"scope_cgroup"`
 }
@@ -99,8 +106,7 @@ type executionLSMMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type executionLSMVariableSpecs struct {
-	OwnTgid *ebpf.VariableSpec `ebpf:"own_tgid"`
-	Scoped  *ebpf.VariableSpec `ebpf:"scoped"`
+	Scoped *ebpf.VariableSpec `ebpf:"scoped"`
 }
 
 // executionLSMObjects contains all objects after they have been loaded into the kernel.
@@ -125,6 +131,7 @@ func (o *executionLSMObjects) Close() error {
 type executionLSMMaps struct {
 	DenyInode   *ebpf.Map `ebpf:"deny_inode"`
 	Drops       *ebpf.Map `ebpf:"drops"`
+	Paces       *ebpf.Map `ebpf:"paces"`
 	Ring        *ebpf.Map `ebpf:"ring"`
 	ScopeCgroup *ebpf.Map `ebpf:"scope_cgroup"`
 }
@@ -133,6 +140,7 @@ func (m *executionLSMMaps) Close() error {
 	return _ExecutionLSMClose(
 		m.DenyInode,
 		m.Drops,
+		m.Paces,
 		m.Ring,
 		m.ScopeCgroup,
 	)
@@ -142,8 +150,7 @@ func (m *executionLSMMaps) Close() error {
 //
 // It can be passed to loadExecutionLSMObjects or ebpf.CollectionSpec.LoadAndAssign.
 type executionLSMVariables struct {
-	OwnTgid *ebpf.Variable `ebpf:"own_tgid"`
-	Scoped  *ebpf.Variable `ebpf:"scoped"`
+	Scoped *ebpf.Variable `ebpf:"scoped"`
 }
 
 // executionLSMPrograms contains all programs after they have been loaded into the kernel.

@@ -23,6 +23,8 @@ type Options struct {
 	Interfaces []string // where packets are refused; empty means every interface but lo, and new ones as they come
 	PinDir     string   // a folder on a BPF file system: blocks outlive a crash of the node, and still expire; empty means they end with it
 	RingBytes  int      // power of two, 64 KiB to 64 MiB; 0 means 4 MiB
+
+	withoutTCX bool // as on a kernel before 6.6: for tests
 }
 
 // Kernel is the loaded kernel half of one node.
@@ -35,12 +37,13 @@ type Kernel struct {
 	deny, execution    *ebpf.Collection
 	lsm                *ebpf.Collection
 
-	mu       sync.Mutex
-	links    []link.Link
-	pinned   []string            // pins made by this load
-	attached map[string][]string // interface → means
-	checks   []Check
-	enforced map[string]*enforcement // by response id
+	mu         sync.Mutex
+	links      []link.Link
+	pinned     []string            // pins made by this load
+	attached   map[string][]string // interface → means
+	unattached error               // why some interface's packets pass unasked; nil when none does
+	checks     []Check
+	enforced   map[string]*enforcement // by response id
 }
 
 // domain is one object: one line says what it is, where it attaches, and what the host loses without it.
@@ -92,6 +95,7 @@ func Load(ctx context.Context, opt Options) (*Kernel, error) {
 		}
 		k.checks = append(k.checks, check)
 	}
+	k.noteInterfaces()
 	if loaded == 0 {
 		err := fmt.Errorf("%w: %s", ErrRefused, k.checks[0].Detail)
 		k.Close()
@@ -175,6 +179,16 @@ func (k *Kernel) load(d *domain) (string, error) {
 		options.Maps.PinPath = k.opt.PinDir
 	}
 	collection, err := ebpf.NewCollectionWithOptions(spec, options)
+	if errors.Is(err, ebpf.ErrMapIncompatible) && k.opt.PinDir != "" {
+		// Pinned by a version of ours with another layout: what stood there cannot be adopted, and must not keep this
+		// node from refusing anything at all.
+		for _, name := range blockMaps {
+			if rerr := os.Remove(filepath.Join(k.opt.PinDir, name)); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
+				return "", fmt.Errorf("put away an earlier version's blocks: %w", rerr)
+			}
+		}
+		collection, err = ebpf.NewCollectionWithOptions(spec, options)
+	}
 	if err != nil {
 		return "", shorten(err)
 	}

@@ -569,10 +569,31 @@ func TestKillTreeOutrunsForks(t *testing.T) {
 		t.Fatal("killed a process that is another one")
 	}
 	target.Start = e.Process.Key.Start
+	// An innocent of the same cgroup, started by another shell, must live.
+	innocent := exec.Command("/bin/sleep", "60")
+	if err := innocent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { innocent.Process.Kill(); innocent.Wait() }()
+	procs := filepath.Join(a.cgroup, "cgroup.procs")
+	if err := os.WriteFile(procs, fmt.Append(nil, innocent.Process.Pid), 0); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionKill, Target: target}); err != nil {
 		t.Fatal(err)
 	}
+	left, err := os.ReadFile(procs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(string(left)); got != fmt.Sprint(innocent.Process.Pid) {
+		t.Errorf("left in the cgroup: %q, want the innocent %d alone", got, innocent.Process.Pid)
+	}
 	<-done
+	// A process outside the node's cgroup is not its to kill.
+	if _, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionKill, Target: event.Target{PID: uint32(os.Getpid())}}); err == nil {
+		t.Error("it killed outside its scope, and nobody is here to say so")
+	}
 }
 
 // What a crashed node left pinned is found, still in force, and is gone after Cleanup.

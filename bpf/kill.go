@@ -1,9 +1,14 @@
 package bpf
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,9 +19,15 @@ import (
 // killTime bounds how long a tree is hunted for.
 const killTime = 5 * time.Second
 
+// doomValue is struct doom of kernel/execution.c.
+type doomValue struct {
+	Expires uint64
+	Start   uint64 // in clock ticks, the unit of /proc
+}
+
 // kill ends a process, or its tree. In the tree's case each member is doomed in the kernel first: a fork of a doomed
 // process is doomed and its parent killed in the same call, so that no fork outruns the hunt. A pid that no longer
-// belongs to the process meant (its start differs) is left alone.
+// belongs to the process meant (its start differs) is left alone, and so is one outside the cgroup this node acts in.
 func (k *Kernel) kill(ctx context.Context, t event.Target) ([]string, error) {
 	if t.PID <= 1 {
 		return nil, fmt.Errorf("pid %d is not to be killed", t.PID)
@@ -26,15 +37,18 @@ func (k *Kernel) kill(ctx context.Context, t event.Target) ([]string, error) {
 		return nil, fmt.Errorf("process %d: %w", t.PID, err)
 	}
 	defer unix.Close(fd)
-	if t.Start != 0 {
-		start, err := processStart(t.PID)
-		if err != nil {
-			return nil, fmt.Errorf("process %d: %w", t.PID, err)
-		}
-		// /proc counts in hundredths of a second.
-		if d := int64(start) - int64(t.Start); d > int64(20*time.Millisecond) || d < -int64(20*time.Millisecond) {
-			return nil, fmt.Errorf("process %d is another one now: it started at %d, not %d", t.PID, start, t.Start)
-		}
+	// What is read of the pid from here on is of the process the descriptor holds, as long as that one can be signalled.
+	start, err := processStart(t.PID)
+	if err != nil {
+		return nil, fmt.Errorf("process %d: %w", t.PID, err)
+	}
+	if t.Start != 0 && !sameStart(start, t.Start) {
+		return nil, fmt.Errorf("process %d is another one now: it started at %d, not %d", t.PID, start, t.Start)
+	}
+	if within, err := k.within(t.PID); err != nil {
+		return nil, fmt.Errorf("process %d: %w", t.PID, err)
+	} else if !within {
+		return nil, fmt.Errorf("process %d is outside the cgroup this node acts in", t.PID)
 	}
 	if !t.Tree {
 		if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
@@ -45,59 +59,54 @@ func (k *Kernel) kill(ctx context.Context, t event.Target) ([]string, error) {
 	if k.execution == nil {
 		return nil, errors.New("a tree cannot be ended without a race here: the kernel half for executions is not loaded")
 	}
-	return []string{"doomed-at-fork", "pidfd-sigkill"}, k.killTree(ctx, t.PID)
+	return []string{"doomed-at-fork", "pidfd-sigkill"}, k.killTree(ctx, t.PID, start)
 }
 
-func (k *Kernel) killTree(ctx context.Context, root uint32) error {
+// within says whether a process lies in the cgroup this node acts in.
+func (k *Kernel) within(pid uint32) (bool, error) {
+	if k.opt.Cgroup == "" {
+		return true, nil
+	}
+	root, err := cgroupRoot()
+	if err != nil {
+		return false, err
+	}
+	scope, err := filepath.Rel(root, k.opt.Cgroup)
+	if err != nil {
+		return false, err
+	}
+	lines, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(pid), 10) + "/cgroup")
+	if err != nil {
+		return false, err
+	}
+	for line := range bytes.Lines(lines) {
+		if path, ok := strings.CutPrefix(strings.TrimSuffix(string(line), "\n"), "0::/"); ok {
+			return path == scope || strings.HasPrefix(path, scope+"/"), nil
+		}
+	}
+	return false, nil
+}
+
+// killTree ends root, known by its start, and all its descendants: it freezes every member, looks again until a look
+// finds nobody new, and only then kills, because a dead parent's children can no longer be told. What a member forks
+// meanwhile the kernel dooms, and stops its parent. Members are held by pid and start: a pid that was given to another
+// process meanwhile is nobody's.
+func (k *Kernel) killTree(ctx context.Context, root uint32, start uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, killTime)
 	defer cancel()
 	doomed := k.execution.Maps["doomed"]
-	members := map[uint32]bool{root: true}
-	end := BootTime() + uint64(killTime)
+	members := map[uint32]uint64{root: start / uint64(clockTick)}
 	defer func() {
 		for pid := range members {
 			_ = doomed.Delete(pid) // it expires by itself
 		}
 	}()
 	for {
-		// Doom all that are known, look again, and go on until a look finds nobody new: from then on the kernel dooms
-		// whatever is forked. Only then is anybody killed, because a dead parent's children can no longer be told.
-		var parents map[uint32]uint32
-		for grew := true; grew; {
-			for pid := range members {
-				if err := doomed.Put(pid, end); err != nil {
-					return fmt.Errorf("doom process %d: %w", pid, err)
-				}
-			}
-			var err error
-			if parents, err = processParents(); err != nil {
-				return err
-			}
-			grew = addDescendants(members, parents)
-			var pid uint32
-			var at uint64
-			entries := doomed.Iterate()
-			for entries.Next(&pid, &at) {
-				if at > BootTime() && !members[pid] {
-					members[pid], grew = true, true
-				}
-			}
-			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("the tree grew for longer than %s", killTime)
-			}
-		}
-		alive := 0
-		for pid := range members {
-			if _, there := parents[pid]; !there {
-				continue
-			}
-			alive++
-			fd, err := unix.PidfdOpen(int(pid), 0)
-			if err != nil {
-				continue
-			}
-			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // gone already is as good
-			unix.Close(fd)
+		err := k.freezeTree(ctx, members, BootTime()+uint64(killTime))
+		// Whatever came of it, nobody is left frozen.
+		alive := signalMembers(members, unix.SIGKILL)
+		if err != nil {
+			return err
 		}
 		if alive == 0 {
 			return nil
@@ -110,14 +119,69 @@ func (k *Kernel) killTree(ctx context.Context, root uint32) error {
 	}
 }
 
-// addDescendants adds children of members, and theirs, and says whether there were any.
-func addDescendants(members map[uint32]bool, parents map[uint32]uint32) (added bool) {
+// freezeTree dooms and stops members and their descendants until a look finds no new one.
+func (k *Kernel) freezeTree(ctx context.Context, members map[uint32]uint64, end uint64) error {
+	doomed := k.execution.Maps["doomed"]
+	for grew := true; grew; {
+		for pid, tick := range members {
+			if err := doomed.Put(pid, doomValue{Expires: end, Start: tick}); err != nil {
+				return fmt.Errorf("doom process %d: %w", pid, err)
+			}
+		}
+		signalMembers(members, unix.SIGSTOP)
+		here, err := liveProcesses()
+		if err != nil {
+			return err
+		}
+		grew = addDescendants(members, here)
+		var pid uint32
+		var d doomValue
+		entries := doomed.Iterate()
+		for entries.Next(&pid, &d) {
+			if tick, known := members[pid]; d.Expires > BootTime() && (!known || tick != d.Start) {
+				members[pid], grew = d.Start, true
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("the tree grew for longer than %s", killTime)
+		}
+	}
+	return nil
+}
+
+// signalMembers signals each member that lives and returns how many did.
+func signalMembers(members map[uint32]uint64, signal unix.Signal) (alive int) {
+	for pid, tick := range members {
+		fd, err := unix.PidfdOpen(int(pid), 0)
+		if err != nil {
+			continue
+		}
+		// The descriptor holds one process; only if that one is still the member is it signalled.
+		s, err := readStat("/proc/" + strconv.FormatUint(uint64(pid), 10))
+		if err == nil && s.start/uint64(clockTick) == tick && s.state != 'Z' && s.state != 'X' {
+			alive++
+			_ = unix.PidfdSendSignal(fd, signal, nil, 0) // gone already is as good
+		}
+		unix.Close(fd)
+	}
+	return alive
+}
+
+// addDescendants adds children of members, and theirs, and says whether there were any. A child is never older than its
+// parent: one that is belongs to an earlier owner of the parent's pid.
+func addDescendants(members map[uint32]uint64, here map[uint32]procStat) (added bool) {
 	for grew := true; grew; {
 		grew = false
-		for pid, parent := range parents {
-			if members[parent] && !members[pid] && pid > 1 {
-				members[pid], grew, added = true, true, true
+		for pid, p := range here {
+			tick := p.start / uint64(clockTick)
+			parent, ok := members[p.parent]
+			if !ok || pid <= 1 || tick < parent || here[p.parent].start/uint64(clockTick) != parent {
+				continue
 			}
+			if old, known := members[pid]; known && old == tick {
+				continue
+			}
+			members[pid], grew, added = tick, true, true
 		}
 	}
 	return added

@@ -21,16 +21,22 @@ type networkFlow struct {
 	Inbound uint32
 }
 
+type networkPace struct {
+	_     structs.HostLayout
+	Since uint64
+	Spent uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	networkMapDrops       = "drops"
 	networkMapFlows       = "flows"
+	networkMapPaces       = "paces"
 	networkMapRing        = "ring"
 	networkMapScopeCgroup = "scope_cgroup"
 	networkProgOnState    = "on_state"
-	networkVarOwnTgid     = "own_tgid"
 	networkVarScopeNet    = "scope_net"
 	networkVarScoped      = "scoped"
 )
@@ -86,6 +92,7 @@ type networkProgramSpecs struct {
 type networkMapSpecs struct {
 	Drops       *ebpf.MapSpec `ebpf:"drops"`
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
+	Paces       *ebpf.MapSpec `ebpf:"paces"`
 	Ring        *ebpf.MapSpec `ebpf:"ring"`
 	ScopeCgroup *ebpf.MapSpec `ebpf:"scope_cgroup"`
 }
@@ -94,7 +101,6 @@ type networkMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type networkVariableSpecs struct {
-	OwnTgid  *ebpf.VariableSpec `ebpf:"own_tgid"`
 	ScopeNet *ebpf.VariableSpec `ebpf:"scope_net"`
 	Scoped   *ebpf.VariableSpec `ebpf:"scoped"`
 }
@@ -121,6 +127,7 @@ func (o *networkObjects) Close() error {
 type networkMaps struct {
 	Drops       *ebpf.Map `ebpf:"drops"`
 	Flows       *ebpf.Map `ebpf:"flows"`
+	Paces       *ebpf.Map `ebpf:"paces"`
 	Ring        *ebpf.Map `ebpf:"ring"`
 	ScopeCgroup *ebpf.Map `ebpf:"scope_cgroup"`
 }
@@ -129,6 +136,7 @@ func (m *networkMaps) Close() error {
 	return _NetworkClose(
 		m.Drops,
 		m.Flows,
+		m.Paces,
 		m.Ring,
 		m.ScopeCgroup,
 	)
@@ -138,7 +146,6 @@ func (m *networkMaps) Close() error {
 //
 // It can be passed to loadNetworkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type networkVariables struct {
-	OwnTgid  *ebpf.Variable `ebpf:"own_tgid"`
 	ScopeNet *ebpf.Variable `ebpf:"scope_net"`
 	Scoped   *ebpf.Variable `ebpf:"scoped"`
 }

@@ -31,7 +31,7 @@ type processExecScratch struct {
 			Cgroup      uint64
 			Inode       uint64
 			Caps        uint64
-			Mtime       int64
+			Changed     int64
 			Pid         uint32
 			ParentPid   uint32
 			Uid         uint32
@@ -55,7 +55,16 @@ type processExecScratch struct {
 		}
 		Data [2048]int8
 	}
-	Path [768]int8
+	Path struct {
+		_     structs.HostLayout
+		Bytes [768]int8
+	}
+}
+
+type processPace struct {
+	_     structs.HostLayout
+	Since uint64
+	Spent uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -63,13 +72,13 @@ type processExecScratch struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	processMapDrops       = "drops"
+	processMapPaces       = "paces"
 	processMapRing        = "ring"
 	processMapScopeCgroup = "scope_cgroup"
 	processMapScratch     = "scratch"
 	processProgOnExec     = "on_exec"
 	processProgOnExit     = "on_exit"
 	processProgOnFork     = "on_fork"
-	processVarOwnTgid     = "own_tgid"
 	processVarScoped      = "scoped"
 )
 
@@ -125,6 +134,7 @@ type processProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type processMapSpecs struct {
 	Drops       *ebpf.MapSpec `ebpf:"drops"`
+	Paces       *ebpf.MapSpec `ebpf:"paces"`
 	Ring        *ebpf.MapSpec `ebpf:"ring"`
 	ScopeCgroup *ebpf.MapSpec `ebpf:"scope_cgroup"`
 	Scratch     *ebpf.MapSpec `ebpf:"scratch"`
@@ -134,8 +144,7 @@ type processMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type processVariableSpecs struct {
-	OwnTgid *ebpf.VariableSpec `ebpf:"own_tgid"`
-	Scoped  *ebpf.VariableSpec `ebpf:"scoped"`
+	Scoped *ebpf.VariableSpec `ebpf:"scoped"`
 }
 
 // processObjects contains all objects after they have been loaded into the kernel.
@@ -159,6 +168,7 @@ func (o *processObjects) Close() error {
 // It can be passed to loadProcessObjects or ebpf.CollectionSpec.LoadAndAssign.
 type processMaps struct {
 	Drops       *ebpf.Map `ebpf:"drops"`
+	Paces       *ebpf.Map `ebpf:"paces"`
 	Ring        *ebpf.Map `ebpf:"ring"`
 	ScopeCgroup *ebpf.Map `ebpf:"scope_cgroup"`
 	Scratch     *ebpf.Map `ebpf:"scratch"`
@@ -167,6 +177,7 @@ type processMaps struct {
 func (m *processMaps) Close() error {
 	return _ProcessClose(
 		m.Drops,
+		m.Paces,
 		m.Ring,
 		m.ScopeCgroup,
 		m.Scratch,
@@ -177,8 +188,7 @@ func (m *processMaps) Close() error {
 //
 // It can be passed to loadProcessObjects or ebpf.CollectionSpec.LoadAndAssign.
 type processVariables struct {
-	OwnTgid *ebpf.Variable `ebpf:"own_tgid"`
-	Scoped  *ebpf.Variable `ebpf:"scoped"`
+	Scoped *ebpf.Variable `ebpf:"scoped"`
 }
 
 // processPrograms contains all programs after they have been loaded into the kernel.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"strconv"
@@ -207,9 +208,9 @@ func readProcess(pid uint32) (event.Process, error) {
 		return p, err
 	}
 	p.Key.Start, p.Parent.PID, p.Comm = stat.start, stat.parent, stat.comm
-	if args, err := os.ReadFile(dir + "/cmdline"); err == nil {
-		if len(args) > 4096 {
-			args = args[:4096]
+	if args, err := readBounded(dir+"/cmdline", maxArgs+1); err == nil {
+		if len(args) > maxArgs {
+			args = args[:maxArgs]
 			p.Flags |= event.FlagArgsTruncated
 		}
 		p.Args = strings.TrimRight(string(args), "\x00")
@@ -226,7 +227,7 @@ func readProcess(pid uint32) (event.Process, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(dir+"/exe", &st); err == nil {
 		p.Inode, p.Device = st.Ino, uint64(unix.Major(st.Dev))<<20|uint64(unix.Minor(st.Dev))
-		if age := time.Since(time.Unix(st.Mtim.Unix())); age >= 0 && age < JustWritten {
+		if age := time.Since(time.Unix(st.Ctim.Unix())); age >= 0 && age < JustWritten {
 			p.Flags |= event.FlagJustWritten
 		}
 		if st.Mode&unix.S_IWOTH != 0 {
@@ -244,6 +245,19 @@ func readProcess(pid uint32) (event.Process, error) {
 	return p, nil
 }
 
+// maxArgs is how much of a command line is kept, as event.Process has it. A process may have megabytes of it.
+const maxArgs = 4096
+
+// readBounded reads at most limit bytes of a file.
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
 type procStat struct {
 	comm   string
 	state  byte
@@ -254,7 +268,7 @@ type procStat struct {
 // readStat reads a process's stat line (proc(5)); the name in it may hold any byte, so fields are counted from its last ')'.
 func readStat(dir string) (procStat, error) {
 	var s procStat
-	b, err := os.ReadFile(dir + "/stat")
+	b, err := readBounded(dir+"/stat", 4096)
 	if err != nil {
 		return s, err
 	}
@@ -279,8 +293,8 @@ func processStart(pid uint32) (uint64, error) {
 	return s.start, err
 }
 
-// processParents maps each live process to its parent; zombies are dead.
-func processParents() (map[uint32]uint32, error) {
+// liveProcesses reads the stat line of each live process; zombies are dead.
+func liveProcesses() (map[uint32]procStat, error) {
 	dir, err := os.Open("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
@@ -290,15 +304,15 @@ func processParents() (map[uint32]uint32, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
-	parents := make(map[uint32]uint32, len(names))
+	live := make(map[uint32]procStat, len(names))
 	for _, name := range names {
 		pid, err := strconv.ParseUint(name, 10, 32)
 		if err != nil {
 			continue
 		}
 		if s, err := readStat("/proc/" + name); err == nil && s.state != 'Z' && s.state != 'X' {
-			parents[uint32(pid)] = s.parent
+			live[uint32(pid)] = s
 		}
 	}
-	return parents, nil
+	return live, nil
 }

@@ -41,7 +41,7 @@ type recordProcess struct {
 	Cgroup      uint64
 	Inode       uint64
 	Caps        uint64
-	Mtime       int64
+	Changed     int64
 	PID         uint32
 	ParentPID   uint32
 	UID         uint32
@@ -146,7 +146,7 @@ func decode(b []byte, wallMinusBoot int64, e *event.Event) error {
 		e.Process.Exe = view(data[:exe])
 		e.Process.Args = view(trimZeros(data[exe : exe+args]))
 		e.Process.CWD = view(data[exe+args:])
-		if age := e.Time/int64(time.Second) - p.Mtime; age >= 0 && age < int64(JustWritten/time.Second) {
+		if age := e.Time/int64(time.Second) - p.Changed; age >= 0 && age < int64(JustWritten/time.Second) {
 			e.Process.Flags |= event.FlagJustWritten
 		}
 		return nil

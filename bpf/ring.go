@@ -115,16 +115,16 @@ func (s *RingSensor) Run(ctx context.Context, out func(*event.Event)) error {
 
 	s.tree.Seed()
 	var e event.Event
-	interval := pollFast
+	interval, woken := pollFast, false
 	for ctx.Err() == nil {
 		n := s.drain(&e, out)
 		switch {
-		case n > 256:
+		case n > 256 || woken:
 			interval = pollFast
 		case n == 0 && interval < pollIdle:
 			interval = min(2*interval, pollIdle)
 		}
-		if err := poll.wait(interval); err != nil {
+		if woken, err = poll.wait(interval); err != nil {
 			return err
 		}
 	}
@@ -183,9 +183,13 @@ const maxListeners = 4096
 func (s *RingSensor) enrich(e *event.Event) {
 	switch e.Activity {
 	case event.ActivityListen:
-		if len(s.listeners) < maxListeners {
-			s.listeners[e.Network.Local.Port()] = e.Process.Key
+		if len(s.listeners) >= maxListeners { // any one goes: old ones are mostly of the dead
+			for port := range s.listeners {
+				delete(s.listeners, port)
+				break
+			}
 		}
+		s.listeners[e.Network.Local.Port()] = e.Process.Key
 	case event.ActivityAccept:
 		e.Process.Key = s.listeners[e.Network.Local.Port()]
 	}
@@ -215,12 +219,15 @@ func newPoller(ring int) (*poller, error) {
 	return p, nil
 }
 
-func (p *poller) wait(d time.Duration) error {
+// wait says whether it was woken before the time was over. The kernel wakes at most once a millisecond and CPU: what is
+// urgent in between relies on the reader looking soon by itself after it was woken.
+func (p *poller) wait(d time.Duration) (woken bool, err error) {
 	var events [2]unix.EpollEvent
-	if _, err := unix.EpollWait(p.epoll, events[:], int(d.Milliseconds())); err != nil && err != unix.EINTR {
-		return fmt.Errorf("wait for the ring: %w", err)
+	n, err := unix.EpollWait(p.epoll, events[:], int(d.Milliseconds()))
+	if err != nil && err != unix.EINTR {
+		return false, fmt.Errorf("wait for the ring: %w", err)
 	}
-	return nil
+	return n > 0, nil
 }
 
 func (p *poller) wake() {

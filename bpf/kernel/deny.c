@@ -127,22 +127,21 @@ struct packet {
 	bool v6;
 };
 
-// refused decides on one packet; in says whose address is the remote one. Short packets pass: they are nobody's.
-static __always_inline bool refused(void *data, void *end, bool in, struct packet *p)
+// vital is the ICMPv6 and ICMP without which not even the swarm's own traffic lives: neighbour discovery, and being
+// told from outside that a packet is too big. Echo and the rest carry data, and so do not pass a contained host.
+static __always_inline bool vital(__u8 protocol, void *at, void *end, bool in)
 {
-	struct ethhdr *eth = data;
-	void *next;
-
-	if ((void *)(eth + 1) > end)
+	__u8 *icmp = at;
+	if (at + 2 > end)
 		return false;
-	__be16 proto = eth->h_proto;
-	next = eth + 1;
-	if (proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD)) {
-		if (next + 4 > end)
-			return false;
-		proto = *(__be16 *)(next + 2);
-		next += 4;
-	}
+	if (protocol == IPPROTO_ICMPV6)
+		return (icmp[0] >= 133 && icmp[0] <= 136) || (in && icmp[0] == 2);
+	return in && icmp[0] == 3 && icmp[1] == 4;
+}
+
+// refused_ip decides on one packet from its IP header on; in says whose address is the remote one.
+static __always_inline bool refused_ip(void *next, void *end, __be16 proto, bool in, struct packet *p)
+{
 	if (proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = next;
 		if ((void *)(ip + 1) > end)
@@ -167,8 +166,6 @@ static __always_inline bool refused(void *data, void *end, bool in, struct packe
 		p->v6 = true;
 		if (denied6(p->remote))
 			return true;
-		if (p->protocol == IPPROTO_ICMPV6) // neighbour discovery must live, or the swarm's own traffic dies with it
-			return false;
 		next = ip + 1;
 	} else {
 		return false; // ARP and the link's own
@@ -189,9 +186,34 @@ static __always_inline bool refused(void *data, void *end, bool in, struct packe
 	}
 	if (!contained())
 		return false;
-	if (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP)
-		return true;
-	return !swarm_traffic(p->remote, p->remote_port, p->local_port);
+	if (p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP)
+		return !swarm_traffic(p->remote, p->remote_port, p->local_port);
+	if (p->protocol == (p->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		return !vital(p->protocol, next, end, in);
+	return true; // other protocols, and TCP behind extension headers
+}
+
+// refused decides on one Ethernet frame, below up to two VLAN tags. What is shorter than its headers is no packet: the
+// network stack drops it by itself.
+static __always_inline bool refused(void *data, void *end, bool in, struct packet *p)
+{
+	struct ethhdr *eth = data;
+	void *next;
+
+	if ((void *)(eth + 1) > end)
+		return false;
+	__be16 proto = eth->h_proto;
+	next = eth + 1;
+#pragma unroll
+	for (int tag = 0; tag < 2; tag++) {
+		if (proto != bpf_htons(ETH_P_8021Q) && proto != bpf_htons(ETH_P_8021AD))
+			break;
+		if (next + 4 > end)
+			return false;
+		proto = *(__be16 *)(next + 2);
+		next += 4;
+	}
+	return refused_ip(next, end, proto, in, p);
 }
 
 static __always_inline void count_packet(__u32 direction)
@@ -223,6 +245,7 @@ struct {
 } probes SEC(".maps");
 
 #define PROBE_WINDOW 1000000000ULL
+#define PROBE_ALLOWANCE 2000 // records in 100 ms and CPU: sources may be forged, the ring is not to be filled by them
 
 static __always_inline void note_probe(struct packet *p)
 {
@@ -245,6 +268,8 @@ static __always_inline void note_probe(struct packet *p)
 		struct probe_seen first = { .at = now };
 		bpf_map_update_elem(&probes, &key, &first, BPF_ANY);
 	}
+	if (!affordable(RECORD_PROBE, PROBE_ALLOWANCE))
+		return;
 	struct record_flow *r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
 	if (!r) {
 		count_drop(RECORD_PROBE);
@@ -263,29 +288,63 @@ static __always_inline void note_probe(struct packet *p)
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 }
 
-SEC("tcx/ingress")
-int packet_in(struct __sk_buff *skb)
+#define HEADERS 142 // Ethernet, two tags, and IPv4 and TCP with all their options
+
+// readable brings a packet's headers to where a program can read them: a driver may leave them in a fragment, and a
+// packet that is not read would pass. One that cannot be brought there is not let through.
+static __always_inline bool readable(struct __sk_buff *skb)
+{
+	__u32 want = skb->len;
+	if (want > HEADERS)
+		want = HEADERS;
+	if (skb->data_end - skb->data >= want)
+		return true;
+	return bpf_skb_pull_data(skb, want) == 0;
+}
+
+static __always_inline int decide(struct __sk_buff *skb, bool in, bool ethernet)
 {
 	struct packet p = {};
-	if (bpf_skb_pull_data(skb, 0) < 0)
-		return TCX_NEXT;
-	if (refused((void *)(long)skb->data, (void *)(long)skb->data_end, true, &p)) {
-		count_packet(0);
+	bool no = !readable(skb);
+	if (!no) {
+		void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+		no = ethernet ? refused(data, end, in, &p) : refused_ip(data, end, (__be16)skb->protocol, in, &p);
+	}
+	if (no) {
+		count_packet(!in);
 		return TCX_DROP;
 	}
-	note_probe(&p);
+	if (in)
+		note_probe(&p);
 	return TCX_NEXT;
 }
 
+SEC("tcx/ingress")
+int packet_in(struct __sk_buff *skb) { return decide(skb, true, true); }
+
 SEC("tcx/egress")
-int packet_out(struct __sk_buff *skb)
+int packet_out(struct __sk_buff *skb) { return decide(skb, false, true); }
+
+// On an interface without Ethernet (tun, WireGuard, PPP) a packet begins with its IP header.
+SEC("tcx/ingress")
+int packet_in_l3(struct __sk_buff *skb) { return decide(skb, true, false); }
+
+SEC("tcx/egress")
+int packet_out_l3(struct __sk_buff *skb) { return decide(skb, false, false); }
+
+#define LOOPBACK 1 // its index in every network namespace
+
+// Where the kernel has no TCX, what the cgroup's own sockets send is refused here.
+SEC("cgroup_skb/egress")
+int packet_out_cgroup(struct __sk_buff *skb)
 {
 	struct packet p = {};
-	if (refused((void *)(long)skb->data, (void *)(long)skb->data_end, false, &p)) {
+	if (skb->ifindex != LOOPBACK &&
+	    refused_ip((void *)(long)skb->data, (void *)(long)skb->data_end, (__be16)skb->protocol, false, &p)) {
 		count_packet(1);
-		return TCX_DROP;
+		return 0;
 	}
-	return TCX_NEXT;
+	return 1;
 }
 
 SEC("xdp")
@@ -300,9 +359,45 @@ int packet_in_xdp(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
+// Refusals already told, by process and address: one that tries in a loop makes a record a second.
+struct refusal_key {
+	__u8 remote[16];
+	__u32 tgid;
+	__u16 port;
+	__u16 protocol;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct refusal_key);
+	__type(value, struct probe_seen);
+} refusals SEC(".maps");
+
+#define REFUSAL_ALLOWANCE 500 // records in 100 ms and CPU
+
 // A local process was told no: the record says which, and wakes the reader at once.
 static __always_inline void note_refusal(const __u8 remote[16], __u16 port, __u8 protocol)
 {
+	__u64 now = bpf_ktime_get_boot_ns();
+	__u16 repeats = 0;
+	struct refusal_key key = { .tgid = bpf_get_current_pid_tgid() >> 32, .port = port, .protocol = protocol };
+	__builtin_memcpy(key.remote, remote, 16);
+	struct probe_seen *seen = bpf_map_lookup_elem(&refusals, &key);
+	if (seen) {
+		if (now - seen->at < PROBE_WINDOW) {
+			__sync_fetch_and_add(&seen->repeats, 1);
+			return;
+		}
+		repeats = seen->repeats > 65535 ? 65535 : seen->repeats;
+		seen->at = now;
+		seen->repeats = 0;
+	} else {
+		struct probe_seen first = { .at = now };
+		bpf_map_update_elem(&refusals, &key, &first, BPF_ANY);
+	}
+	if (!affordable(RECORD_REFUSE, REFUSAL_ALLOWANCE))
+		return;
 	struct record_flow *r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
 	if (!r) {
 		count_drop(RECORD_REFUSE);
@@ -311,15 +406,16 @@ static __always_inline void note_refusal(const __u8 remote[16], __u16 port, __u8
 	__builtin_memset(r, 0, sizeof(*r));
 	r->header.kind = RECORD_REFUSE;
 	r->header.size = sizeof(*r);
-	r->header.boot = bpf_ktime_get_boot_ns();
+	r->header.boot = now;
 	fill_process(&r->process, bpf_get_current_task_btf());
 	__builtin_memcpy(r->network.remote, remote, 16);
 	r->network.remote_port = port;
 	r->network.protocol = protocol;
-	bpf_ringbuf_submit(r, BPF_RB_FORCE_WAKEUP);
+	r->network.repeats = repeats;
+	bpf_ringbuf_submit(r, urgent());
 }
 
-static __always_inline int may_reach(struct bpf_sock_addr *ctx, const __u8 remote[16], bool denied)
+static __always_inline int may_reach(struct bpf_sock_addr *ctx, const __u8 remote[16], __u16 local_port, bool denied)
 {
 	__u16 port = bpf_ntohs((__u16)ctx->user_port);
 	if (!denied) {
@@ -330,23 +426,29 @@ static __always_inline int may_reach(struct bpf_sock_addr *ctx, const __u8 remot
 		const __u32 *w = (const __u32 *)remote;
 		if (w[0] == 0 && w[1] == 0 && w[2] == 0 && w[3] == bpf_htonl(1))
 			return 1;
-		// A listener's own replies do not come through here, so only calls out count.
-		if (swarm_traffic(remote, port, 0))
+		// A TCP listener's replies do not come through here; those of a QUIC one do, so the port it sends from counts.
+		if (swarm_traffic(remote, port, local_port))
 			return 1;
 	}
 	note_refusal(remote, port, (__u8)ctx->protocol);
 	return 0;
 }
 
-static __always_inline int reach4(struct bpf_sock_addr *ctx)
+static __always_inline __u16 sent_from(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	return sk ? (__u16)sk->src_port : 0;
+}
+
+static __always_inline int reach4(struct bpf_sock_addr *ctx, __u16 local_port)
 {
 	__u8 remote[16] __attribute__((aligned(8)));
 	__be32 address = ctx->user_ip4;
 	v4_mapped(remote, address);
-	return may_reach(ctx, remote, denied4(address));
+	return may_reach(ctx, remote, local_port, denied4(address));
 }
 
-static __always_inline int reach6(struct bpf_sock_addr *ctx)
+static __always_inline int reach6(struct bpf_sock_addr *ctx, __u16 local_port)
 {
 	__u8 remote[16] __attribute__((aligned(8)));
 	__u32 *w = (__u32 *)remote;
@@ -354,17 +456,17 @@ static __always_inline int reach6(struct bpf_sock_addr *ctx)
 	w[1] = ctx->user_ip6[1];
 	w[2] = ctx->user_ip6[2];
 	w[3] = ctx->user_ip6[3];
-	return may_reach(ctx, remote, denied6(remote));
+	return may_reach(ctx, remote, local_port, denied6(remote));
 }
 
 SEC("cgroup/connect4")
-int connect4(struct bpf_sock_addr *ctx) { return reach4(ctx); }
+int connect4(struct bpf_sock_addr *ctx) { return reach4(ctx, 0); }
 
 SEC("cgroup/connect6")
-int connect6(struct bpf_sock_addr *ctx) { return reach6(ctx); }
+int connect6(struct bpf_sock_addr *ctx) { return reach6(ctx, 0); }
 
 SEC("cgroup/sendmsg4")
-int sendmsg4(struct bpf_sock_addr *ctx) { return reach4(ctx); }
+int sendmsg4(struct bpf_sock_addr *ctx) { return reach4(ctx, sent_from(ctx)); }
 
 SEC("cgroup/sendmsg6")
-int sendmsg6(struct bpf_sock_addr *ctx) { return reach6(ctx); }
+int sendmsg6(struct bpf_sock_addr *ctx) { return reach6(ctx, sent_from(ctx)); }

@@ -4,6 +4,7 @@
 // place and has not run: SIGKILL there is delivered before its first instruction. Where BPF LSM loads, the execution
 // is refused earlier, with EPERM, and the kill is never needed.
 #include "scope.h"
+#include "path.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -34,6 +35,11 @@ struct {
 	__type(value, struct until);
 } deny_path SEC(".maps");
 
+struct path_scratch {
+	struct path_key key;
+	struct path_buffer path;
+};
+
 // How many path rules there are: with none, no path is read.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -42,21 +48,41 @@ struct {
 	__type(value, __u32);
 } path_rules SEC(".maps");
 
-// Processes whose tree is being ended: a child is doomed with its parent, so that no fork outruns the kill.
+// A pid alone may be another process's by the time it is asked for, so the start goes with it, in the unit of /proc.
+struct doom {
+	__u64 expires; // CLOCK_BOOTTIME, ns
+	__u64 start;   // CLOCK_BOOTTIME, hundredths of a second
+};
+
+#define TICK 10000000ULL
+
+// Processes whose tree is being ended: a child is doomed with its parent, so that no fork outruns the kill. The parent is
+// stopped, not killed: its other children may not be known yet, and of a dead parent they can no longer be told. User
+// space kills all of them once a look finds nobody new.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32); // tgid
-	__type(value, __u64);
+	__type(value, struct doom);
 } doomed SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct path_key);
+	__type(value, struct path_scratch);
 } path_scratch SEC(".maps");
+
+static __always_inline struct doom *doomed_here(void)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct doom *d = bpf_map_lookup_elem(&doomed, &tgid);
+	if (!d || d->expires <= bpf_ktime_get_boot_ns())
+		return NULL;
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	return d->start == BPF_CORE_READ(task, group_leader, start_boottime) / TICK ? d : NULL;
+}
 
 static __always_inline bool execution_denied(struct linux_binprm *bprm)
 {
@@ -71,13 +97,26 @@ static __always_inline bool execution_denied(struct linux_binprm *bprm)
 	__u32 *rules = bpf_map_lookup_elem(&path_rules, &zero);
 	if (!rules || !*rules)
 		return false;
-	struct path_key *path = bpf_map_lookup_elem(&path_scratch, &zero);
-	if (!path)
+	struct path_scratch *s = bpf_map_lookup_elem(&path_scratch, &zero);
+	if (!s)
 		return false;
-	__builtin_memset(path, 0, sizeof(*path));
-	if (bpf_probe_read_kernel_str(path->path, sizeof(path->path), BPF_CORE_READ(bprm, filename)) < 0)
+	// As it was called: the one name by which a script is still known here, where its interpreter is the image.
+	__builtin_memset(&s->key, 0, sizeof(s->key));
+	if (bpf_probe_read_kernel_str(s->key.path, sizeof(s->key.path), BPF_CORE_READ(bprm, filename)) > 0 &&
+	    stands(bpf_map_lookup_elem(&deny_path, &s->key)))
+		return true;
+	// As it is: neither ./name nor a link nor /a/../b hides it.
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct file *file = BPF_CORE_READ(bprm, file);
+	struct fs_struct *fs = BPF_CORE_READ(task, fs);
+	__u32 start = build_path(&s->path, &file->f_path, &fs->root);
+	__u32 length = EXE_MAX - start;
+	if (start > EXE_MAX || length >= PATH_KEY)
 		return false;
-	return stands(bpf_map_lookup_elem(&deny_path, path));
+	__builtin_memset(&s->key, 0, sizeof(s->key));
+	if (bpf_probe_read_kernel(s->key.path, length & (PATH_KEY - 1), &s->path.bytes[start & (EXE_MAX - 1)]) < 0)
+		return false;
+	return stands(bpf_map_lookup_elem(&deny_path, &s->key));
 }
 
 static __always_inline void note_kill(void)
@@ -93,7 +132,7 @@ static __always_inline void note_kill(void)
 	r->header.flags = RECORD_FLAG_KILLED;
 	r->header.boot = bpf_ktime_get_boot_ns();
 	fill_process(&r->process, bpf_get_current_task_btf());
-	bpf_ringbuf_submit(r, BPF_RB_FORCE_WAKEUP);
+	bpf_ringbuf_submit(r, urgent());
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -101,10 +140,8 @@ int BPF_PROG(deny_exec, struct task_struct *task, pid_t old_pid, struct linux_bi
 {
 	if (!in_scope())
 		return 0;
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	__u64 *end = bpf_map_lookup_elem(&doomed, &tgid);
-	if (end && *end > bpf_ktime_get_boot_ns()) {
-		bpf_send_signal(SIGKILL);
+	if (doomed_here()) {
+		bpf_send_signal(SIGSTOP);
 		return 0;
 	}
 	if (!execution_denied(bprm))
@@ -117,13 +154,12 @@ int BPF_PROG(deny_exec, struct task_struct *task, pid_t old_pid, struct linux_bi
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(doom_child, struct task_struct *parent, struct task_struct *child)
 {
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	__u64 *expires = bpf_map_lookup_elem(&doomed, &tgid);
-	if (!expires || *expires <= bpf_ktime_get_boot_ns())
+	struct doom *d = doomed_here();
+	if (!d)
 		return 0;
-	__u64 end = *expires;
 	__u32 born = BPF_CORE_READ(child, tgid);
-	bpf_map_update_elem(&doomed, &born, &end, BPF_ANY);
-	bpf_send_signal(SIGKILL);
+	struct doom heir = { .expires = d->expires, .start = BPF_CORE_READ(child, group_leader, start_boottime) / TICK };
+	bpf_map_update_elem(&doomed, &born, &heir, BPF_ANY);
+	bpf_send_signal(SIGSTOP);
 	return 0;
 }

