@@ -21,6 +21,9 @@ const (
 	syncIdle = 5 * time.Second
 	// pullWorkers is how many peers are asked for everything at once: more would send the same.
 	pullWorkers = 2
+	// pullTries is how often a peer is asked at once where the connection fails, pullAgain the first wait between.
+	pullTries = 3
+	pullAgain = 200 * time.Millisecond
 	// gapWorkers is how many single feeds are pulled at once; gapQueue how many wait.
 	gapWorkers = 4
 	gapQueue   = 256
@@ -137,8 +140,11 @@ func (s *Swarm) runPulls(ctx context.Context) {
 				case <-s.pulls.wake:
 				}
 				for p, ok := s.pulls.take(); ok && ctx.Err() == nil; p, ok = s.pulls.take() {
-					if cs := s.host.Proved(p); len(cs) > 0 && !s.pullFrom(ctx, cs[0]) {
-						s.pulls.behind(p, time.Now()) // again, but not for ever at once
+					for try := range pullTries {
+						cs := s.host.Proved(p)
+						if len(cs) == 0 || s.pullFrom(ctx, cs[0]) || !wait(ctx, pullAgain<<try) {
+							break
+						}
 					}
 				}
 			}
