@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -201,44 +202,53 @@ func newEventsCommand(a *app) *cobra.Command {
 // printEvent shows the parts of an OCSF event that a person looks for.
 func (a *app) printEvent(line string) error {
 	if a.json {
-		_, err := fmt.Fprintln(a.out, line)
-		return err
+		return a.emitLine(line)
 	}
-	var e struct {
-		Time     int64  `json:"time"`
-		Class    string `json:"class_name"`
-		Activity string `json:"activity_name"`
-		Message  string `json:"message"`
-		Process  struct {
-			PID     uint32 `json:"pid"`
-			Cmdline string `json:"cmd_line"`
-			Name    string `json:"name"`
-			File    struct {
-				Path string `json:"path"`
-			} `json:"file"`
-		} `json:"process"`
-		Src struct {
-			IP   string `json:"ip"`
-			Port int    `json:"port"`
-		} `json:"src_endpoint"`
-		Dst struct {
-			IP   string `json:"ip"`
-			Port int    `json:"port"`
-		} `json:"dst_endpoint"`
-	}
+	var e ocsfEvent
 	if err := json.Unmarshal([]byte(line), &e); err != nil {
 		return fmt.Errorf("the node sent an event that is no JSON: %w", err)
 	}
-	text := e.Process.Cmdline
-	if text == "" {
-		text = e.Process.File.Path
+	p := e.Process
+	if p.PID == 0 {
+		p = e.Actor.Process
 	}
-	if text == "" {
-		text = e.Process.Name
-	}
+	text := cmp.Or(p.Cmdline, p.File.Path, p.Name, e.User.Name, e.File.Path)
 	if e.Dst.IP != "" {
 		text = strings.TrimSpace(fmt.Sprintf("%s:%d → %s:%d %s", e.Src.IP, e.Src.Port, e.Dst.IP, e.Dst.Port, text))
 	}
-	_, err := fmt.Fprintf(a.out, "%s  %-18s %-10s %7d  %s\n", time.UnixMilli(e.Time).Format("15:04:05.000"), printable(e.Class), printable(e.Activity), e.Process.PID, printable(text))
+	_, err := fmt.Fprintf(a.out, "%s  %-18s %-10s %7d  %s\n", time.UnixMilli(e.Time).Format("15:04:05.000"), printable(e.Class), printable(e.Activity), p.PID, printable(text))
 	return err
+}
+
+// ocsfEvent is what a person looks for in an event.
+type ocsfEvent struct {
+	Time     int64       `json:"time"`
+	Class    string      `json:"class_name"`
+	Activity string      `json:"activity_name"`
+	Process  ocsfProcess `json:"process"`
+	Actor    struct {
+		Process ocsfProcess `json:"process"`
+	} `json:"actor"`
+	User struct {
+		Name string `json:"name"`
+	} `json:"user"`
+	File ocsfFile     `json:"file"`
+	Src  ocsfEndpoint `json:"src_endpoint"`
+	Dst  ocsfEndpoint `json:"dst_endpoint"`
+}
+
+type ocsfProcess struct {
+	PID     uint32   `json:"pid"`
+	Cmdline string   `json:"cmd_line"`
+	Name    string   `json:"name"`
+	File    ocsfFile `json:"file"`
+}
+
+type ocsfFile struct {
+	Path string `json:"path"`
+}
+
+type ocsfEndpoint struct {
+	IP   string `json:"ip"`
+	Port int    `json:"port"`
 }

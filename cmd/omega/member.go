@@ -53,7 +53,7 @@ the node's, in operator/, and signs only in commands that a person runs here.`,
 			fmt.Fprintf(a.out, "identity  %s (%s)\n", made.DID, made.Name)
 			if made.Swarm != "" {
 				fmt.Fprintf(a.out, "swarm     %s (%s)\noperator  %s\n", made.Swarm, made.SwarmName, made.Operator)
-				fmt.Fprintln(a.out, "next: `omega up` here, then `omega invite` for each further host")
+				fmt.Fprintf(a.out, "next: `omega up` here; then, in another terminal, `omega role grant %s sentinel analyst`, and `omega invite` for each further host\n", made.Name)
 			} else {
 				fmt.Fprintln(a.out, "next: `omega join omega1…` with a token from a member of the swarm")
 			}

@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -15,9 +16,34 @@ import (
 
 // emit prints v as one line of JSON.
 func (a *app) emit(v any) error {
-	e := json.NewEncoder(a.out)
+	var b strings.Builder
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	return a.emitLine(strings.TrimSuffix(b.String(), "\n"))
+}
+
+// emitLine prints one line of JSON. What could drive a terminal becomes an escape, which means the same to a reader:
+// outside ASCII such a character stands only within strings, and within ASCII the encoder has escaped it.
+func (a *app) emitLine(line string) error {
+	var b strings.Builder
+	b.Grow(len(line) + 1)
+	for _, r := range line {
+		switch {
+		case r < utf8.RuneSelf && r != 0x7f || unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			hi, lo := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, hi, lo)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	b.WriteByte('\n')
+	_, err := io.WriteString(a.out, b.String())
+	return err
 }
 
 // table prints rows in columns. A cell never carries a raw control byte.
@@ -47,16 +73,10 @@ func (a *app) say(v any, format string, args ...any) error {
 	return err
 }
 
-// printable replaces what could drive a terminal: control characters, invalid UTF-8, and characters that reorder text.
+// printable replaces what could drive a terminal, or forge a line: control characters, line breaks among them, invalid
+// UTF-8, and characters that reorder text.
 func printable(s string) string {
-	clean := true
-	for _, r := range s {
-		if r == utf8.RuneError || r != '\n' && !unicode.IsPrint(r) {
-			clean = false
-			break
-		}
-	}
-	if clean {
+	if strings.IndexFunc(s, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }) < 0 {
 		return s
 	}
 	var b strings.Builder
@@ -64,10 +84,12 @@ func printable(s string) string {
 		switch {
 		case r == utf8.RuneError:
 			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case r == '\n' || unicode.IsPrint(r):
+		case unicode.IsPrint(r):
 			b.WriteRune(r)
-		case r < 0x80:
+		case r < utf8.RuneSelf:
 			fmt.Fprintf(&b, `\x%02x`, r)
+		case r > 0xffff:
+			fmt.Fprintf(&b, `\U%08x`, r)
 		default:
 			fmt.Fprintf(&b, `\u%04x`, r)
 		}

@@ -153,11 +153,10 @@ func (a *app) respond(ctx context.Context, r event.Response, o *order) error {
 			if len(o.scope) > 1 {
 				return fail(exitUsage, "--scope: all and self stand alone")
 			}
-			s, err := c.Status(ctx, &apiv1.StatusRequest{})
-			if err != nil {
+			var err error
+			if expect, err = acting(ctx, c); err != nil {
 				return err
 			}
-			expect = int(s.Peers) + 1
 		} else {
 			for _, name := range o.scope {
 				p, err := findPeer(ctx, c, name)
@@ -190,6 +189,10 @@ func (a *app) showReceipts(ctx context.Context, c *client.Client, id, watch stri
 		}
 	} else {
 		fmt.Fprintln(a.out, "response", id)
+	}
+	if expect == 0 {
+		a.progress("nobody acts on it: no connected peer holds the role sentinel; `omega role grant PEER sentinel`")
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -225,6 +228,29 @@ func (a *app) showReceipts(ctx context.Context, c *client.Client, id, watch stri
 		return fail(exitNotPermitted, "refused on %s by the guard rail %q", refused.Host, refused.Guard)
 	}
 	return nil
+}
+
+// acting counts the peers that will answer a response of everybody: this one and those connected now, where they hold
+// the role that acts.
+func acting(ctx context.Context, c *client.Client) (int, error) {
+	s, err := c.Status(ctx, &apiv1.StatusRequest{})
+	if err != nil {
+		return 0, err
+	}
+	r, err := c.ListPeers(ctx, &apiv1.ListPeersRequest{})
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	if slices.Contains(s.Roles, "sentinel") {
+		n++
+	}
+	for _, p := range r.Peers {
+		if p.Did != s.Did && p.Connected && slices.Contains(p.Roles, "sentinel") {
+			n++
+		}
+	}
+	return n, nil
 }
 
 var errDone = errors.New("every peer answered")
@@ -446,11 +472,11 @@ func (a *app) decide(ctx context.Context, want string, body func(id string) auth
 		if wait == 0 {
 			return a.say(map[string]any{"response": id, "state": "rejected"}, "%s is rejected", shortID(id))
 		}
-		s, err := c.Status(ctx, &apiv1.StatusRequest{})
+		expect, err := acting(ctx, c)
 		if err != nil {
 			return err
 		}
-		return a.showReceipts(ctx, c, id, id, now, int(s.Peers)+1, wait)
+		return a.showReceipts(ctx, c, id, id, now, expect, wait)
 	})
 }
 
