@@ -14,6 +14,7 @@ import (
 	"github.com/omega-mesh/omega/node/testnet"
 	"github.com/omega-mesh/omega/sim/cage2"
 	"github.com/omega-mesh/omega/sim/planner"
+	"github.com/omega-mesh/omega/sim/world"
 	"github.com/omega-mesh/omega/swarm"
 	"github.com/omega-mesh/omega/swarm/event"
 )
@@ -21,7 +22,7 @@ import (
 // benchmarks are the figures of every package that has some.
 func benchmarks() []event.Benchmark {
 	return slices.Concat(bpf.Benchmarks(), swarm.Benchmarks(), node.Benchmarks(), testnet.Benchmarks(), drill.Benchmarks(),
-		cage2.Benchmarks(), planner.Benchmarks())
+		cage2.Benchmarks(), planner.Benchmarks(), world.Benchmarks())
 }
 
 func newBenchCommand(a *app) *cobra.Command {

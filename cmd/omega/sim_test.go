@@ -71,3 +71,37 @@ func TestSimEval(t *testing.T) {
 		}
 	}
 }
+
+func TestSimRun(t *testing.T) {
+	file := filepath.Join("..", "..", "sim", "world", "testdata", "office.yaml")
+	code, out, e := runSim(t, "run", file, "--runs", "20", "--json")
+	var s struct {
+		Runs       int
+		Loss, CI95 float64
+	}
+	if err := json.Unmarshal([]byte(out), &s); err != nil || code != exitDone || s.Runs != 20 || s.Loss <= 0 {
+		t.Errorf("exit %d, %v, %s %s", code, err, out, e)
+	}
+	if code, again, _ := runSim(t, "run", file, "--runs", "20", "--json"); code != exitDone || again != out {
+		t.Errorf("the same seed gives %s, then %s", out, again)
+	}
+	code, out, _ = runSim(t, "run", file, "--steps")
+	if code != exitDone || !strings.Contains(out, "burglar") || !strings.Contains(out, "T1018") {
+		t.Errorf("steps: exit %d, %.300s", code, out)
+	}
+	if code, out, _ := runSim(t, "run", "--schema"); code != exitDone || !json.Valid([]byte(out)) {
+		t.Errorf("schema: exit %d", code)
+	}
+	for _, bad := range [][]string{{"run"}, {"run", file, "--runs", "0"}, {"run", file, "--runs", "1000000000"}} {
+		if code, _, _ := runSim(t, bad...); code != exitUsage {
+			t.Errorf("%v: exit %d", bad, code)
+		}
+	}
+	broken := filepath.Join(t.TempDir(), "broken.yaml")
+	if err := os.WriteFile(broken, []byte("nmae: x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, e := runSim(t, "run", broken); code != exitFailed || !strings.Contains(e, `did you mean "name"`) {
+		t.Errorf("exit %d, %s", code, e)
+	}
+}
