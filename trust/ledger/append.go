@@ -170,6 +170,11 @@ func (l *Ledger) Append(ctx context.Context, chain Chain, kind Kind, body []byte
 func (l *Ledger) sign(w *writer, kind Kind, body []byte, full bool) (*Entry, *batch, error) {
 	w.feed.order.Lock()
 	defer w.feed.order.Unlock()
+	// First whether all that was signed is stored, then what is stored: the other way round, a commit in between would make
+	// the tip fall back behind entries that have left the host.
+	l.queue.mu.Lock()
+	idle := w.pending == 0
+	l.queue.mu.Unlock()
 	stored, _, forked := w.feed.snapshot()
 	if forked {
 		return nil, nil, fmt.Errorf("%w: this peer's own %s chain", ErrFork, w.feed.id.Chain)
@@ -177,16 +182,11 @@ func (l *Ledger) sign(w *writer, kind Kind, body []byte, full bool) (*Entry, *ba
 	if w.feed.lost > stored.count {
 		return nil, nil, fmt.Errorf("%w: %s chain has %d entries of at least %d", ErrDamaged, w.feed.id.Chain, stored.count, w.feed.lost)
 	}
-	l.queue.mu.Lock()
-	idle := w.pending == 0
-	l.queue.mu.Unlock()
 	if idle {
 		w.tip = stored // a peer may have given back entries that a restored snapshot lacked
 	}
-	before := *w
-	restore := func() {
-		w.tip, w.key, w.number, w.notAfter, w.oldest = before.tip, before.key, before.number, before.notAfter, before.oldest
-	}
+	tip, key, number, notAfter, oldest := w.tip, w.key, w.number, w.notAfter, w.oldest
+	restore := func() { w.tip, w.key, w.number, w.notAfter, w.oldest = tip, key, number, notAfter, oldest }
 	t := max(l.opt.Now().UnixNano(), w.tip.time)
 	var group []signed
 	if !full && (w.key == nil || w.tip.epoch == nil || w.tip.epoch.number != w.number || t > w.notAfter || t < w.notAfter-int64(trust.EpochLifetime)) {
@@ -211,7 +211,7 @@ func (l *Ledger) sign(w *writer, kind Kind, body []byte, full bool) (*Entry, *ba
 		}
 		group = append(group, seal)
 	}
-	q := before.tip.quota
+	q := tip.quota
 	var wait time.Duration
 	for _, g := range group {
 		q, wait = q.after(w.feed.id.Chain, t, t, len(g.entry.raw)) // not now: a clock set back must not silence this host
@@ -326,8 +326,13 @@ func (l *Ledger) commit(b *batch) {
 // writeGroup puts entries at the end of w's file and syncs it. broken says that the file's state is not known.
 func (l *Ledger) writeGroup(w *writer, entries []signed) (broken bool, err error) {
 	stored, size, _ := w.feed.snapshot()
+	next := stored
 	var buf []byte
 	for _, s := range entries {
+		if _, err := next.link(s.entry); err != nil {
+			return true, fmt.Errorf("own entries do not link, so none leaves: %w", err)
+		}
+		next = next.next(s.entry, s.epoch)
 		buf = appendRecord(buf, s.entry.raw, stored.count)
 	}
 	h, err := l.files.get(w.feed.name)

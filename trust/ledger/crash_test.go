@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/omega-mesh/omega/trust/identity"
@@ -158,5 +159,32 @@ func TestFailedSyncIsFinal(t *testing.T) {
 	d.mu.Unlock()
 	if _, err := l.Append(context.Background(), Activity, KindFinding, nil, false); !errors.Is(err, ErrStorage) {
 		t.Fatalf("appended after a failed fdatasync: %v", err)
+	}
+}
+
+// TestBusyFeedLinks has appenders that come and go, so that the feed is now idle and now not, and reads back what they
+// made: a tip that fell back would have signed a number twice.
+func TestBusyFeedLinks(t *testing.T) {
+	a := newIdentity(t, "a")
+	keys := newMembers(a)
+	d := newMemDisk()
+	l := openMem(t, d, a, keys)
+	var group sync.WaitGroup
+	for i := range 4 {
+		group.Go(func() {
+			for range 200 {
+				if _, err := l.Append(context.Background(), Activity, KindFinding, []byte{byte(i)}, false); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	want := l.Count(a.DID(), Activity)
+	_ = l.Close()
+	again := openMem(t, d.crash(0), a, keys)
+	if n := again.Count(a.DID(), Activity); n != want || n < 800 || len(again.Faults()) != 0 {
+		t.Fatalf("%d entries read back of %d; faults %v", n, want, again.Faults())
 	}
 }
