@@ -172,6 +172,7 @@ func (l *Ledger) ingest(raw []byte, submitted bool) (*Entry, error) {
 	}
 	f.order.Lock()
 	defer f.order.Unlock()
+	writing := l.writing(f) // asked before the snapshot: a commit in between would leave that behind
 	s, _, forked := f.snapshot()
 	if forked {
 		return nil, reject(CauseFork, e.Author, "%s chain", e.Chain)
@@ -179,8 +180,8 @@ func (l *Ledger) ingest(raw []byte, submitted bool) (*Entry, error) {
 	if e.Seq < s.count || e.Seq == s.count && e.Prev != s.head {
 		return nil, l.contradiction(f, e, key, submitted)
 	}
-	if err := l.writing(f); err != nil {
-		return nil, err
+	if writing != nil {
+		return nil, writing
 	}
 	epoch, err := s.link(e)
 	if err != nil {
