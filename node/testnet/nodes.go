@@ -26,6 +26,8 @@ const (
 	pollEvery = 25 * time.Millisecond
 	// startTimeout bounds founding, joining and syncing together.
 	startTimeout = 60 * time.Second
+	// meshPeers is how many live connections make a node of a large swarm a part of it; in a small one it is all.
+	meshPeers = 6
 	// logTail is how much of a node's log an error quotes.
 	logTail = 2048
 )
@@ -116,7 +118,7 @@ func (n *Net) found(ctx context.Context) error {
 	return nil
 }
 
-// ready says whether a node is synced, sees all members and runs all its roles.
+// ready says whether a node is synced, knows all members, is connected to enough of them, and runs all its roles.
 func ready(s *apiv1.StatusResponse, h *Host, members int) bool {
 	have := map[string]bool{}
 	for _, r := range s.GetRoles() {
@@ -127,7 +129,7 @@ func ready(s *apiv1.StatusResponse, h *Host, members int) bool {
 			return false
 		}
 	}
-	return s.GetSynced() && int(s.GetPeers()) >= members-1
+	return s.GetSynced() && int(s.GetMembers()) >= members && int(s.GetPeers()) >= min(members-1, meshPeers)
 }
 
 // invite makes one invite for each set of roles, good for as many as have them.
@@ -234,7 +236,7 @@ func (n *Net) await(ctx context.Context, h *Host, good func(*apiv1.StatusRespons
 			if good(status) {
 				return nil
 			}
-			last = fmt.Sprintf("synced %t, %d peers, roles %v", status.GetSynced(), status.GetPeers(), status.GetRoles())
+			last = fmt.Sprintf("synced %t, %d members, %d peers, roles %v", status.GetSynced(), status.GetMembers(), status.GetPeers(), status.GetRoles())
 		}
 		select {
 		case <-tick.C:

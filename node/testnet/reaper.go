@@ -22,6 +22,9 @@ import (
 // removeTimeout bounds how long a removal waits for killed processes to be gone.
 const removeTimeout = 10 * time.Second
 
+// helloTimeout bounds how long a reaper may take to start, on a busy machine.
+const helloTimeout = 10 * time.Second
+
 var validID = regexp.MustCompile(`^[0-9a-f]{6}$`)
 
 // reaper is the process that outlives the testnet's by the time it takes to remove everything. It is this binary with
@@ -32,10 +35,17 @@ type reaper struct {
 	pipe io.WriteCloser
 }
 
+// inReaper marks the environment of a reaper. A binary that does not know the hidden command might do anything else
+// instead, such as making the next testnet and its reaper: this ends the chain at the first.
+const inReaper = "TESTNET_REAPER"
+
+// reaping is what a reaper says first: without it the binary is not one that knows the hidden command.
+const reaping = "reaping\n"
+
 func startReaper(binary, id string) (*reaper, error) {
 	cmd := exec.Command(binary, "testnet", "helper", "reap", id)
 	cmd.Args[0] = "omega"
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "XDG_RUNTIME_DIR=" + os.Getenv("XDG_RUNTIME_DIR"), "TMPDIR=" + os.Getenv("TMPDIR")}
+	cmd.Env = []string{inReaper + "=1", "PATH=" + os.Getenv("PATH"), "XDG_RUNTIME_DIR=" + os.Getenv("XDG_RUNTIME_DIR"), "TMPDIR=" + os.Getenv("TMPDIR")}
 	cmd.Dir = "/"
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -43,8 +53,21 @@ func startReaper(binary, id string) (*reaper, error) {
 	if err != nil {
 		return nil, err
 	}
+	said, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the reaper: %w", err)
+	}
+	word := make([]byte, len(reaping))
+	late := time.AfterFunc(helloTimeout, func() { cmd.Process.Kill() })
+	_, err = io.ReadFull(said, word)
+	late.Stop()
+	if err != nil || string(word) != reaping {
+		cmd.Process.Kill()
+		cmd.Wait()
+		return nil, fmt.Errorf("%s does not know `omega testnet helper`: nothing would remove the testnet", binary)
 	}
 	return &reaper{cmd: cmd, pipe: pipe}, nil
 }
@@ -68,6 +91,7 @@ func Helper(args []string) int {
 		return 2
 	}
 	signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
+	fmt.Print(reaping)
 	processes := untilClosed(os.Stdin)
 	if err := remove(args[1], processes); err != nil {
 		fmt.Fprintln(os.Stderr, "omega testnet: remove:", err)

@@ -120,6 +120,9 @@ func Up(ctx context.Context, opt Options) (_ *Net, err error) {
 // prepare checks the options, removes what dead testnets left, writes the testnet down and starts its reaper. From
 // then on Close removes everything.
 func prepare(opt *Options) (*Net, error) {
+	if os.Getenv(inReaper) != "" {
+		return nil, errors.New("a testnet's reaper makes no testnets")
+	}
 	switch {
 	case opt.Nodes == 0:
 		opt.Nodes = DefaultNodes

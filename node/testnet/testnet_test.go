@@ -37,6 +37,9 @@ func TestMain(m *testing.M) {
 			os.Exit(execIn(os.Args[2], os.Args[3], os.Args[4:]))
 		}
 	}
+	if os.Getenv(inReaper) != "" {
+		os.Exit(3)
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -347,6 +350,30 @@ func TestAddedHostIsOnTheBridgeAndNoMember(t *testing.T) {
 	}
 	if out, err := exec.Command(os.Args[0], "test-exec", s.ID, "n6", os.Args[0], "test-dial", l.Addr().String()).CombinedOutput(); err != nil {
 		t.Errorf("n6 does not reach n1 after healing: %v: %s", err, out)
+	}
+}
+
+// A binary that takes the reaper's command line for something else must be found out before anything is made.
+func TestBinaryThatIsNoReaperIsFoundOut(t *testing.T) {
+	for _, binary := range []string{"/bin/true", "/bin/echo", "/nowhere"} {
+		if n, err := Up(t.Context(), Options{Nodes: 1, Mode: ModeProcess, Bare: true, Binary: binary}); err == nil {
+			n.Close()
+			t.Errorf("%s was taken for a reaper", binary)
+		}
+	}
+	all, err := List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all { // others may run testnets at the same time
+		if s.Keeper.PID == os.Getpid() {
+			t.Errorf("testnet %s is left", s.ID)
+		}
+	}
+	t.Setenv(inReaper, "1")
+	if n, err := Up(t.Context(), Options{Nodes: 1, Mode: ModeProcess, Bare: true}); err == nil {
+		n.Close()
+		t.Error("a reaper made a testnet")
 	}
 }
 
