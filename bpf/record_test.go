@@ -14,7 +14,12 @@ import (
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(readerEnv) != "" { // before any test: this process is the child of one
+		os.Exit(readAsChild())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // The Go structs are cast over bytes the kernel wrote: each field must lie where the C compiler put it.
 func TestRecordLayoutIsTheObjects(t *testing.T) {

@@ -154,7 +154,7 @@ func (s *RingSensor) drain(e *event.Event, out func(*event.Event)) int {
 			break // still being written
 		}
 		size := uint64(head &^ (ringBusy | ringDiscard))
-		if size > s.mask { // never so from our kernel; do not follow it out of the ring
+		if size > s.mask || at+size+ringHeader > end { // never so from our kernel; do not follow it out of the ring
 			s.garbled.Add(1)
 			at = end
 			break
