@@ -56,9 +56,7 @@ func (d *drill) run(ctx context.Context) (err error) {
 	if d.attacker, err = d.state.Host(testnet.Outsider); err != nil {
 		return err
 	}
-	if d.watch, err = follow(ctx, d.members[0]); err != nil {
-		return err
-	}
+	d.watch = follow(ctx, d.members[0])
 	defer d.watch.close()
 	d.introduce()
 	trap, err := d.catch(ctx)
