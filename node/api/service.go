@@ -43,10 +43,16 @@ func (s *service) ListRoles(ctx context.Context, _ *apiv1.ListRolesRequest) (*ap
 	return &apiv1.ListRolesResponse{Grants: rows}, code(err)
 }
 
+// begin sends a stream's headers: a client that follows waits for them, not for the first message, which may be hours away.
+func begin[T any](out *connect.ServerStream[T]) error { return out.Send(nil) }
+
 func (s *service) Findings(ctx context.Context, in *apiv1.FindingsRequest, out *connect.ServerStream[apiv1.Finding]) error {
 	since, err := parseSince(in.Since)
 	if err != nil {
 		return code(err)
+	}
+	if err := begin(out); err != nil {
+		return err
 	}
 	return code(s.b.EachFinding(ctx, since, in.Follow, func(f *event.Finding) error { return out.Send(Finding(f)) }))
 }
@@ -54,6 +60,9 @@ func (s *service) Findings(ctx context.Context, in *apiv1.FindingsRequest, out *
 func (s *service) Receipts(ctx context.Context, in *apiv1.ReceiptsRequest, out *connect.ServerStream[apiv1.Receipt]) error {
 	if len(in.Response) > 64 {
 		return code(fmt.Errorf("%w: response id of %d bytes", ErrInvalid, len(in.Response)))
+	}
+	if err := begin(out); err != nil {
+		return err
 	}
 	return code(s.b.EachReceipt(ctx, in.Response, in.Follow, func(r *event.Receipt) error { return out.Send(Receipt(r)) }))
 }
@@ -66,6 +75,9 @@ func (s *service) Events(ctx context.Context, in *apiv1.EventsRequest, out *conn
 	match, err := where.Compile(in.Where)
 	if err != nil {
 		return code(fmt.Errorf("%w: %w", ErrInvalid, err))
+	}
+	if err := begin(out); err != nil {
+		return err
 	}
 	return code(s.b.EachEvent(ctx, since, in.Follow, func(e *event.Event) error {
 		if !match(e) {
@@ -82,6 +94,9 @@ func (s *service) Events(ctx context.Context, in *apiv1.EventsRequest, out *conn
 func (s *service) Entries(ctx context.Context, in *apiv1.EntriesRequest, out *connect.ServerStream[apiv1.Entry]) error {
 	if len(in.Peer) > 128 || len(in.Kind) > 64 {
 		return code(fmt.Errorf("%w: peer or kind is too long", ErrInvalid))
+	}
+	if err := begin(out); err != nil {
+		return err
 	}
 	return code(s.b.EachEntry(ctx, in.Peer, in.Kind, in.Follow, out.Send))
 }
