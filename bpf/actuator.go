@@ -117,16 +117,16 @@ func (k *Kernel) Apply(ctx context.Context, r event.Response) (event.Receipt, er
 		return fail(fmt.Errorf("this host has no way to %s that target", r.Action))
 	}
 	k.enforced[r.ID] = &enforcement{target: r.Target, action: r.Action, expires: expires, slots: slots}
-	k.countPaths() // before the rule: from then on the program reads paths
+	err := k.countRules() // before the rule: the program must ask for it
 	for _, s := range slots {
-		if err := k.settle(s); err != nil {
+		if err = errors.Join(err, k.settle(s)); err != nil {
 			if delete(k.enforced, r.ID); old != nil {
 				k.enforced[r.ID] = old
 			}
 			for _, undo := range slots {
 				_ = k.settle(undo) // what could not be written cannot be wrong
 			}
-			k.countPaths()
+			_ = k.countRules() // too many only costs time
 			return fail(fmt.Errorf("write the kernel's map %s: %w", s.table, err))
 		}
 	}
@@ -159,7 +159,7 @@ func (k *Kernel) Release(_ context.Context, id string) (event.Receipt, error) {
 			return receipt, err
 		}
 	}
-	k.countPaths()
+	_ = k.countRules() // too many only costs time
 	receipt.Outcome, receipt.Acted = event.OutcomeReleased, BootTime()
 	return receipt, nil
 }
@@ -329,28 +329,33 @@ func (k *Kernel) expire() {
 			_ = k.settle(s)
 		}
 	}
-	k.countPaths()
+	_ = k.countRules() // too many only costs time
 }
 
-// countPaths tells the program whether it need read paths at all.
-func (k *Kernel) countPaths() {
+// countRules tells the program whether it need ask anything at all, and whether it need read paths.
+func (k *Kernel) countRules() error {
 	if k.execution == nil {
-		return
+		return nil
 	}
-	var n uint32
+	var paths uint32
+	all := k.hunts
 	for _, e := range k.enforced {
 		for _, s := range e.slots {
-			if s.table == "deny_path" {
-				n++
+			switch s.table {
+			case "deny_path":
+				paths++
+				all++
+			case "deny_inode":
+				all++
 			}
 		}
 	}
-	// On failure path rules stay as they were: the inode rule beside each still holds.
-	_ = k.execution.Maps["path_rules"].Put(uint32(0), n)
+	rules := k.execution.Maps["rules"]
+	return errors.Join(rules.Put(uint32(0), paths), rules.Put(uint32(1), all))
 }
 
 // adopt takes over what an earlier life of this node left in pinned maps.
-func (k *Kernel) adopt() {
+func (k *Kernel) adopt() error {
 	now := BootTime()
 	for _, name := range []string{"deny4", "deny6", "contain", "deny_inode", "deny_path"} {
 		m := k.table(name)
@@ -375,7 +380,7 @@ func (k *Kernel) adopt() {
 			describe(e, s)
 		}
 	}
-	k.countPaths()
+	return k.countRules()
 }
 
 // describe fills in e's target from the key of a map.

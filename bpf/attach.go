@@ -26,7 +26,7 @@ func (k *Kernel) attach(name string, c *ebpf.Collection) (string, error) {
 	case "sensor/network":
 		return k.attachTracing(c, "on_state")
 	case "actuator/deny-exec":
-		return k.attachTracing(c, "deny_exec", "doom_child")
+		return k.attachTracing(c, "deny_exec")
 	case "lsm":
 		l, err := link.AttachLSM(link.LSMOptions{Program: c.Programs["refuse_exec"]})
 		if err != nil {

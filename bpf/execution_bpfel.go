@@ -62,9 +62,9 @@ const (
 	executionMapDoomed      = "doomed"
 	executionMapDrops       = "drops"
 	executionMapPaces       = "paces"
-	executionMapPathRules   = "path_rules"
 	executionMapPathScratch = "path_scratch"
 	executionMapRing        = "ring"
+	executionMapRules       = "rules"
 	executionMapScopeCgroup = "scope_cgroup"
 	executionProgDenyExec   = "deny_exec"
 	executionProgDoomChild  = "doom_child"
@@ -126,9 +126,9 @@ type executionMapSpecs struct {
 	Doomed      *ebpf.MapSpec `ebpf:"doomed"`
 	Drops       *ebpf.MapSpec `ebpf:"drops"`
 	Paces       *ebpf.MapSpec `ebpf:"paces"`
-	PathRules   *ebpf.MapSpec `ebpf:"path_rules"`
 	PathScratch *ebpf.MapSpec `ebpf:"path_scratch"`
 	Ring        *ebpf.MapSpec `ebpf:"ring"`
+	Rules       *ebpf.MapSpec `ebpf:"rules"`
 	ScopeCgroup *ebpf.MapSpec `ebpf:"scope_cgroup"`
 }
 
@@ -164,9 +164,9 @@ type executionMaps struct {
 	Doomed      *ebpf.Map `ebpf:"doomed"`
 	Drops       *ebpf.Map `ebpf:"drops"`
 	Paces       *ebpf.Map `ebpf:"paces"`
-	PathRules   *ebpf.Map `ebpf:"path_rules"`
 	PathScratch *ebpf.Map `ebpf:"path_scratch"`
 	Ring        *ebpf.Map `ebpf:"ring"`
+	Rules       *ebpf.Map `ebpf:"rules"`
 	ScopeCgroup *ebpf.Map `ebpf:"scope_cgroup"`
 }
 
@@ -177,9 +177,9 @@ func (m *executionMaps) Close() error {
 		m.Doomed,
 		m.Drops,
 		m.Paces,
-		m.PathRules,
 		m.PathScratch,
 		m.Ring,
+		m.Rules,
 		m.ScopeCgroup,
 	)
 }

@@ -44,6 +44,7 @@ type Kernel struct {
 	unattached error               // why some interface's packets pass unasked; nil when none does
 	checks     []Check
 	enforced   map[string]*enforcement // by response id
+	hunts      uint32                  // trees being ended now
 }
 
 // domain is one object: one line says what it is, where it attaches, and what the host loses without it.
@@ -101,7 +102,10 @@ func Load(ctx context.Context, opt Options) (*Kernel, error) {
 		k.Close()
 		return nil, err
 	}
-	k.adopt()
+	if err := k.adopt(); err != nil {
+		k.Close()
+		return nil, fmt.Errorf("adopt earlier blocks: %w", err)
+	}
 	return k, nil
 }
 
@@ -202,7 +206,7 @@ func (k *Kernel) load(d *domain) (string, error) {
 }
 
 // Maps whose entries are blocks: pinned, so that a restarted node finds its own.
-var blockMaps = [...]string{"deny4", "deny6", "contain", "swarm_peers", "swarm_ports", "deny_inode", "deny_path", "path_rules"}
+var blockMaps = [...]string{"deny4", "deny6", "contain", "swarm_peers", "swarm_ports", "deny_inode", "deny_path", "rules"}
 
 func (k *Kernel) pinMaps(spec *ebpf.CollectionSpec) error {
 	if k.opt.PinDir == "" {

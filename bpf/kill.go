@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/omega-mesh/omega/swarm/event"
@@ -59,7 +60,24 @@ func (k *Kernel) kill(ctx context.Context, t event.Target) ([]string, error) {
 	if k.execution == nil {
 		return nil, errors.New("a tree cannot be ended without a race here: the kernel half for executions is not loaded")
 	}
+	watch, err := link.AttachTracing(link.TracingOptions{Program: k.execution.Programs["doom_child"]})
+	if err != nil {
+		return nil, fmt.Errorf("watch forks while the tree is ended: %w", err)
+	}
+	defer watch.Close()
+	if err := k.hunting(1); err != nil {
+		return nil, err
+	}
+	defer k.hunting(^uint32(0))
 	return []string{"doomed-at-fork", "pidfd-sigkill"}, k.killTree(ctx, t.PID, start)
+}
+
+// hunting adds to the trees being ended now.
+func (k *Kernel) hunting(change uint32) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.hunts += change
+	return k.countRules()
 }
 
 // within says whether a process lies in the cgroup this node acts in.

@@ -40,13 +40,19 @@ struct path_scratch {
 	struct path_buffer path;
 };
 
-// How many path rules there are: with none, no path is read.
+// How many rules there are: 0 by path, and with none no path is read; 1 of any kind, and with none nothing is asked.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__type(key, __u32);
 	__type(value, __u32);
-} path_rules SEC(".maps");
+} rules SEC(".maps");
+
+static __always_inline bool any_rules(__u32 kind)
+{
+	__u32 *n = bpf_map_lookup_elem(&rules, &kind);
+	return n && *n;
+}
 
 // A pid alone may be another process's by the time it is asked for, so the start goes with it, in the unit of /proc.
 struct doom {
@@ -93,10 +99,9 @@ static __always_inline bool execution_denied(struct linux_binprm *bprm)
 	if (stands(bpf_map_lookup_elem(&deny_inode, &key)))
 		return true;
 
-	__u32 zero = 0;
-	__u32 *rules = bpf_map_lookup_elem(&path_rules, &zero);
-	if (!rules || !*rules)
+	if (!any_rules(0))
 		return false;
+	__u32 zero = 0;
 	struct path_scratch *s = bpf_map_lookup_elem(&path_scratch, &zero);
 	if (!s)
 		return false;
@@ -138,7 +143,7 @@ static __always_inline void note_kill(void)
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(deny_exec, struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)
 {
-	if (!in_scope())
+	if (!any_rules(1) || !in_scope())
 		return 0;
 	if (doomed_here()) {
 		bpf_send_signal(SIGSTOP);
@@ -151,6 +156,7 @@ int BPF_PROG(deny_exec, struct task_struct *task, pid_t old_pid, struct linux_bi
 	return 0;
 }
 
+// Attached only while a tree is hunted: otherwise a fork pays nothing for it.
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(doom_child, struct task_struct *parent, struct task_struct *child)
 {

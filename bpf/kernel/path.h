@@ -20,6 +20,7 @@ struct walk {
 	struct mount *mnt;
 	struct dentry *root_dentry;
 	struct vfsmount *root_vfs;
+	struct dentry *mnt_root; // of vfs: asked once a mount, not once a name
 	__u32 start; // where in s->bytes the path begins so far
 };
 
@@ -28,10 +29,10 @@ static long step_up(__u32 i, struct walk *w)
 	struct dentry *dentry = w->dentry; // CO-RE reads start from a plain variable, not from a field of ours
 	struct vfsmount *vfs = w->vfs;
 	struct mount *mnt = w->mnt;
+	struct dentry *mnt_root = w->mnt_root;
 
 	if (dentry == w->root_dentry && vfs == w->root_vfs)
 		return 1;
-	struct dentry *mnt_root = BPF_CORE_READ(vfs, mnt_root);
 	struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
 	if (dentry == mnt_root || dentry == parent) {
 		struct mount *up = BPF_CORE_READ(mnt, mnt_parent);
@@ -40,6 +41,8 @@ static long step_up(__u32 i, struct walk *w)
 		w->dentry = BPF_CORE_READ(mnt, mnt_mountpoint);
 		w->mnt = up;
 		w->vfs = (void *)up + bpf_core_field_offset(struct mount, mnt);
+		vfs = w->vfs;
+		w->mnt_root = BPF_CORE_READ(vfs, mnt_root);
 		return 0;
 	}
 	__u32 length = BPF_CORE_READ(dentry, d_name.len) & (NAME_LENGTH - 1);
@@ -72,6 +75,8 @@ static __always_inline __u32 build_path(struct path_buffer *s, const struct path
 		.start = EXE_MAX,
 	};
 	w.mnt = (void *)w.vfs - bpf_core_field_offset(struct mount, mnt);
+	struct vfsmount *vfs = w.vfs;
+	w.mnt_root = BPF_CORE_READ(vfs, mnt_root);
 	bpf_loop(PATH_DEPTH, step_up, &w, 0);
 	if (w.start == EXE_MAX) { // the root itself, or a name with no tree above it
 		struct dentry *top = w.dentry;

@@ -23,16 +23,25 @@ struct {
 	__type(value, struct exec_scratch);
 } scratch SEC(".maps");
 
-static __always_inline bool is_socket(struct files_struct *files, int n)
+// sockets says which of descriptors 0 to 2 are sockets. Mostly all three are one and the same file: it is asked once.
+static __always_inline __u32 sockets(struct files_struct *files)
 {
-	struct fdtable *fdt = BPF_CORE_READ(files, fdt);
-	if (BPF_CORE_READ(fdt, max_fds) <= n)
-		return false;
-	struct file **fds = BPF_CORE_READ(fdt, fd);
-	struct file *f = NULL;
-	if (bpf_probe_read_kernel(&f, sizeof(f), &fds[n]) < 0 || !f)
-		return false;
-	return (BPF_CORE_READ(f, f_inode, i_mode) & S_IFMT) == S_IFSOCK;
+	struct fdtable *fdt = files->fdt;
+	struct file *fds[3] = {};
+	__u32 flags = 0;
+	bool is = false;
+
+	if (fdt->max_fds < 3 || bpf_probe_read_kernel(fds, sizeof(fds), fdt->fd) < 0)
+		return 0;
+#pragma unroll
+	for (int n = 0; n < 3; n++) {
+		struct file *f = fds[n];
+		if (!n || f != fds[n - 1])
+			is = f && (BPF_CORE_READ(f, f_inode, i_mode) & S_IFMT) == S_IFSOCK;
+		if (is)
+			flags |= RECORD_FLAG_STDIN_SOCKET << n;
+	}
+	return flags;
 }
 
 #define SUSPICIOUS (RECORD_FLAG_MEMFD | RECORD_FLAG_DELETED | RECORD_FLAG_WORLD_WRITABLE)
@@ -66,13 +75,7 @@ int BPF_PROG(on_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	if ((inode->i_mode & S_IWOTH) || (dentry->d_parent->d_inode->i_mode & S_IWOTH))
 		if (!(flags & RECORD_FLAG_MEMFD))
 			flags |= RECORD_FLAG_WORLD_WRITABLE;
-	struct files_struct *files = task->files;
-	if (is_socket(files, 0))
-		flags |= RECORD_FLAG_STDIN_SOCKET;
-	if (is_socket(files, 1))
-		flags |= RECORD_FLAG_STDOUT_SOCKET;
-	if (is_socket(files, 2))
-		flags |= RECORD_FLAG_STDERR_SOCKET;
+	flags |= sockets(task->files);
 
 	struct fs_struct *fs = task->fs;
 	__u32 used = 0;
