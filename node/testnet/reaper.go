@@ -188,7 +188,12 @@ func Cleanup() ([]string, error) {
 	var errs []error
 	for id := range ids {
 		// What lies there before its state is written is seconds old at most: the registry's entry is made first.
-		if s, err := load(filepath.Join(Registry(), id)); err == nil && s.Alive() {
+		s, err := load(filepath.Join(Registry(), id))
+		if err == nil && s.Alive() {
+			continue
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("testnet %s: it cannot be told whether it runs: %w", id, err))
 			continue
 		}
 		if err := remove(id, nil); err != nil {
