@@ -9,8 +9,8 @@ DATE := $(shell $(GIT) log -1 --format=%cI 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
 PREFIX ?= /usr/local
 
-# Packages that link no libp2p: only these run under the race detector, which needs gcc.
-RACE := ./swarm/event/... ./trust/... ./bpf/... ./sim/...
+# What has goroutines and links no libp2p: only this runs under the race detector, which needs gcc.
+RACE := ./swarm/event/... ./trust/... ./bpf/... ./sim/cage2/... ./sim/world/...
 
 .DEFAULT_GOAL := help
 .PHONY: help run test soak build install generate bench lint picture
