@@ -218,7 +218,7 @@ func (n *Node) Run(ctx context.Context) error {
 		work.Add(service{"sensor", n.sense})
 	}
 	work.Add(service{"api", func(ctx context.Context) error {
-		return api.New(backend{n}, encodeEvent).Serve(ctx, n.parts.Listener)
+		return api.New(backend{n}, n.encodeEvent).Serve(ctx, n.parts.Listener)
 	}})
 	work.Add(service{"ready", n.becomeReady})
 

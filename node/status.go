@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +15,7 @@ import (
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/swarm/event/ocsf"
 )
 
 // Status implements api.Backend.
@@ -148,4 +148,5 @@ func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
 	return out, nil
 }
 
-func encodeEvent(e *event.Event) ([]byte, error) { return json.Marshal(e) }
+// encodeEvent is one line of OCSF, as this host saw it.
+func (n *Node) encodeEvent(e *event.Event) ([]byte, error) { return ocsf.Encode(e, n.Name(), n.DID()) }
