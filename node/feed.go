@@ -18,6 +18,8 @@ import (
 const (
 	maxUnsealed = 8192 // findings; an author signs at most 64 between two seals
 	maxHeard    = 8192
+	// followerQueue is what a channel holds; what a reader may fall behind beyond that lies in the window anyway.
+	followerQueue = 64
 )
 
 // feed is what the ledger brought, decoded once: findings and receipts for those who ask, and for the roles that follow.
@@ -123,7 +125,7 @@ func (f *feed) seal(of ledger.Feed, through uint64) {
 // follow gives every sealed finding of since and later, and then what comes. The channel is closed when ctx ends, or
 // when its reader fell further behind than the window reaches back.
 func (f *feed) follow(ctx context.Context, since time.Time, buffer int) <-chan roles.Heard {
-	ch := make(chan roles.Heard, max(buffer, 1))
+	ch := make(chan roles.Heard, min(max(buffer, 1), followerQueue))
 	from := since.UnixNano()
 	if since.IsZero() {
 		from = 0

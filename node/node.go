@@ -92,6 +92,7 @@ const (
 	entriesKept  = 1024
 	readyWithin  = 10 * time.Second // how long a node that has peers waits to learn its own head
 	refreshEvery = time.Second
+	surveyEvery  = 10 // refreshes between two looks at what changes slowly
 	flushGrace   = 50 * time.Millisecond // for gossip to put the last entry on its connections
 )
 
@@ -370,9 +371,11 @@ func (n *Node) refresh(ctx context.Context) error {
 	if active, err := n.service.Active(ctx); err == nil {
 		n.local.adopt(active)
 	}
-	for {
-		n.clock.settle()
-		n.health.refresh(ctx)
+	for round := 0; ; round++ {
+		if round%surveyEvery == 0 {
+			n.clock.settle()
+			n.health.refresh(ctx)
+		}
 		proved := n.proved()
 		if !slices.Equal(proved, last) {
 			if err := n.service.Protect(ctx, n.ports(), proved); err != nil {
@@ -381,6 +384,7 @@ func (n *Node) refresh(ctx context.Context) error {
 				last = proved
 			}
 		}
+		// Only a panic by the emergency socket changes the mode behind this half's back, and that has acted already.
 		if m, err := n.service.Mode(ctx); err == nil && m != n.mode.Swap(m) {
 			n.log.Warn("mode changed", "mode", m)
 			if m == string(roles.ModePanic) {
