@@ -218,6 +218,13 @@ func (n *node) say(text string) *ledger.Entry {
 	return e
 }
 
+func (n *node) has(e *ledger.Entry) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, ok := n.got[e.ID()]
+	return ok
+}
+
 // hears waits until n has an entry.
 func (n *node) hears(e *ledger.Entry, within time.Duration) {
 	n.w.t.Helper()

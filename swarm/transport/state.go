@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/quic-go/quic-go"
 )
 
@@ -54,6 +55,20 @@ func Exporter(c network.Conn, label string) ([]byte, error) {
 		return nil, err
 	}
 	b, err := s.ExportKeyingMaterial(label, nil, ExporterSize)
+	if err != nil {
+		return nil, fmt.Errorf("transport: exporter: %w", err)
+	}
+	return b, nil
+}
+
+// SecureExporter is Exporter for a connection of TLS before it is multiplexed.
+func SecureExporter(c sec.SecureConn, label string) ([]byte, error) {
+	s, ok := c.(*secureConn)
+	if !ok {
+		return nil, fmt.Errorf("transport: %T is not of this transport", c)
+	}
+	state := s.ConnectionState()
+	b, err := state.ExportKeyingMaterial(label, nil, ExporterSize)
 	if err != nil {
 		return nil, fmt.Errorf("transport: exporter: %w", err)
 	}
