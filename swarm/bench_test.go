@@ -21,7 +21,7 @@ func BenchmarkGossip(b *testing.B) {
 func BenchmarkHandshake(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
-		d, err := measureHandshake(50)
+		d, err := measureHandshake(5, 40)
 		if err != nil {
 			b.Fatal(err)
 		}

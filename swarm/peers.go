@@ -115,15 +115,6 @@ func (t *peers) ids() []peer.ID {
 	return out
 }
 
-func (t *peers) did(p peer.ID) (identity.DID, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	if l := t.byID[p]; l != nil {
-		return l.did, true
-	}
-	return "", false
-}
-
 // told notes what a peer said of itself in a sync.
 func (t *peers) told(p peer.ID, entries, behind uint64) {
 	t.mu.Lock()
