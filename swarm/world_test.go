@@ -20,10 +20,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// The listeners of go-libp2p's simulated UDP and quic-go's own package-wide timers end by themselves.
-		goleak.IgnoreTopFunction("github.com/libp2p/go-libp2p/p2p/transport/quicreuse.(*reuse).gc"),
-	)
+	goleak.VerifyTestMain(m)
 }
 
 // world is one swarm's founding: an operator and what it signed.
