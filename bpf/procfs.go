@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/procfs"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/omega-mesh/omega/swarm/event"
@@ -106,43 +106,36 @@ func (s *ProcfsSensor) look(out func(*event.Event)) {
 	s.primed = true
 }
 
-// TCP states of /proc/net/tcp.
+// TCP states, as the kernel numbers them.
 const (
 	tcpEstablished = 1
 	tcpListen      = 10
 )
 
 func (s *ProcfsSensor) connections(now int64, boot uint64, out func(*event.Event)) {
-	fs, err := procfs.NewDefaultFS()
-	if err != nil {
-		s.errors.Add(1)
-		return
-	}
 	listening := map[uint16]bool{}
 	here := map[flowKey]bool{}
 	var fresh []flowKey
-	for _, read := range []func() (procfs.NetTCP, error){fs.NetTCP, fs.NetTCP6} {
-		lines, err := read()
+	for _, family := range [...]uint8{unix.AF_INET, unix.AF_INET6} {
+		sockets, err := netlink.SocketDiagTCP(family) // sock_diag(7), which any user may ask
 		if err != nil {
-			if !errors.Is(err, os.ErrNotExist) { // a kernel without IPv6
-				s.errors.Add(1)
-			}
+			s.errors.Add(1)
 			continue
 		}
-		for _, l := range lines {
-			local, ok1 := netip.AddrFromSlice(l.LocalAddr)
-			remote, ok2 := netip.AddrFromSlice(l.RemAddr)
+		for _, l := range sockets {
+			local, ok1 := netip.AddrFromSlice(l.ID.Source)
+			remote, ok2 := netip.AddrFromSlice(l.ID.Destination)
 			if !ok1 || !ok2 {
 				s.errors.Add(1)
 				continue
 			}
-			if l.St == tcpListen {
-				listening[uint16(l.LocalPort)] = true
+			if l.State == tcpListen {
+				listening[l.ID.SourcePort] = true
 			}
-			if l.St != tcpEstablished {
+			if l.State != tcpEstablished {
 				continue
 			}
-			key := flowKey{netip.AddrPortFrom(local.Unmap(), uint16(l.LocalPort)), netip.AddrPortFrom(remote.Unmap(), uint16(l.RemPort))}
+			key := flowKey{netip.AddrPortFrom(local.Unmap(), l.ID.SourcePort), netip.AddrPortFrom(remote.Unmap(), l.ID.DestinationPort)}
 			here[key] = true
 			if s.flows[key] {
 				continue

@@ -206,6 +206,9 @@ func (a *app) showReceipts(ctx context.Context, c *client.Client, id, watch stri
 		if watch != id && r.Outcome != string(event.OutcomeReleased) {
 			return nil // of the time before the release
 		}
+		if r.Outcome == string(event.OutcomePending) {
+			return nil // what an approval answers, not its answer
+		}
 		answered[r.Peer] = true
 		if r.Outcome == string(event.OutcomeRefused) {
 			refused = r

@@ -111,21 +111,6 @@ const (
 
 var portNumbers = [...]int{21, 25, 3390, 443, 80, 139, 3389, 22, 53, 68, 135, 445}
 
-func portSet(numbers []int) (ports, error) {
-	var m ports
-next:
-	for _, n := range numbers {
-		for i, p := range portNumbers {
-			if n == p {
-				m |= 1 << i
-				continue next
-			}
-		}
-		return 0, fmt.Errorf("port %d is open on no host of the scenario", n)
-	}
-	return m, nil
-}
-
 func portList(m ports) []int {
 	list := []int{}
 	for i, n := range portNumbers {
