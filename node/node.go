@@ -92,7 +92,7 @@ const (
 	entriesKept  = 1024
 	readyWithin  = 10 * time.Second // how long a node that has peers waits to learn its own head
 	refreshEvery = time.Second
-	surveyEvery  = 10 // refreshes between two looks at what changes slowly
+	surveyEvery  = 10                    // refreshes between two looks at what changes slowly
 	flushGrace   = 50 * time.Millisecond // for gossip to put the last entry on its connections
 )
 
