@@ -65,6 +65,10 @@ func (talker) Events(_ context.Context, _ *apiv1.EventsRequest, s *connect.Serve
 	return s.Send(&apiv1.Event{OcsfJson: `{"time":1,"class_name":"Process Activity","process":{"pid":7,"cmd_line":"a\u001b[2J"}}`})
 }
 
+func (talker) Entries(_ context.Context, _ *apiv1.EntriesRequest, s *connect.ServerStream[apiv1.Entry]) error {
+	return s.Send(&apiv1.Entry{Raw: []byte{1}, Hash: strings.Repeat("ab", 32), Author: "did:omega:bbbb", Chain: "activity", Seq: 3, Kind: "finding", Time: at, BodyJson: `{"title":"` + "\u009b" + `"}`})
+}
+
 func response() *apiv1.Response {
 	return &apiv1.Response{Id: "e1", Action: "deny", Target: &apiv1.Target{Address: "192.0.2.1/32"}, Reason: hostile, Issued: at, TtlMs: 1000, State: "active", RemainingMs: 500}
 }
@@ -129,6 +133,7 @@ func TestJSONFieldNames(t *testing.T) {
 		"decoy list":        "host peer port service state touches",
 		"invite list":       "by expires id roles state used uses",
 		"allow list":        "by what why",
+		"ledger show":       "author body bytes chain hash id kind seq time",
 		"events":            "class_name process time",
 		"config show":       "key origin value",
 		"allow list -q --v": "",
@@ -163,7 +168,7 @@ func TestJSONFieldNames(t *testing.T) {
 // A peer that lies must not drive the terminal of the person who looks.
 func TestNoPeerDrivesTheTerminal(t *testing.T) {
 	dir := talking(t)
-	for _, line := range []string{"status", "doctor", "peers", "role list", "findings", "receipts", "responses", "pending", "decoy list", "invite list", "allow list", "events",
+	for _, line := range []string{"status", "doctor", "peers", "role list", "findings", "receipts", "responses", "pending", "decoy list", "invite list", "allow list", "events", "ledger show", "ledger show --json",
 		"role list --json", "findings --json"} {
 		out, errOut, code := omega(t, "", append(strings.Fields(line), "--dir", dir)...)
 		if code != exitDone || out == "" {
