@@ -76,6 +76,9 @@ int BPF_PROG(on_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 		if (!(flags & RECORD_FLAG_MEMFD))
 			flags |= RECORD_FLAG_WORLD_WRITABLE;
 	flags |= sockets(task->files);
+	// From here on they stay in the map: held in a register, the verifier follows every combination of them through all
+	// that comes, 705,000 instructions of the million it allows, and a second of each node's start.
+	*(volatile typeof(r->header.flags) *)&r->header.flags = flags;
 
 	struct fs_struct *fs = task->fs;
 	__u32 used = 0;
@@ -94,7 +97,7 @@ int BPF_PROG(on_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	unsigned long args = arg_end - arg_start;
 	if (args > ARGS_MAX - 1) {
 		args = ARGS_MAX - 1;
-		flags |= RECORD_FLAG_ARGS_TRUNCATED;
+		r->header.flags |= RECORD_FLAG_ARGS_TRUNCATED;
 	}
 	args &= ARGS_MAX - 1;
 	used &= EXE_MAX - 1;
@@ -119,7 +122,7 @@ int BPF_PROG(on_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	if (size > sizeof(*r))
 		return 0;
 	r->header.size = size;
-	r->header.flags = flags;
+	flags = *(volatile typeof(r->header.flags) *)&r->header.flags;
 	bool suspicious = (flags & SUSPICIOUS) || (flags & (RECORD_FLAG_STDIN_SOCKET | RECORD_FLAG_STDOUT_SOCKET)) == (RECORD_FLAG_STDIN_SOCKET | RECORD_FLAG_STDOUT_SOCKET);
 	if (bpf_ringbuf_output(&ring, r, size, suspicious ? urgent() : BPF_RB_NO_WAKEUP) < 0)
 		count_drop(RECORD_EXEC);
