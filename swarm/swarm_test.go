@@ -228,3 +228,33 @@ func TestConfig(t *testing.T) {
 	check(t, err)
 	check(t, s.Close())
 }
+
+// An entry that follows a lost one brings the lost one with it, at once: the receiver pulls from who sent it.
+func TestGapIsPulledAtOnce(t *testing.T) {
+	w := newWorld(t)
+	pa, pb := w.member("a"), w.member("b")
+	a := pa.up()
+	b := pb.up(bootstrap(a))
+	a.meets(1, soon)
+	b.hears(a.say("first"), soon)
+	b.until("is synced", soon, b.swarm.Synced)
+	var lost []*ledger.Entry
+	for range 3 {
+		e, err := a.ledger.Append(context.Background(), ledger.Activity, ledger.KindSummary, []byte("lost"), true)
+		check(t, err)
+		lost = append(lost, e)
+	}
+	e := a.say("next")
+	for _, x := range append(lost, e) {
+		b.hears(x, 3*time.Second) // the next turn of sync is 15 s away at least
+	}
+}
+
+// A member that was admitted by one that nobody can ask any more shows its admission itself.
+func TestIntroduction(t *testing.T) {
+	w := newWorld(t)
+	a := w.member("a").up()
+	j := w.member("j").up(bootstrap(a)) // signed after a started: a has never heard of it
+	j.meets(1, soon)
+	a.meets(1, soon)
+}
