@@ -24,7 +24,7 @@ func newSimCommand(a *app) *cobra.Command {
   omega sim eval --scenario cage2 --policy planner --episodes 100
   omega sim explain --scenario cage2 --red meander --step 12
   omega sim run office.yaml --runs 1000`,
-		newSimReplay(a), newSimRecord(a), newSimEval(a), newSimExplain(a), newSimRun(a), newSimBench(a))
+		newSimReplay(a), newSimRecord(a), newSimEval(a), newSimExplain(a), newSimRun(a), newSimImport(a), newSimBench(a))
 	c.Long = "The simulator: replay recordings, measure defenders, explain a decision, play attacks on a described network. It runs offline and talks to no node."
 	return c
 }
@@ -329,6 +329,27 @@ func (a *app) simSteps(s *world.Scenario, seed uint64) error {
 	}
 	w.Run(time.Duration(s.Duration))
 	return failed
+}
+
+func newSimImport(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "import FILE", Short: "Turn the XML of an nmap scan into a scenario file, on standard output", Args: cobra.ExactArgs(1),
+		Long: `Turn what "nmap -oX FILE" wrote into a scenario: the hosts that were up, their open TCP ports, and a zone a network. What a
+scan does not tell (holes, values, links, secrets, sensors, attackers) is for you to add.`,
+		Example: "  omega sim import scan.xml > network.yaml",
+		RunE: func(_ *cobra.Command, args []string) error {
+			f, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			s, err := world.ReadNmap(f)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			return s.Write(a.out)
+		},
+	}
 }
 
 func newSimBench(a *app) *cobra.Command {

@@ -13,6 +13,7 @@ import (
 	"io"
 	"math"
 	"net/netip"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -294,7 +295,7 @@ func probability(what string, p float64) error {
 // clip keeps what a file says short in an error.
 func clip(s string) string {
 	if len(s) > 60 {
-		return s[:60] + "..."
+		return strings.ToValidUTF8(s[:60], "") + "..."
 	}
 	return s
 }
