@@ -118,8 +118,10 @@ func TestTwoFaces(t *testing.T) {
 			if len(sub.Out()) != 0 || len(b.Members().Network().Peers()) != 0 {
 				t.Error("who is only served is shown already")
 			}
-			if !b.Prove(atB) || !b.Prove(atB) {
-				t.Error("not proved")
+			for range 2 { // the second changes nothing
+				if !b.Prove(atB) {
+					t.Error("not proved")
+				}
 			}
 			if got := b.Members().Network().Peers(); len(got) != 1 || got[0] != a.ID() || len(b.Proved(a.ID())) != 1 {
 				t.Errorf("peers %v", got)
