@@ -224,8 +224,12 @@ func inviteAddrs(ctx context.Context, c *client.Client, s *apiv1.StatusResponse)
 	var others []string
 	if peers, err := c.ListPeers(ctx, &apiv1.ListPeersRequest{}); err == nil {
 		for _, p := range peers.Peers {
+			// Over QUIC a peer calls from the port it listens on; the far end of a TCP connection may be any port.
 			for _, addr := range p.Addrs {
-				if p.Connected && len(addr) <= trust.MaxTokenAddr && strings.Contains(addr, "/p2p/") {
+				if !strings.Contains(addr, "/p2p/") {
+					addr += "/p2p/" + p.Peer
+				}
+				if p.Connected && len(addr) <= trust.MaxTokenAddr && strings.Contains(addr, "/quic-v1") {
 					others = append(others, addr)
 					break
 				}
