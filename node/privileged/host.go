@@ -67,12 +67,15 @@ type Host struct {
 	allowed []string                // said at run time
 	swarm   []string                // said by the operators
 	known   map[string][]netip.Addr // DID → where it was last seen; kept when its connections end
-	parts   map[string][]string     // a containment elsewhere → the denials it was made of
+	// ends are the swarm's endpoints of each DID, kept as known are: a contained host is refused by all others until it is
+	// released, and only where it still lets their swarm traffic pass can it hear of that.
+	ends  map[string][]netip.AddrPort
+	parts map[string][]string // a containment elsewhere → the denials it was made of
 }
 
 // NewHost reads what an earlier run left in Dir.
 func NewHost(opt HostOptions) (*Host, error) {
-	h := &Host{opt: opt, mode: opt.Mode, known: map[string][]netip.Addr{}, parts: map[string][]string{}}
+	h := &Host{opt: opt, mode: opt.Mode, known: map[string][]netip.Addr{}, ends: map[string][]netip.AddrPort{}, parts: map[string][]string{}}
 	raw, err := os.ReadFile(filepath.Join(opt.Dir, fileAllow))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("allow list: %w", err)
@@ -315,24 +318,28 @@ func (h *Host) Protect(_ context.Context, ports []uint16, proved []Proved) error
 	h.mu.Lock()
 	if len(h.known) > MaxListed {
 		clear(h.known)
+		clear(h.ends)
 	}
 	fresh := map[string]bool{}
 	for _, p := range proved {
 		if !fresh[p.DID] {
 			fresh[p.DID] = true
-			h.known[p.DID] = nil
+			h.known[p.DID], h.ends[p.DID] = nil, nil
+		}
+		if e := netip.AddrPortFrom(p.Addr.Unmap(), p.Port); len(h.ends[p.DID]) < 4*guard.MaxPerPeer && !slices.Contains(h.ends[p.DID], e) {
+			h.ends[p.DID] = append(h.ends[p.DID], e)
 		}
 		if a := p.Addr.Unmap(); len(h.known[p.DID]) < guard.MaxPerPeer && !slices.Contains(h.known[p.DID], a) {
 			h.known[p.DID] = append(h.known[p.DID], a)
 		}
 	}
+	peers := make([]netip.AddrPort, 0, len(proved))
+	for _, ends := range h.ends {
+		peers = append(peers, ends...)
+	}
 	h.mu.Unlock()
 	if h.opt.Kernel == nil {
 		return nil
-	}
-	peers := make([]netip.AddrPort, 0, len(proved))
-	for _, p := range proved {
-		peers = append(peers, netip.AddrPortFrom(p.Addr, p.Port))
 	}
 	return h.opt.Kernel.SetSwarm(ports, peers)
 }

@@ -145,6 +145,10 @@ func TestContainingAnotherHostRefusesItsAddresses(t *testing.T) {
 	if err := h.Protect(t.Context(), nil, nil); err != nil { // its connections end; where it was is not forgotten
 		t.Fatal(err)
 	}
+	// Nor is how to reach the swarm: were this host contained, it would hear of its release there alone.
+	if want := netip.AddrPortFrom(a, 9); len(k.peers) != 3 || !slices.Contains(k.peers, want) {
+		t.Errorf("while no peer is connected, %v may pass a containment; want %v among three", k.peers, want)
+	}
 	if rc := outcome(t, h, contain); rc.Outcome != event.OutcomeDone || len(k.standing) != 2 {
 		t.Fatalf("%+v, kernel holds %v", rc, k.standing)
 	}
