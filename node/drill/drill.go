@@ -46,7 +46,8 @@ type Spread struct {
 type HostResult struct {
 	Host       string   `json:"host"`
 	Blocked    bool     `json:"blocked"`     // its kernel says so and real packets agree, both ways
-	ImmunityMS float64  `json:"immunity_ms"` // 0 where it never acted
+	HeardMS    float64  `json:"heard_ms"`    // until the finding reached this host
+	ImmunityMS float64  `json:"immunity_ms"` // until its kernel refused; 0 where it never acted
 	Means      []string `json:"means"`
 	Inbound    string   `json:"inbound"`  // what became of a connect from the attacker
 	Outbound   string   `json:"outbound"` // what became of a connect to the attacker

@@ -290,7 +290,7 @@ func (d *drill) touch(ctx context.Context) error {
 	for _, h := range d.members {
 		hr := HostResult{Host: h.Name, Means: []string{}}
 		if r := acted[h.Name]; r != nil && r.GetActed() >= t0 {
-			hr.ImmunityMS = float64(r.GetActed()-t0) / 1e6
+			hr.HeardMS, hr.ImmunityMS = float64(r.GetHeard()-min(t0, r.GetHeard()))/1e6, float64(r.GetActed()-t0)/1e6
 			hr.Means = r.GetMeans()
 			all = append(all, hr.ImmunityMS)
 		} else if r != nil {
