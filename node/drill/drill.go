@@ -32,6 +32,7 @@ type Step struct {
 	Rule      string  `json:"rule"`
 	DetectMS  float64 `json:"detect_ms"` // from the attacker's first packet or system call until a member shows the finding
 	Name      string  `json:"name"`      // what was done, in words
+	Refused   bool    `json:"refused"`   // the kernel kept it from succeeding
 }
 
 // Spread is a distribution over hosts, in milliseconds. Percentiles are nearest-rank: with few hosts p99 is the slowest.
@@ -130,6 +131,9 @@ func spread(ms []float64) Spread {
 func (d *drill) passed() bool {
 	for _, s := range d.result.Steps {
 		if !s.Detected && (d.net.Mode() == testnet.ModeNetns || s.Technique == techniqueTouch) {
+			return false
+		}
+		if s.Technique == techniqueShell && !s.Refused && d.net.Mode() == testnet.ModeNetns {
 			return false
 		}
 	}

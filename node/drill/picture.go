@@ -154,7 +154,7 @@ func (r *Recording) SVG(w io.Writer, title string) error {
 	delays := pace(t.changed[:len(t.rows)])
 	width, height := float64(columns)*cellWidth+2*margin, len(t.rows)*lineHeight+titleBar+2*margin
 	var b bytes.Buffer
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%d" viewBox="0 0 %.0f %d" role="img" aria-label="%s">`+"\n",
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%d" viewBox="0 0 %.0f %d" role="img" aria-label="%s" xml:space="preserve">`+"\n",
 		width, height, width, height, escape(title))
 	fmt.Fprintf(&b, "<style>text{font:%dpx ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;white-space:pre}"+
 		"g.l{opacity:0;animation:s .18s ease-out forwards}@keyframes s{to{opacity:1}}"+
@@ -178,12 +178,15 @@ func (r *Recording) SVG(w io.Writer, title string) error {
 			for _, c := range row[start:end] {
 				text.WriteRune(c.r)
 			}
-			if strings.TrimSpace(text.String()) != "" {
+			// Not every viewer keeps blanks at the edges: a run is placed where its first letter stands.
+			words := strings.TrimSpace(text.String())
+			if words != "" {
+				column := start + utf8.RuneCountInString(text.String()) - utf8.RuneCountInString(strings.TrimLeft(text.String(), " "))
 				weight := ""
 				if row[start].style == bold {
 					weight = ` font-weight="bold"`
 				}
-				fmt.Fprintf(&b, `<tspan x="%.1f" fill="%s"%s>%s</tspan>`, margin+float64(start)*cellWidth, colors[row[start].style], weight, escape(text.String()))
+				fmt.Fprintf(&b, `<tspan x="%.1f" fill="%s"%s>%s</tspan>`, margin+float64(column)*cellWidth, colors[row[start].style], weight, escape(words))
 			}
 			start = end
 		}

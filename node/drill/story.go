@@ -2,6 +2,7 @@ package drill
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
@@ -11,16 +12,16 @@ import (
 // introduce shows who is there.
 func (d *drill) introduce() {
 	s := &d.screen
-	where := "each in its own network namespace, cgroup and kernel view"
+	where := "each in a network namespace and cgroup of its own"
 	if d.net.Mode() == testnet.ModeProcess {
 		where = "as processes on loopback"
 	}
-	s.line("%s  %d hosts %s; ready in %.1f s", s.paint(bold, "omega drill"), len(d.members), where, d.result.ReadyMS/1e3)
+	s.line("%s  %d hosts, %s; ready in %.1f s", s.paint(bold, "omega drill"), len(d.members), where, d.result.ReadyMS/1e3)
 	s.line("")
 	for _, h := range d.members {
-		s.line("  %s %s %s", s.paint(accent, pad(h.Name, 4)), pad(h.Addr.String(), 12), s.paint(dim, strings.Join(h.Roles, " ")))
+		s.line("  %s %s %s", s.paint(accent, pad(h.Name, 4)), pad(h.Addr.String(), 14), s.paint(dim, strings.Join(h.Roles, " ")))
 	}
-	s.line("  %s %s %s", s.paint(bad, pad(d.attacker.Name, 4)), pad(d.attacker.Addr.String(), 12), s.paint(dim, "no member: the attacker"))
+	s.line("  %s %s %s", s.paint(bad, pad(d.attacker.Name, 4)), pad(d.attacker.Addr.String(), 14), s.paint(dim, "no member: the attacker"))
 	for _, u := range d.result.Unforced {
 		s.line("  %s %s", s.paint(warn, "!"), u)
 	}
@@ -30,10 +31,17 @@ func (d *drill) introduce() {
 func (d *drill) showStep(st Step) {
 	s := &d.screen
 	s.line("%s %s  %s", s.paint(bad, "▶"), st.Name, s.paint(dim, st.Technique))
-	if st.Detected {
-		s.line("  %s seen by %s after %s ms: %s", s.paint(good, "✓"), st.Host, s.paint(bold, fmt.Sprintf("%.1f", st.DetectMS)), st.Rule)
-	} else {
-		s.line("  %s nobody saw it", s.paint(bad, "✗"))
+	refused := ""
+	if st.Refused {
+		refused = "refused by the kernel of " + st.Host + ", and "
+	}
+	switch {
+	case st.Detected:
+		s.line("  %s %sseen by %s after %s ms: %s", s.paint(good, "✓"), refused, st.Host, s.paint(bold, fmt.Sprintf("%.1f", st.DetectMS)), st.Rule)
+	case d.net.Mode() == testnet.ModeProcess:
+		s.line("  %s not seen: that takes root", s.paint(warn, "!"))
+	default:
+		s.line("  %s %snot seen", s.paint(bad, "✗"), refused)
 	}
 }
 
@@ -53,13 +61,24 @@ func (d *drill) showBars(acted map[string]*apiv1.Receipt, t0 uint64, shown map[s
 			continue
 		}
 		lines[i] = fmt.Sprintf("    %s %s %s  %s", s.paint(accent, pad(h.Name, 4)), s.paint(good, pad(bar(took(r), slowest), barWidth)),
-			s.paint(bold, fmt.Sprintf("%6.1f ms", took(r))), s.paint(dim, strings.Join(r.GetMeans(), " ")))
+			s.paint(bold, fmt.Sprintf("%6.1f ms", took(r))), s.paint(dim, kinds(r.GetMeans())))
 		if !shown[h.Name] && !s.ansi {
-			s.line("    %s refuses %s after %.1f ms: %s", pad(h.Name, 4), d.attacker.Addr, took(r), strings.Join(r.GetMeans(), " "))
+			s.line("    %s refuses %s after %.1f ms: %s", pad(h.Name, 4), d.attacker.Addr, took(r), kinds(r.GetMeans()))
 		}
 		shown[h.Name] = true
 	}
 	s.block(lines)
+}
+
+// kinds says by which parts of the kernel a host refuses: "cgroup tcx" for cgroup-connect4, tcx-egress and so on.
+func kinds(means []string) string {
+	var out []string
+	for _, m := range means {
+		if kind, _, _ := strings.Cut(m, "-"); !slices.Contains(out, kind) {
+			out = append(out, kind)
+		}
+	}
+	return strings.Join(out, " + ")
 }
 
 // table shows the figures and the proof.

@@ -238,7 +238,7 @@ func TestPictureIsWellFormedAndHoldsTheText(t *testing.T) {
 			text.Write(c)
 		}
 	}
-	for _, want := range []string{"omega", " <&> drill", "▶"} {
+	for _, want := range []string{"omega", "<&> drill", "▶"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in %q", want, text.String())
 		}

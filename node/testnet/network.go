@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -32,10 +33,15 @@ const (
 	outsider    = 250
 )
 
-// address gives a host's addresses. The IPv6 one spells the same digits: 10.77.0.11 is fd77::11.
-func address(mode Mode, last int) (v4, v6 netip.Addr) {
+// address gives a host's addresses. The IPv6 one spells the same digits: 10.77.0.11 is fd77::11. Without namespaces each
+// testnet has a loopback network of its own, 127.64.0.0 to 127.127.255.0, taken from its random id.
+func address(mode Mode, id string, last int) (v4, v6 netip.Addr) {
 	if mode == ModeProcess {
-		return netip.AddrFrom4([4]byte{127, 77, 0, byte(last)}), netip.Addr{}
+		n, err := strconv.ParseUint(id, 16, 24)
+		if err != nil {
+			n = 0 // an id is six hex digits
+		}
+		return netip.AddrFrom4([4]byte{127, 64 + byte(n>>8)%64, byte(n), byte(last)}), netip.Addr{}
 	}
 	return netip.AddrFrom4([4]byte{10, 77, 0, byte(last)}), netip.MustParseAddr(fmt.Sprintf("fd77::%d", last))
 }

@@ -23,7 +23,7 @@ type Mode string
 const (
 	ModeAuto    Mode = "auto"    // netns as root, process otherwise
 	ModeNetns   Mode = "netns"   // a network namespace and a cgroup a host; needs root
-	ModeProcess Mode = "process" // processes on 127.77.0.0/24, told apart by address only
+	ModeProcess Mode = "process" // processes on loopback addresses of their own, told apart by these only
 )
 
 // Bounds of a testnet.
@@ -193,7 +193,7 @@ func write(opt *Options) (*State, string, error) {
 		}
 	} else {
 		s.Unforced = []string{
-			"no host has a kernel of its own view: nothing is refused, findings and responses are only shown",
+			"no kernel enforces anything: findings and responses are only shown",
 			"hosts share one network namespace and are told apart by loopback address only",
 			"sensors read /proc and see short-lived processes late or not at all",
 		}
@@ -249,7 +249,7 @@ func (s *State) plan(name string, member bool, roles []string, last int, cgroups
 	if h.Roles == nil {
 		h.Roles = []string{}
 	}
-	h.Addr, h.Addr6 = address(s.Mode, last)
+	h.Addr, h.Addr6 = address(s.Mode, s.ID, last)
 	h.Log = filepath.Join(s.Dir, name+".log")
 	if s.Mode == ModeNetns {
 		h.Cgroup = filepath.Join(cgroups, prefix(s.ID), name)
