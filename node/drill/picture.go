@@ -157,8 +157,8 @@ func (r *Recording) SVG(w io.Writer, title string) error {
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%d" viewBox="0 0 %.0f %d" role="img" aria-label="%s" xml:space="preserve">`+"\n",
 		width, height, width, height, escape(title))
 	fmt.Fprintf(&b, "<style>text{font:%dpx ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;white-space:pre}"+
-		"g.l{opacity:0;animation:s .18s ease-out forwards}@keyframes s{to{opacity:1}}"+
-		"@media (prefers-reduced-motion:reduce){g.l{opacity:1;animation:none}}</style>\n", fontSize)
+		"g.l{animation:s .18s ease-out backwards}@keyframes s{from{opacity:0}}"+
+		"@media (prefers-reduced-motion:reduce){g.l{animation:none}}</style>\n", fontSize)
 	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" rx="9" fill="#0b1220"/><rect width="100%%" height="%d" rx="9" fill="#162033"/>`+"\n", titleBar)
 	for i, c := range []string{"#ff5f57", "#febc2e", "#28c840"} {
 		fmt.Fprintf(&b, `<circle cx="%d" cy="%d" r="5.5" fill="%s"/>`, margin+i*19, titleBar/2, c)
