@@ -413,17 +413,21 @@ func (p *Peer) Authority() roles.Authority {
 // Changes implements roles.Peer.
 func (p *Peer) Changes(ctx context.Context) <-chan struct{} {
 	ch := make(chan struct{}, 1)
+	next := func() <-chan struct{} {
+		p.swarm.mu.Lock()
+		defer p.swarm.mu.Unlock()
+		return p.swarm.more
+	}
+	more := next() // before Changes returns: what happens from then on is told
 	go func() {
 		defer close(ch)
 		for {
-			p.swarm.mu.Lock()
-			more := p.swarm.more
-			p.swarm.mu.Unlock()
 			select {
 			case <-more:
 			case <-ctx.Done():
 				return
 			}
+			more = next() // before it is told: a change between the two must not be lost
 			select {
 			case ch <- struct{}{}:
 			default:

@@ -75,10 +75,10 @@ func newResponder(s *Sentinel, p roles.Peer, receipts chan<- event.Receipt) *res
 
 // run responds until ctx ends. It returns roles.ErrBehind when its channel of findings was closed under it.
 func (r *responder) run(ctx context.Context) error {
+	changes := r.p.Changes(ctx) // first: what is ordered while the rest is read must not be missed
 	r.usePolicy()
 	r.obey(ctx, true)
 	findings := r.p.Findings(ctx, r.p.Now().Add(-history), findingsBuffer)
-	changes := r.p.Changes(ctx)
 	tick := time.NewTicker(bookkeeping)
 	defer tick.Stop()
 	for {
