@@ -92,6 +92,7 @@ func (r *responder) run(ctx context.Context) error {
 				}
 				return fmt.Errorf("sentinel: %w", roles.ErrBehind)
 			}
+			r.usePolicy() // the one in force now: its change and this finding arrive by two channels, in any order
 			r.hear(ctx, &h)
 		case _, ok := <-changes:
 			if !ok {
