@@ -214,7 +214,14 @@ func write(opt *Options) (*State, string, error) {
 
 	// Made under another name first: whoever sees it as a testnet finds its state in it.
 	tmp := filepath.Join(registry, ".new-"+id)
-	if err := os.Mkdir(tmp, 0o711); err != nil {
+	err = os.Mkdir(tmp, 0o711)
+	for try := 0; errors.Is(err, os.ErrNotExist) && try < 100; try++ {
+		// The last testnet of another process just went, and took the empty registry with it.
+		if _, err = openRegistry(); err == nil {
+			err = os.Mkdir(tmp, 0o711)
+		}
+	}
+	if err != nil {
 		return nil, "", err
 	}
 	if err := errors.Join(s.save(tmp), os.Rename(tmp, filepath.Join(registry, id))); err != nil {
