@@ -104,6 +104,9 @@ func Run(ctx context.Context, opt Options) (_ *Result, err error) {
 	defer func() { err = errors.Join(err, net.Close()) }()
 
 	d := &drill{net: net, state: net.State(), progress: opt.Progress, screen: screen{out: opt.Out, ansi: opt.Color}}
+	if opt.Out != nil {
+		d.progress = func(string) {} // the story tells it
+	}
 	d.result = Result{Scenario: opt.Scenario, Nodes: opt.Nodes, Mode: net.Mode(), ReadyMS: sinceMS(began), Unforced: d.state.Unforced}
 	if err := d.run(ctx); err != nil {
 		return &d.result, err

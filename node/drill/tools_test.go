@@ -259,6 +259,16 @@ func TestPaceHidesWaitingAndShowsBursts(t *testing.T) {
 	}
 }
 
+func FuzzParseScan(f *testing.F) {
+	f.Add("22,80-82", "10.0.0.1")
+	f.Add("65535-0,0-65535", "::1")
+	f.Fuzz(func(t *testing.T, ports, addr string) {
+		if got, err := parseScan(ports, []string{addr, addr}); err == nil && len(got) > maxScan {
+			t.Fatalf("%d targets", len(got))
+		}
+	})
+}
+
 func FuzzTerminal(f *testing.F) {
 	f.Add([]byte("\x1b[1mbold\x1b[0m\r\x1b[K\n\x1b[2A"))
 	f.Add([]byte("\x1b["))

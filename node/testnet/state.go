@@ -155,15 +155,29 @@ func load(dir string) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
+	s, err := decodeState(raw, filepath.Base(dir))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return s, nil
+}
+
+// decodeState reads a state of the testnet id, and refuses one that another program could not have meant.
+func decodeState(raw []byte, id string) (*State, error) {
 	if len(raw) > maxStateFile {
-		return nil, fmt.Errorf("%s: larger than %d bytes", f.Name(), maxStateFile)
+		return nil, fmt.Errorf("larger than %d bytes", maxStateFile)
 	}
 	s := new(State)
 	if err := json.Unmarshal(raw, s); err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+		return nil, err
 	}
-	if len(s.Hosts) > MaxHosts || s.ID != filepath.Base(dir) {
-		return nil, fmt.Errorf("%s: not a testnet's state", f.Name())
+	if s.ID != id || len(s.Hosts) > MaxHosts || !filepath.IsAbs(s.Dir) {
+		return nil, errors.New("not the state of this testnet")
+	}
+	for _, h := range s.Hosts {
+		if h == nil || !validName.MatchString(h.Name) || !h.Addr.Is4() {
+			return nil, errors.New("a host has no name or no address")
+		}
 	}
 	return s, nil
 }

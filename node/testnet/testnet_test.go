@@ -444,7 +444,7 @@ func TestStateOfALiarIsRefused(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	many, _ := json.Marshal(State{ID: "abcdef", Hosts: make([]*Host, MaxHosts+1)})
+	many, _ := json.Marshal(State{ID: "abcdef", Dir: "/run", Hosts: make([]*Host, MaxHosts+1)})
 	for name, raw := range map[string][]byte{
 		"another id": []byte(`{"id":"fedcba"}`),
 		"no JSON":    []byte("omega"),
@@ -458,6 +458,33 @@ func TestStateOfALiarIsRefused(t *testing.T) {
 			t.Errorf("%s: loaded as %+v", name, s)
 		}
 	}
+}
+
+func FuzzDecodeState(f *testing.F) {
+	f.Add([]byte(`{"id":"abcdef","mode":"netns","dir":"/run/omega-testnet/abcdef","hosts":[{"name":"n1","addr":"10.77.0.11","pid":-1}]}`))
+	f.Add([]byte(`{"id":"abcdef","dir":"/","hosts":[null]}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		s, err := decodeState(raw, "abcdef")
+		if err != nil {
+			return
+		}
+		for _, h := range s.Hosts {
+			if again, err := s.Host(h.Name); err != nil || again.Name != h.Name {
+				t.Fatalf("host %q is not found again: %v", h.Name, err)
+			}
+			_ = (Process{PID: h.PID, Start: h.Start}).Alive()
+		}
+		s.Members()
+	})
+}
+
+func FuzzUntilClosed(f *testing.F) {
+	f.Add([]byte("12 34\n-1 x\n\n99999999999999999999 1\n"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if got := untilClosed(bytes.NewReader(raw)); len(got) > 64*MaxHosts {
+			t.Fatalf("%d processes", len(got))
+		}
+	})
 }
 
 // startHolder starts a process that holds a bare testnet, and returns its id and a process that runs on its n1.
