@@ -57,7 +57,9 @@ func (d *drill) run(ctx context.Context) (err error) {
 	if d.attacker, err = d.state.Host(testnet.Outsider); err != nil {
 		return err
 	}
-	d.watch = follow(ctx, d.members[0])
+	if d.watch, err = follow(ctx, d.members[0]); err != nil {
+		return err
+	}
 	defer d.watch.close()
 	d.introduce()
 	trap, err := d.catch(ctx)

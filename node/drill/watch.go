@@ -33,18 +33,23 @@ type watch struct {
 	err      error                      // why a stream ended
 }
 
-// follow follows the findings and receipts of a member, first those it has already. A stream answers only once there is
-// something to say, so both are opened in the background.
-func follow(ctx context.Context, h *testnet.Host) *watch {
+// follow opens both streams and returns once they are open.
+func follow(ctx context.Context, h *testnet.Host) (*watch, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watch{host: h, stop: cancel, targets: map[string]*apiv1.Response{}, changed: make(chan struct{})}
 	client := h.Client()
+	findings, err := client.Findings(ctx, &apiv1.FindingsRequest{Follow: true})
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("follow the findings of %s: %w", h.Name, err)
+	}
+	receipts, err := client.Receipts(ctx, &apiv1.ReceiptsRequest{Follow: true})
+	if err != nil {
+		cancel()
+		findings.Close()
+		return nil, fmt.Errorf("follow the receipts of %s: %w", h.Name, err)
+	}
 	w.wg.Go(func() {
-		findings, err := client.Findings(ctx, &apiv1.FindingsRequest{Follow: true})
-		if err != nil {
-			w.ended(ctx, err)
-			return
-		}
 		defer findings.Close()
 		for findings.Receive() {
 			f := seen{findings.Msg(), bootTime()}
@@ -53,11 +58,6 @@ func follow(ctx context.Context, h *testnet.Host) *watch {
 		w.ended(ctx, findings.Err())
 	})
 	w.wg.Go(func() {
-		receipts, err := client.Receipts(ctx, &apiv1.ReceiptsRequest{Follow: true})
-		if err != nil {
-			w.ended(ctx, err)
-			return
-		}
 		defer receipts.Close()
 		for receipts.Receive() {
 			r := receipts.Msg()
@@ -66,7 +66,7 @@ func follow(ctx context.Context, h *testnet.Host) *watch {
 		}
 		w.ended(ctx, receipts.Err())
 	})
-	return w
+	return w, nil
 }
 
 func (w *watch) close() {
