@@ -32,8 +32,9 @@ func (g *Rails) Refresh() error {
 	} else {
 		g.SetOwn(own)
 	}
+	// A list is set only when all of its files were read: a fault must not lower a rail.
 	var hops []netip.Addr
-	read := 0
+	read, failed := 0, len(errs)
 	for path, parse := range map[string]func([]byte) []netip.Addr{"/proc/thread-self/net/route": parseRoute4, "/proc/thread-self/net/ipv6_route": parseRoute6} {
 		raw, err := readBounded(path)
 		if err != nil {
@@ -45,11 +46,11 @@ func (g *Rails) Refresh() error {
 		read++
 		hops = append(hops, parse(raw)...)
 	}
-	if read > 0 {
+	if read > 0 && len(errs) == failed {
 		g.SetGateways(hops)
 	}
 	var servers []netip.Addr
-	read = 0
+	read, failed = 0, len(errs)
 	// systemd-resolved's stub hides the servers behind 127.0.0.53; they stand in its own file.
 	for _, path := range []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"} {
 		raw, err := readBounded(path)
@@ -62,7 +63,7 @@ func (g *Rails) Refresh() error {
 		read++
 		servers = append(servers, parseResolv(raw)...)
 	}
-	if read > 0 {
+	if read > 0 && len(errs) == failed {
 		g.SetResolvers(servers)
 	}
 	if err := errors.Join(errs...); err != nil {
