@@ -12,16 +12,19 @@ import (
 	"github.com/omega-mesh/omega/node"
 	"github.com/omega-mesh/omega/node/drill"
 	"github.com/omega-mesh/omega/node/testnet"
+	"github.com/omega-mesh/omega/roles/sentinel"
 	"github.com/omega-mesh/omega/sim/cage2"
 	"github.com/omega-mesh/omega/sim/planner"
 	"github.com/omega-mesh/omega/sim/world"
 	"github.com/omega-mesh/omega/swarm"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/trust/ledger"
+	"github.com/omega-mesh/omega/trust/policy"
 )
 
 // benchmarks are the figures of every package that has some.
 func benchmarks() []event.Benchmark {
-	return slices.Concat(bpf.Benchmarks(), swarm.Benchmarks(), node.Benchmarks(), testnet.Benchmarks(), drill.Benchmarks(),
+	return slices.Concat(bpf.Benchmarks(), ledger.Benchmarks(), policy.Benchmarks(), swarm.Benchmarks(), sentinel.Benchmarks(), node.Benchmarks(), testnet.Benchmarks(), drill.Benchmarks(),
 		cage2.Benchmarks(), planner.Benchmarks(), world.Benchmarks())
 }
 

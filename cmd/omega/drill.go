@@ -71,9 +71,10 @@ func (a *app) stay(ctx context.Context, net *testnet.Net) {
 	first := net.Hosts()[0]
 	a.progress("")
 	a.progress("The swarm stays up until Ctrl-C. In another terminal:")
-	a.progress("  omega testnet status")
-	a.progress("  omega --dir " + first.Dir + " responses --active")
-	a.progress("  omega testnet exec " + testnet.Outsider + fmt.Sprintf(" -- curl -m 2 %s:%d", first.Addr, first.Port))
+	omega := os.Args[0] // as it was called: after `make run` it is not on the PATH
+	a.progress("  " + omega + " testnet status")
+	a.progress("  " + omega + " --dir " + first.Dir + " responses --active")
+	a.progress("  " + omega + " testnet exec " + testnet.Outsider + fmt.Sprintf(" -- curl -m 2 %s:%d", first.Addr, first.Port))
 	<-ctx.Done()
 	a.progress("ending the swarm")
 }
