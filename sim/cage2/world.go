@@ -33,16 +33,27 @@ func (w *World) step(blue Action) (Result, Host, Move) {
 	}
 	w.Steps++
 	m := w.Mind.Choose(&w.State, &w.Rand)
-	green := NoScan
+	green := w.greenScan()
+	r := w.play(blue, green, &m)
+	return r, green, m
+}
+
+// greenScan is whom the scripted user scans in this step, NoScan where it sleeps.
+func (w *World) greenScan() Host {
 	if w.Green && w.Rand.Uint64()>>63 == 0 {
-		green = Host(w.Rand.Bit(uint32(greenHosts)))
+		return Host(w.Rand.Bit(uint32(greenHosts)))
 	}
+	return NoScan
+}
+
+// play lets the chances in red's move fall and carries the step out.
+func (w *World) play(blue Action, green Host, m *Move) Result {
 	did := w.blue(blue)
-	w.Resolve(&m, &w.Rand)
-	ok, t := w.red(m)
+	w.Resolve(m, &w.Rand)
+	ok, t := w.red(*m)
 	w.Mind.Learn(ok)
 	activity := w.observe(blue, did, green, Host(m.Target), t)
-	return Result{Observation: w.remembered | activity, Reward: w.reward(blue), BlueOK: did.ok, RedOK: ok}, green, m
+	return Result{Observation: w.remembered | activity, Reward: w.reward(blue), BlueOK: did.ok, RedOK: ok}
 }
 
 // Sessions counts red's sessions on h by kind, as the truth has them.
