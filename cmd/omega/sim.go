@@ -1,9 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -14,9 +12,6 @@ import (
 	"github.com/omega-mesh/omega/sim/rng"
 	"github.com/omega-mesh/omega/sim/world"
 )
-
-// errMismatch ends a replay that found differences: they are printed already.
-var errMismatch = errors.New("the model and the recordings differ")
 
 // newSimCommand is `omega sim`: offline, it talks to no node.
 func newSimCommand(a *app) *cobra.Command {
@@ -62,99 +57,6 @@ func simPolicy(name string, v cage2.Version) (cage2.Policy, error) {
 		return nil, fail(exitUsage, "policy %q: want sleep, random, react, rules or planner", name)
 	}
 	return p, nil
-}
-
-func newSimReplay(a *app) *cobra.Command {
-	var f cageFlags
-	c := &cobra.Command{
-		Use:   "replay DIR",
-		Short: "Replay recorded episodes and compare every step with the model",
-		Example: `  omega sim replay --scenario cage2 --version leaderboard recordings/leaderboard
-  omega sim replay --scenario cage2 --version later --json recordings/later`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			v, err := f.parse()
-			if err != nil {
-				return err
-			}
-			r, err := cage2.ReplayDir(args[0], v)
-			if err != nil {
-				return err
-			}
-			out := a.out
-			if a.json {
-				err = a.emit(r)
-			} else {
-				_, err = fmt.Fprintf(out, "%d episodes, %d steps, %d mismatches\n", r.Episodes, r.Steps, r.Mismatches)
-				if r.First != nil {
-					fmt.Fprintf(out, "first: %s line %d, step %d: %s is %s in the recording, %s in the model\n",
-						r.First.File, r.First.Line, r.First.Step, r.First.Field, r.First.Want, r.First.Got)
-				}
-			}
-			if err == nil && r.Mismatches > 0 {
-				err = errMismatch
-			}
-			return err
-		},
-	}
-	f.register(c)
-	return c
-}
-
-func newSimRecord(a *app) *cobra.Command {
-	var f cageFlags
-	var red, policy, file string
-	var seed uint64
-	var steps, episodes int
-	var green bool
-	c := &cobra.Command{
-		Use:     "record",
-		Short:   "Play episodes and write them as a recording",
-		Example: `  omega sim record --red meander --policy rules --seed 7 --out meander.jsonl`,
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) (err error) {
-			v, err := f.parse()
-			if err != nil {
-				return err
-			}
-			r, err := cage2.RedByName(red)
-			if err != nil {
-				return fail(exitUsage, "%w", err)
-			}
-			p, err := simPolicy(policy, v)
-			if err != nil {
-				return err
-			}
-			var out io.Writer = a.out
-			if file != "-" {
-				to, err := os.Create(file)
-				if err != nil {
-					return err
-				}
-				defer func() { err = errors.Join(err, to.Close()) }()
-				out = to
-			}
-			recorder := cage2.Recorder{Version: v, Red: r, Green: green, Policy: policy, Steps: steps}
-			for i := range episodes {
-				if err := c.Context().Err(); err != nil {
-					return err
-				}
-				if err := recorder.Record(out, p, seed+uint64(i)); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-	}
-	f.register(c)
-	c.Flags().StringVar(&red, "red", "b_line", "the attacker: b_line, meander, sleep or random")
-	c.Flags().StringVar(&policy, "policy", "rules", "the defender: sleep, random, react, rules or planner")
-	c.Flags().StringVar(&file, "out", "-", "file to write (-: standard output)")
-	c.Flags().Uint64Var(&seed, "seed", 1, "seed of the first episode; the next has the next")
-	c.Flags().IntVar(&steps, "steps", 100, "steps an episode, at most 250")
-	c.Flags().IntVar(&episodes, "episodes", 1, "how many episodes")
-	c.Flags().BoolVar(&green, "green", false, "let users scan hosts")
-	return c
 }
 
 func newSimEval(a *app) *cobra.Command {
@@ -258,6 +160,7 @@ func newSimRun(a *app) *cobra.Command {
 	var seed uint64
 	var runs int
 	var steps, schema bool
+	var record string
 	c := &cobra.Command{
 		Use:   "run FILE",
 		Short: "Play attacks on a network described in a file",
@@ -265,6 +168,7 @@ func newSimRun(a *app) *cobra.Command {
 --runs the means and the 95 % interval of the loss. The same seed gives the same on every machine.`,
 		Example: `  omega sim run office.yaml --runs 1000 --seed 7
   omega sim run office.yaml --steps --json
+  omega sim run office.yaml --record office.jsonl && omega sim replay office.jsonl
   omega sim run --schema > scenario.schema.json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -290,7 +194,7 @@ func newSimRun(a *app) *cobra.Command {
 			if steps {
 				return a.simSteps(s, seed)
 			}
-			sum, err := world.Many(c.Context(), s, runs, seed)
+			sum, err := simRuns(c.Context(), s, runs, seed, record)
 			if err != nil {
 				return err
 			}
@@ -300,6 +204,7 @@ func newSimRun(a *app) *cobra.Command {
 	}
 	c.Flags().Uint64Var(&seed, "seed", 1, "seed of all runs")
 	c.Flags().IntVar(&runs, "runs", 100, "how many runs")
+	c.Flags().StringVar(&record, "record", "", "file to write every step of every run to, for `omega sim replay`")
 	c.Flags().BoolVar(&steps, "steps", false, "instead: every step of the first run")
 	c.Flags().BoolVar(&schema, "schema", false, "instead: the JSON Schema of a scenario file")
 	return c

@@ -45,6 +45,42 @@ func TestSimRecordAndReplay(t *testing.T) {
 	}
 }
 
+// What a run of a described network wrote replays cleanly, says what was changed in it, and is refused where it is cut off.
+func TestSimRunRecordAndReplay(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "office.jsonl")
+	office := filepath.Join("..", "..", "sim", "world", "testdata", "office.yaml")
+	_, plain, _ := runSim(t, "run", office, "--runs", "3", "--seed", "5")
+	if code, out, e := runSim(t, "run", office, "--runs", "3", "--seed", "5", "--record", file); code != exitDone || out != plain {
+		t.Fatalf("exit %d, %s%s, without --record %s", code, out, e, plain)
+	}
+	recorded, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, out, e := runSim(t, "replay", "--json", file)
+	var r struct{ Episodes, Steps, Mismatches int }
+	if err := json.Unmarshal([]byte(out), &r); err != nil || code != exitDone || r.Episodes != 3 || r.Steps < 100 || r.Mismatches != 0 {
+		t.Errorf("exit %d, %s%s", code, out, e)
+	}
+	write := func(b []byte) {
+		t.Helper()
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(bytes.Replace(recorded, []byte(`"actor":"user"`), []byte(`"actor":"nobody"`), 1))
+	if code, out, _ := runSim(t, "replay", file); code != exitFailed || !strings.Contains(out, "1 mismatches") || !strings.Contains(out, "actor is nobody in the recording, user in the model") {
+		t.Errorf("a changed recording: exit %d, %s", code, out)
+	}
+	write(recorded[:len(recorded)/2])
+	if code, _, e := runSim(t, "replay", file); code != exitFailed || !strings.Contains(e, "malformed recording: line") {
+		t.Errorf("half a recording: exit %d, %s", code, e)
+	}
+	if code, _, e := runSim(t, "replay", t.TempDir()); code != exitFailed || !strings.Contains(e, "holds no recordings") {
+		t.Errorf("an empty folder: exit %d, %s", code, e)
+	}
+}
+
 func TestSimEval(t *testing.T) {
 	code, out, e := runSim(t, "eval", "--scenario", "cage2", "--policy", "rules", "--episodes", "20", "--seed", "3", "--json")
 	var s struct {

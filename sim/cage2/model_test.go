@@ -33,7 +33,7 @@ func TestOwnEpisodes(t *testing.T) {
 		}
 		for _, rules := range []Version{Leaderboard, Later} {
 			var r Report
-			if err := Replay(bytes.NewReader(was), rules, &r); err != nil {
+			if err := Replay(bytes.NewReader(was), rules, "", &r); err != nil {
 				t.Fatal(err)
 			}
 			if clean := r.Mismatches == 0; clean != (rules == v) {
@@ -84,7 +84,7 @@ func TestReplayFindsEveryField(t *testing.T) {
 			continue
 		}
 		var r Report
-		err := Replay(strings.NewReader(clean[:i]+c.new+clean[i+len(c.old):]), Later, &r)
+		err := Replay(strings.NewReader(clean[:i]+c.new+clean[i+len(c.old):]), Later, "", &r)
 		if err != nil || r.Mismatches == 0 || r.First.Field != c.field {
 			t.Errorf("%s changed: %d mismatches, first %+v, error %v", c.field, r.Mismatches, r.First, err)
 		}
@@ -106,7 +106,7 @@ func TestReplayRefusesBrokenFiles(t *testing.T) {
 		"blue action 9999":  strings.Replace(clean, `"id":51`, `"id":9999`, 1),
 	} {
 		var r Report
-		if err := Replay(strings.NewReader(text), Later, &r); !errors.Is(err, ErrRecording) {
+		if err := Replay(strings.NewReader(text), Later, "", &r); !errors.Is(err, ErrRecording) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
@@ -260,7 +260,7 @@ func FuzzReplay(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, v := range []Version{Leaderboard, Later} {
 			var r Report
-			if err := Replay(bytes.NewReader(data), v, &r); err != nil && !errors.Is(err, ErrRecording) {
+			if err := Replay(bytes.NewReader(data), v, "", &r); err != nil && !errors.Is(err, ErrRecording) {
 				t.Fatalf("untyped error %v", err)
 			}
 			if (r.First == nil) != (r.Mismatches == 0) {

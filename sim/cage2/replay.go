@@ -11,67 +11,21 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/omega-mesh/omega/sim/replay"
 )
 
-// Mismatch is one thing in which the model and a recording differ.
-type Mismatch struct {
-	File  string `json:"file,omitempty"`
-	Line  int    `json:"line"` // in the file, from 1
-	Step  int    `json:"step"` // of the episode, -1: its beginning
-	Field string `json:"field"`
-	Want  string `json:"want"` // what the recording has
-	Got   string `json:"got"`  // what the model gives
-}
-
-// Report is the outcome of a replay.
-type Report struct {
-	Episodes   int       `json:"episodes"`
-	Steps      int       `json:"steps"`
-	Mismatches int       `json:"mismatches"`
-	First      *Mismatch `json:"first,omitempty"`
-}
-
-func (r *Report) add(m Mismatch) {
-	if r.Mismatches == 0 {
-		r.First = &m
-	}
-	r.Mismatches++
-}
+// Mismatch and Report are how a replay is told.
+type (
+	Mismatch = replay.Mismatch
+	Report   = replay.Report
+)
 
 // Replay plays every episode of a recording under the rules of v, with the actions and the chances as recorded, and
 // compares at every step: the observation bits, the reward, red's privileges and sessions on every host, the state of
 // the service, whether blue's and red's actions worked, which ports red remembers, and whether the named attacker could
-// have made the move. The error is of reading; differences are in the report.
-func Replay(r io.Reader, v Version, report *Report) error {
-	return replay(r, v, "", report)
-}
-
-// ReplayDir replays every *.jsonl file of dir, in the order of their names.
-func ReplayDir(dir string, v Version) (*Report, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.jsonl"))
-	if err != nil {
-		return nil, err
-	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("%s holds no recordings (*.jsonl)", dir)
-	}
-	slices.Sort(files)
-	report := &Report{}
-	for _, name := range files {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		err = replay(f, v, filepath.Base(name), report)
-		f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	return report, nil
-}
-
-func replay(r io.Reader, v Version, file string, report *Report) error {
+// have made the move. The error is of reading; differences are in the report, under the name file.
+func Replay(r io.Reader, v Version, file string, report *Report) error {
 	in := NewReader(r)
 	for {
 		e, err := in.Next()
@@ -85,6 +39,27 @@ func replay(r io.Reader, v Version, file string, report *Report) error {
 			return fmt.Errorf("%w: episode at line %d: %w", ErrRecording, e.Line, err)
 		}
 	}
+}
+
+// ReplayDir replays every *.jsonl file of dir, in the order of their names.
+func ReplayDir(dir string, v Version) (*Report, error) {
+	files, err := replay.Files(dir)
+	if err != nil {
+		return nil, err
+	}
+	report := &Report{}
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		err = Replay(f, v, filepath.Base(name), report)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return report, nil
 }
 
 func replayEpisode(e *Episode, v Version, file string, report *Report) error {
@@ -101,7 +76,7 @@ func replayEpisode(e *Episode, v Version, file string, report *Report) error {
 		if want != got {
 			m := where
 			m.Field, m.Want, m.Got = field, want, got
-			report.add(m)
+			report.Add(m)
 		}
 	}
 	compare("obs", e.Header.Observation, s.remembered.String())

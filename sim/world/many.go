@@ -69,6 +69,12 @@ func Many(ctx context.Context, s *Scenario, n int, seed uint64) (*Summary, error
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	return summarise(s, results, seed), nil
+}
+
+// summarise gives the means of a scenario's runs.
+func summarise(s *Scenario, results []Result, seed uint64) *Summary {
+	n := len(results)
 	sum := &Summary{Scenario: s.Name, Runs: n, Seed: seed}
 	k := float64(n)
 	for _, r := range results { // in their order, so that the sums have one rounding
@@ -91,7 +97,7 @@ func Many(ctx context.Context, s *Scenario, n int, seed uint64) (*Summary, error
 		}
 		sum.CI95 = 1.96 * math.Sqrt(v/(k-1)/k)
 	}
-	return sum, nil
+	return sum
 }
 
 // Benchmarks are this package's performance figures for `omega bench`.

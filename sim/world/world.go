@@ -194,20 +194,7 @@ func (w *World) RefuseSource(address string) bool {
 // Run plays until the given virtual time, or the scenario's end if that is sooner, and says what it came to so far.
 func (w *World) Run(until time.Duration) Result {
 	stop := min(int64(until), w.end)
-	for len(w.queue) > 0 && w.queue[0].at <= stop {
-		d := w.pop()
-		w.now = d.at
-		switch d.kind {
-		case attackerTurn:
-			w.attack(d.who)
-			w.push(w.now+w.around(w.net.s.Attackers[d.who].Pace), attackerTurn, d.who)
-		case userTurn:
-			w.logon(d.who)
-			w.push(w.now+w.around(w.net.s.Users[d.who].Each), userTurn, d.who)
-		case refusal:
-			w.pending[d.who] = false
-			w.refuse(d.who)
-		}
+	for w.advance(stop) {
 	}
 	w.now = max(w.now, stop)
 	w.settle()
@@ -225,6 +212,27 @@ func (w *World) Run(until time.Duration) Result {
 		}
 	}
 	return r
+}
+
+// advance lets the next thing happen that is due by stop, and reports whether there was one.
+func (w *World) advance(stop int64) bool {
+	if len(w.queue) == 0 || w.queue[0].at > stop {
+		return false
+	}
+	d := w.pop()
+	w.now = d.at
+	switch d.kind {
+	case attackerTurn:
+		w.attack(d.who)
+		w.push(w.now+w.around(w.net.s.Attackers[d.who].Pace), attackerTurn, d.who)
+	case userTurn:
+		w.logon(d.who)
+		w.push(w.now+w.around(w.net.s.Users[d.who].Each), userTurn, d.who)
+	case refusal:
+		w.pending[d.who] = false
+		w.refuse(d.who)
+	}
+	return true
 }
 
 // around is a time between half and one and a half of d, in whole nanoseconds: no logarithm, so that every machine
