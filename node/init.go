@@ -33,19 +33,22 @@ type InitOptions struct {
 	Name string
 	// Swarm names a swarm to found, whose one operator this host's operator identity is; empty makes an identity only.
 	Swarm string
+	// Roles are those the founder's node is granted, sorted; used where Swarm is set.
+	Roles []string
 	// Passphrase protects both private keys (Argon2id); empty leaves key files that a daemon can read unattended.
 	Passphrase []byte
 }
 
 // Initialised is what Init made.
 type Initialised struct {
-	Dir        string `json:"dir"`
-	DID        string `json:"did"`
-	Name       string `json:"name"`
-	Swarm      string `json:"swarm,omitempty"` // id, hex
-	SwarmName  string `json:"swarm_name,omitempty"`
-	Operator   string `json:"operator,omitempty"` // DID
-	Protection string `json:"protection"`         // "file" or "passphrase"
+	Dir        string   `json:"dir"`
+	DID        string   `json:"did"`
+	Name       string   `json:"name"`
+	Swarm      string   `json:"swarm,omitempty"` // id, hex
+	SwarmName  string   `json:"swarm_name,omitempty"`
+	Operator   string   `json:"operator,omitempty"` // DID
+	Roles      []string `json:"roles,omitempty"`
+	Protection string   `json:"protection"` // "file" or "passphrase"
 }
 
 // Init makes this host's identity in dir, and founds a swarm when told its name: the operator's identity, the genesis,
@@ -88,24 +91,44 @@ func Init(dir string, opt InitOptions) (*Initialised, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := found(l, g, op, self); err != nil {
+	if err := found(l, g, op, self, opt.Roles); err != nil {
 		return nil, err
 	}
+	out.Roles = opt.Roles
 	out.Swarm, out.SwarmName, out.Operator = g.SwarmID().String(), g.Name, string(op.DID())
 	return out, nil
 }
 
-// found writes the swarm's first entry, then the genesis: where the genesis is, everything is.
-func found(l Layout, g *authority.Genesis, op, self *identity.Identity) error {
-	body, err := (&authority.MemberBody{Inception: self.Inception().Encode()}).Encode()
+// found writes the operator's first entries, by which this node is a member and holds its roles, then the genesis: where
+// the genesis is, everything is.
+func found(l Layout, g *authority.Genesis, op, self *identity.Identity, roles []string) error {
+	did, err := self.DID().Bytes()
 	if err != nil {
 		return err
 	}
-	raw, err := ledger.SignEntry(op, g.SwarmID(), 0, ledger.Hash{}, ledger.KindMember, body, time.Now())
-	if err != nil {
-		return err
+	bodies := []authority.Body{&authority.MemberBody{Inception: self.Inception().Encode()}}
+	if len(roles) > 0 {
+		bodies = append(bodies, &authority.GrantBody{Subject: did[:], Roles: roles})
 	}
-	if err := store(l, g, [][]byte{raw}); err != nil {
+	var raws [][]byte
+	var prev ledger.Hash
+	for seq, b := range bodies {
+		body, err := b.Encode()
+		if err != nil {
+			return err
+		}
+		raw, err := ledger.SignEntry(op, g.SwarmID(), uint64(seq), prev, b.Kind(), body, time.Now())
+		if err != nil {
+			return err
+		}
+		e, err := ledger.Decode(raw)
+		if err != nil {
+			return err
+		}
+		prev = e.Hash()
+		raws = append(raws, raw)
+	}
+	if err := store(l, g, raws); err != nil {
 		return fmt.Errorf("found the swarm: %w", err)
 	}
 	return nil

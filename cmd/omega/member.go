@@ -22,6 +22,7 @@ import (
 
 func newInitCommand(a *app) *cobra.Command {
 	var name, swarm, operators, suite string
+	var roles []string
 	cmd := &cobra.Command{
 		Use:   "init [--swarm NAME]",
 		Short: "Make this host's identity; with --swarm, found a swarm whose operator it is",
@@ -38,12 +39,19 @@ the node's, in operator/, and signs only in commands that a person runs here.`,
 			if suite != "default" {
 				return fail(exitUsage, "--suite %s: this build knows the suite default (%s)", suite, trust.SuiteDefault)
 			}
+			slices.Sort(roles)
+			roles = slices.Compact(roles)
+			for _, r := range roles {
+				if err := checkRole(r); err != nil {
+					return err
+				}
+			}
 			passphrase, err := a.readPassphrase()
 			if err != nil {
 				return err
 			}
 			defer clear(passphrase)
-			made, err := node.Init(a.stateDir(), node.InitOptions{Name: name, Swarm: swarm, Passphrase: passphrase})
+			made, err := node.Init(a.stateDir(), node.InitOptions{Name: name, Swarm: swarm, Roles: roles, Passphrase: passphrase})
 			if err != nil {
 				return err
 			}
@@ -53,7 +61,7 @@ the node's, in operator/, and signs only in commands that a person runs here.`,
 			fmt.Fprintf(a.out, "identity  %s (%s)\n", made.DID, made.Name)
 			if made.Swarm != "" {
 				fmt.Fprintf(a.out, "swarm     %s (%s)\noperator  %s\n", made.Swarm, made.SwarmName, made.Operator)
-				fmt.Fprintf(a.out, "next: `omega up` here; then, in another terminal, `omega role grant %s sentinel analyst`, and `omega invite` for each further host\n", made.Name)
+				fmt.Fprintf(a.out, "roles     %s\nnext: `omega up` here; then, in another terminal, `omega invite` for each further host\n", strings.Join(made.Roles, ", "))
 			} else {
 				fmt.Fprintln(a.out, "next: `omega join omega1…` with a token from a member of the swarm")
 			}
@@ -62,6 +70,7 @@ the node's, in operator/, and signs only in commands that a person runs here.`,
 	}
 	cmd.Flags().StringVar(&name, "name", "", "this peer's name in the swarm (default the host's name)")
 	cmd.Flags().StringVar(&swarm, "swarm", "", "found a swarm of this name")
+	cmd.Flags().StringSliceVar(&roles, "roles", []string{"analyst", "sentinel"}, "with --swarm: roles this node is granted")
 	cmd.Flags().StringVar(&operators, "operators", "1/1", "K of N operators rule the swarm")
 	cmd.Flags().StringVar(&suite, "suite", "default", "cryptographic suite, fixed for the swarm's life")
 	return cmd

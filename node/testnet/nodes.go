@@ -76,16 +76,13 @@ func (n *Net) found(ctx context.Context) error {
 	members := n.Members()
 	first := members[0]
 	n.progress("founding the swarm on " + first.Name)
-	if _, err := n.omega(ctx, first, "", "init", "--swarm", "testnet-"+n.state.ID, "--name", first.Name); err != nil {
+	if _, err := n.omega(ctx, first, "", "init", "--swarm", "testnet-"+n.state.ID, "--name", first.Name, "--roles", strings.Join(first.Roles, ",")); err != nil {
 		return err
 	}
 	if err := n.startNode(first.Name); err != nil {
 		return err
 	}
 	if err := n.await(ctx, first, func(s *apiv1.StatusResponse) bool { return s.GetSynced() || len(members) > 1 }); err != nil {
-		return err
-	}
-	if _, err := n.omega(ctx, first, "", append([]string{"role", "grant", first.Name}, first.Roles...)...); err != nil {
 		return err
 	}
 	if len(members) > 1 {
