@@ -227,6 +227,28 @@ func (b backend) Pending(context.Context) ([]*apiv1.Pending, error) {
 	return out, nil
 }
 
+// Joiners implements api.Backend.
+func (b backend) Joiners(context.Context) ([]*apiv1.Joiner, error) {
+	s := b.fold.State()
+	var out []*apiv1.Joiner
+	for _, j := range b.joining.waiting(s, b.clock.now()) {
+		row := &apiv1.Joiner{
+			Id: j.id, Did: string(j.inception.DID()), Name: j.inception.Name, Words: j.inception.DID().Words(), Inception: j.inception.Encode(),
+			Invite: j.invite, Asked: b.nameOf(j.asked), Time: timestamppb.New(time.Unix(0, j.time)),
+		}
+		if j.address.IsValid() {
+			row.Address = j.address.String()
+		}
+		for _, i := range s.Invites() {
+			if i.ID == j.invite {
+				row.Roles = i.Roles
+			}
+		}
+		out = append(out, row)
+	}
+	return out, nil
+}
+
 // Head implements api.Backend. An empty DID names the genesis's first operator.
 func (b backend) Head(_ context.Context, did string) (*apiv1.HeadResponse, error) {
 	author := b.genesis.Operators[0].DID()

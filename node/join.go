@@ -21,6 +21,8 @@ var (
 	ErrToken = errors.New("the join token cannot be used")
 	// ErrJoinRefused says that members answered and none admitted this host.
 	ErrJoinRefused = errors.New("no member admitted this host")
+	// ErrJoinWaiting says that the token is good and that no operator has approved this host yet.
+	ErrJoinWaiting = errors.New("this host waits for approval")
 	// ErrJoinUnreachable says that no address of the token answered.
 	ErrJoinUnreachable = errors.New("no member could be reached")
 )
@@ -31,8 +33,10 @@ type JoinOptions struct {
 	Name string
 	// Passphrase as in InitOptions.
 	Passphrase []byte
-	// Timeout bounds the whole; 0 is 30 s.
+	// Timeout bounds the whole, but for the time that an operator takes to approve; 0 is 30 s.
 	Timeout time.Duration
+	// Wait bounds the time that an operator takes, where the invite asks for approval; 0 is an hour.
+	Wait time.Duration
 	// Progress, if set, is told each step in a few words.
 	Progress func(string)
 }
@@ -56,6 +60,7 @@ func Join(ctx context.Context, dir, token string, opt JoinOptions) (*Joined, err
 	if opt.Timeout == 0 {
 		opt.Timeout = 30 * time.Second
 	}
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, opt.Timeout)
 	defer cancel()
 	progress := func(s string) {
@@ -90,8 +95,19 @@ func Join(ctx context.Context, dir, token string, opt JoinOptions) (*Joined, err
 	defer self.Close()
 
 	progress("asking the swarm to admit " + self.Inception().Name)
-	reply, err := swarm.Join(ctx, swarm.JoinConfig{Token: t, Identity: self, Addrs: knownPeers(l)})
+	ask := swarm.JoinConfig{Token: t, Identity: self, Addrs: knownPeers(l)}
+	reply, err := swarm.Join(ctx, ask)
+	if errors.Is(err, swarm.ErrWaiting) {
+		progress("waiting for an operator to approve " + self.Inception().Name + "; both screens must show the words " + self.DID().Words())
+		if reply, err = awaitApproval(whole, ask, opt.Wait); err == nil {
+			rest, stop := context.WithTimeout(whole, opt.Timeout)
+			defer stop()
+			ctx = rest
+		}
+	}
 	switch {
+	case errors.Is(err, swarm.ErrWaiting):
+		return nil, fmt.Errorf("%w: no operator has approved it yet: `omega pending` shows it to them; join again with the same token then", ErrJoinWaiting)
 	case errors.Is(err, swarm.ErrRefused):
 		return nil, fmt.Errorf("%w: the token is unknown, used up, withdrawn or expired; ask the operator for a new one: %w", ErrJoinRefused, err)
 	case errors.Is(err, swarm.ErrUnreachable):
@@ -125,6 +141,32 @@ func Join(ctx context.Context, dir, token string, opt JoinOptions) (*Joined, err
 		Roles: state.Roles(self.DID(), time.Now()), By: string(reply.By), Entries: len(reply.Entries),
 	}, nil
 }
+
+// awaitApproval asks again now and then until an operator has answered. A member that cannot be reached for a moment
+// is no answer.
+func awaitApproval(ctx context.Context, ask swarm.JoinConfig, wait time.Duration) (*swarm.JoinReply, error) {
+	if wait == 0 {
+		wait = time.Hour
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	tick := time.NewTicker(approvalPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, swarm.ErrWaiting
+		case <-tick.C:
+		}
+		reply, err := swarm.Join(ctx, ask)
+		if err == nil || errors.Is(err, swarm.ErrRefused) {
+			return reply, err
+		}
+	}
+}
+
+// approvalPoll is how often a joiner that waits asks again; a member takes one request a second of an address.
+const approvalPoll = 2 * time.Second
 
 // storeJoined checks and keeps the entries of a join. They come feed by feed, and one author's may depend on another's:
 // what is not known yet is tried again until a round brings nothing new.

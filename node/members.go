@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,7 +45,7 @@ func (n *Node) onEntry(e *ledger.Entry) {
 	if live && e.Author != n.self.DID() {
 		n.clock.observe(e.Author, e.Time)
 	}
-	if err := n.feed.take(e, live); err != nil {
+	if err := n.take(e, live); err != nil {
 		n.log.Warn("activity entry does not read", "entry", e.ID(), "kind", e.Kind, "author", n.nameOf(e.Author), "err", err)
 	}
 	if e.Author == n.self.DID() {
@@ -54,6 +55,16 @@ func (n *Node) onEntry(e *ledger.Entry) {
 			n.outLost.Add(1) // sync brings it
 		}
 	}
+}
+
+// take decodes an activity entry for those who follow.
+func (n *Node) take(e *ledger.Entry, live bool) error {
+	if e.Kind == ledger.KindJoinRequest {
+		if err := n.joining.take(e); err != nil {
+			return err
+		}
+	}
+	return n.feed.take(e, live)
 }
 
 // heldLevel tells what has no effect yet, because what leads to it is on its way, from what has none at all.
@@ -110,6 +121,9 @@ func (n *Node) admit(ctx context.Context, req swarm.JoinRequest) (swarm.JoinRepl
 		}
 		return reply, err
 	}
+	if !j.Already && j.Invite.Approve {
+		return reply, n.askOperator(ctx, j, req.Remote)
+	}
 	if !j.Already {
 		body, err := j.Body.Encode()
 		if err != nil {
@@ -123,6 +137,32 @@ func (n *Node) admit(ctx context.Context, req swarm.JoinRequest) (swarm.JoinRepl
 	reply.Genesis, reply.By = n.genesis.Encode(), n.self.DID()
 	reply.Entries, err = n.authorityEntries()
 	return reply, err
+}
+
+// askOperator passes a joiner's wish on to the operators, once, and says that it waits.
+func (n *Node) askOperator(ctx context.Context, j *authority.Join, from netip.Addr) error {
+	switch n.joining.status(n.fold.State(), j.Inception.DID()) {
+	case joinRejected:
+		return fmt.Errorf("an operator refused %s", j.Inception.Name)
+	case joinWaits:
+		return swarm.ErrWaiting
+	}
+	if !n.joining.room(j.Invite) {
+		return fmt.Errorf("too many joiners wait on invite %s", j.Invite.ID)
+	}
+	invite, err := hex.DecodeString(j.Invite.ID)
+	if err != nil {
+		return err
+	}
+	body, err := (&authority.JoinRequest{Inception: j.Inception.Encode(), Invite: invite, Address: from}).Encode()
+	if err != nil {
+		return err
+	}
+	if _, err := n.append(ctx, ledger.KindJoinRequest, body, true); err != nil {
+		return fmt.Errorf("pass on the wish of %s: %w", j.Inception.Name, err)
+	}
+	n.log.Info("a joiner waits for approval", "name", j.Inception.Name, "did", j.Inception.DID(), "invite", j.Invite.ID)
+	return swarm.ErrWaiting
 }
 
 // authorityEntries is every authority chain, parents before children where feeds allow; the reader applies in any order.

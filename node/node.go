@@ -65,6 +65,7 @@ type Node struct {
 	feed      *feed      // what the ledger brought, for those who follow it
 	telemetry *telemetry // this host's own events
 	local     *responses // what this host's own socket asked for, and what an earlier life left in the kernel
+	joining   *joining   // who waits for an operator's approval
 	board     *roles.Board
 	decoy     *decoy.Decoy
 	sentinel  *sentinel.Sentinel
@@ -130,6 +131,7 @@ func New(p Parts) (*Node, error) {
 	n.feed = newFeed(n.cfg.Window, n.nameOf)
 	n.telemetry = newTelemetry(eventsKept)
 	n.local = newResponses()
+	n.joining = newJoining()
 	n.ledger, err = ledger.Open(n.layout.Ledger(), n.genesis.SwarmID(), n.self, n.fold, ledger.Options{
 		OnEntry: n.onEntry, OnSealed: n.onSealed, OnEquivocation: n.onEquivocation, Hold: true, Now: n.clock.now, Log: n.log,
 	})
@@ -174,7 +176,7 @@ func (n *Node) replay() error {
 			}
 			return nil
 		}
-		if err := n.feed.take(e, false); err != nil {
+		if err := n.take(e, false); err != nil {
 			n.log.Warn("activity entry does not read", "entry", e.ID(), "err", err)
 		}
 		return nil

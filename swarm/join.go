@@ -44,6 +44,9 @@ var (
 	// ErrRefused: every peer that answered refused: the token is unknown, spent, withdrawn or expired. They do not say
 	// which to someone who is not a member.
 	ErrRefused = errors.New("the swarm refused the token")
+	// ErrWaiting: the token is good, and an operator must approve the joiner. Admit returns it, Join passes it on: asking
+	// again with the same identity tells when that is done.
+	ErrWaiting = errors.New("the swarm waits for an operator's approval")
 )
 
 // serveJoin answers the join protocol, for anybody.
@@ -90,6 +93,9 @@ func (s *Swarm) admit(stream network.Stream, c network.Conn, req JoinRequest) er
 	reply, err := s.cfg.Admit(ctx, req)
 	if derr := stream.SetDeadline(time.Now().Add(joinTimeout)); derr != nil {
 		return derr
+	}
+	if errors.Is(err, ErrWaiting) {
+		return join.Wait(stream)
 	}
 	if err != nil {
 		return errors.Join(err, join.Refuse(stream))
@@ -171,6 +177,8 @@ func joinBy(ctx context.Context, h *host.Host, cfg JoinConfig) (*JoinReply, erro
 			switch {
 			case r.err == nil:
 				return r.reply, nil
+			case errors.Is(r.err, ErrWaiting):
+				return nil, r.err // one that asks a person is enough
 			case errors.Is(r.err, ErrRefused):
 				refused = r.err
 			default:
@@ -233,6 +241,8 @@ func joinAt(ctx context.Context, h *host.Host, at peer.AddrInfo, cfg JoinConfig)
 	}
 	r, err := join.Receive(stream)
 	switch {
+	case errors.Is(err, join.ErrWaiting):
+		return nil, fmt.Errorf("swarm: join: %w: asked %s", ErrWaiting, at.ID)
 	case errors.Is(err, join.ErrRefused):
 		return nil, fmt.Errorf("swarm: join: %w by %s", ErrRefused, at.ID)
 	case errors.Is(err, io.EOF):

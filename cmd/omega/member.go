@@ -88,6 +88,7 @@ func newInviteCommand(a *app) *cobra.Command {
 online then. Give it to the host by a channel you trust.`,
 		Example: `  omega invite
   omega invite --uses 20 --ttl 1h --roles sentinel,analyst
+  omega invite --approve --roles scheduler   # a person lets each joiner in
   omega invite --roles decoy --json | jq -r .token | ssh web2 omega join - --up`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -104,8 +105,8 @@ online then. Give it to the host by a channel you trust.`,
 					return err
 				}
 			}
-			if approve {
-				return fail(exitUsage, "--approve: this build admits whoever holds the token; leave roles that act on others out of it and grant them with `omega role grant`")
+			if acts := slices.Index(roles, "scheduler"); acts >= 0 && !approve {
+				return fail(exitUsage, "--roles %s: it runs work on other hosts, so a person must approve each joiner: say --approve", roles[acts])
 			}
 			return a.asOperator(cmd.Context(), func(c *client.Client, op *client.Operator) error {
 				status, err := c.Status(cmd.Context(), &apiv1.StatusRequest{})
@@ -117,7 +118,7 @@ online then. Give it to the host by a channel you trust.`,
 					return err
 				}
 				token, body, err := authority.NewInvite(swarm, op.DID(), authority.InviteOptions{
-					Roles: roles, Uses: uses, NotAfter: time.Now().Add(ttl), Addrs: inviteAddrs(cmd.Context(), c, status),
+					Roles: roles, Uses: uses, NotAfter: time.Now().Add(ttl), Approve: approve, Addrs: inviteAddrs(cmd.Context(), c, status),
 				})
 				if err != nil {
 					return err
@@ -253,6 +254,7 @@ func inviteAddrs(ctx context.Context, c *client.Client, s *apiv1.StatusResponse)
 func newJoinCommand(a *app) *cobra.Command {
 	var name string
 	var up bool
+	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "join TOKEN|-|@FILE",
 		Short: "Become a member of a swarm",
@@ -272,7 +274,7 @@ both keep it out of the process list. Joining again with the same identity is ha
 				return err
 			}
 			defer clear(passphrase)
-			joined, err := node.Join(cmd.Context(), a.stateDir(), token, node.JoinOptions{Name: name, Passphrase: passphrase, Progress: a.progress})
+			joined, err := node.Join(cmd.Context(), a.stateDir(), token, node.JoinOptions{Name: name, Passphrase: passphrase, Progress: a.progress, Wait: wait})
 			if err != nil {
 				return err
 			}
@@ -294,6 +296,7 @@ both keep it out of the process list. Joining again with the same identity is ha
 	}
 	cmd.Flags().StringVar(&name, "name", "", "this peer's name in the swarm (default the host's name)")
 	cmd.Flags().BoolVar(&up, "up", false, "run the node at once")
+	cmd.Flags().DurationVar(&wait, "wait", time.Hour, "how long to wait where an operator must approve this host")
 	return cmd
 }
 

@@ -43,6 +43,7 @@ type Backend interface {
 
 	Responses(ctx context.Context, active bool) ([]*apiv1.Response, error)
 	Pending(ctx context.Context) ([]*apiv1.Pending, error)
+	Joiners(ctx context.Context) ([]*apiv1.Joiner, error)
 
 	Head(ctx context.Context, did string) (*apiv1.HeadResponse, error)
 	// Submit takes an entry of at most MaxEntry bytes and returns its id.

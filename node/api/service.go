@@ -108,7 +108,11 @@ func (s *service) ListResponses(ctx context.Context, in *apiv1.ListResponsesRequ
 
 func (s *service) ListPending(ctx context.Context, _ *apiv1.ListPendingRequest) (*apiv1.ListPendingResponse, error) {
 	rows, err := s.b.Pending(ctx)
-	return &apiv1.ListPendingResponse{Pending: rows}, code(err)
+	if err != nil {
+		return nil, code(err)
+	}
+	joiners, err := s.b.Joiners(ctx)
+	return &apiv1.ListPendingResponse{Pending: rows, Joiners: joiners}, code(err)
 }
 
 func (s *service) ListDecoys(ctx context.Context, _ *apiv1.ListDecoysRequest) (*apiv1.ListDecoysResponse, error) {

@@ -30,6 +30,8 @@ const (
 var (
 	// ErrRefused: the member does not admit the joiner, and does not say why.
 	ErrRefused = errors.New("join refused")
+	// ErrWaiting: an operator must approve the joiner first; asking again later with the same identity tells.
+	ErrWaiting = errors.New("join waits for an operator's approval")
 	// ErrMessage is wrapped where bytes are not the message that belongs there.
 	ErrMessage = errors.New("not a join reply")
 )
@@ -49,11 +51,17 @@ type header struct {
 	By       []byte   `cbor:"3,keyasint"`
 	Addrs    []string `cbor:"4,keyasint"`
 	Entries  uint32   `cbor:"5,keyasint"`
+	Waiting  bool     `cbor:"6,keyasint,omitempty"` // not admitted yet, and not refused
 }
 
 // Refuse says no.
-func Refuse(w io.Writer) error {
-	b, err := canonical.Marshal(header{Genesis: []byte{}, By: []byte{}, Addrs: []string{}})
+func Refuse(w io.Writer) error { return answer(w, false) }
+
+// Wait says that a person is asked.
+func Wait(w io.Writer) error { return answer(w, true) }
+
+func answer(w io.Writer, waiting bool) error {
+	b, err := canonical.Marshal(header{Genesis: []byte{}, By: []byte{}, Addrs: []string{}, Waiting: waiting})
 	if err != nil {
 		return err
 	}
@@ -92,8 +100,13 @@ func decodeHeader(b []byte) (*header, error) {
 	if err := canonical.Unmarshal(b, &h, maxHeader); err != nil {
 		return nil, fmt.Errorf("join: %w: %w", ErrMessage, err)
 	}
-	if !h.Admitted {
+	switch {
+	case !h.Admitted && h.Waiting:
+		return nil, ErrWaiting
+	case !h.Admitted:
 		return nil, ErrRefused
+	case h.Waiting:
+		return nil, fmt.Errorf("join: admitted and waiting: %w", ErrMessage)
 	}
 	if len(h.By) != 32 || len(h.Addrs) > MaxAddrs || h.Entries > MaxEntries {
 		return nil, fmt.Errorf("join: header: %w", ErrMessage)

@@ -45,12 +45,23 @@ func TestRefusal(t *testing.T) {
 	}
 }
 
+func TestWaiting(t *testing.T) {
+	var b bytes.Buffer
+	if err := Wait(&b); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Receive(&b); !errors.Is(err, ErrWaiting) {
+		t.Error(err)
+	}
+}
+
 func TestBounds(t *testing.T) {
 	for name, h := range map[string]header{
 		"too many entries":   {Admitted: true, By: make([]byte, 32), Entries: MaxEntries + 1},
 		"too many addresses": {Admitted: true, By: make([]byte, 32), Addrs: make([]string, MaxAddrs+1)},
 		"long address":       {Admitted: true, By: make([]byte, 32), Addrs: []string{string(make([]byte, MaxAddr+1))}},
 		"short DID":          {Admitted: true, By: make([]byte, 31)},
+		"both at once":       {Admitted: true, Waiting: true, By: make([]byte, 32)},
 	} {
 		if h.Genesis = []byte{}; h.Addrs == nil {
 			h.Addrs = []string{}

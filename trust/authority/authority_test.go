@@ -137,7 +137,7 @@ func digest(s *State) string {
 	var b strings.Builder
 	for _, m := range s.Members() {
 		fmt.Fprintf(&b, "member %s by %s at %d invite %s suspended %d revoked %v forked %v stands %d %d\n", m.DID, m.AdmittedBy, m.Admitted.UnixNano(), m.Invite, m.SuspendedUntil.UnixNano(), m.Revoked, m.Forked, m.authorityStands, m.activityStands)
-		for _, r := range []string{"analyst", "decoy", "sentinel"} {
+		for _, r := range []string{"analyst", "decoy", "scheduler", "sentinel"} {
 			if g, ok := m.Roles[r]; ok {
 				fmt.Fprintf(&b, "  role %v\n", g)
 			}

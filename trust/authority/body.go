@@ -25,9 +25,11 @@ type Body interface {
 	Encode() ([]byte, error)
 }
 
-// MemberBody: an operator admits a peer by its inception.
+// MemberBody: an operator admits a peer by its inception; where it names an invite, as a joiner of it, with its roles and
+// at the cost of one of its uses.
 type MemberBody struct {
-	Inception []byte `cbor:"1,keyasint"` // record, raw
+	Inception []byte `cbor:"1,keyasint"`           // record, raw
+	Invite    []byte `cbor:"2,keyasint,omitempty"` // id of the invite's entry, 16 bytes
 }
 
 // InviteBody: an operator opens an invite. Who proves to have the token's seed may be admitted by any member.
@@ -36,7 +38,7 @@ type InviteBody struct {
 	Roles    []string `cbor:"2,keyasint,omitempty"` // what each joiner is granted, sorted
 	Uses     uint16   `cbor:"3,keyasint"`           // different joiners, 1 to trust.MaxInviteUses
 	NotAfter int64    `cbor:"4,keyasint"`           // Unix seconds
-	Approve  bool     `cbor:"5,keyasint,omitempty"` // the admitting peer must ask a person first
+	Approve  bool     `cbor:"5,keyasint,omitempty"` // no member's admission counts: an operator's MemberBody does
 }
 
 // WithdrawBody: an operator ends an invite. Joiners that are not named no longer count as admitted on it.
@@ -231,7 +233,12 @@ func emptyBody(kind ledger.Kind) checked {
 	return nil
 }
 
-func (b *MemberBody) check() error { return checkSize("inception", b.Inception, 1, trust.MaxInception) }
+func (b *MemberBody) check() error {
+	if len(b.Invite) != 0 && len(b.Invite) != 16 {
+		return fmt.Errorf("invite id of %d bytes", len(b.Invite))
+	}
+	return checkSize("inception", b.Inception, 1, trust.MaxInception)
+}
 
 func (b *InviteBody) check() error {
 	if len(b.KeyHash) != 32 {

@@ -29,6 +29,7 @@ func (a fact) before(b fact) bool { return a.time < b.time || a.time == b.time &
 type memberFact struct {
 	fact
 	inception *identity.Inception
+	invite    string // id; empty where it joins on none
 }
 
 // admitFact is an admission whose signatures were verified when it came in.
@@ -55,11 +56,14 @@ func (i *inviteFact) reset() {
 	i.joiners, i.joined, i.last, i.overspent = nil, make(map[identity.DID]bool), fact{}, false
 }
 
-// lets reports whether an admission claimed at t of joiner may count: in time, and not undone by a withdrawal.
+// lets reports whether a member's admission of joiner, claimed at t, may count: in time, where no operator must approve,
+// and not undone by a withdrawal.
 func (i *inviteFact) lets(joiner identity.DID, t int64) bool {
-	if t/1e9 > i.body.NotAfter {
-		return false
-	}
+	return !i.body.Approve && t/1e9 <= i.body.NotAfter && i.stands(joiner)
+}
+
+// stands reports whether no withdrawal undoes what joiner was admitted by.
+func (i *inviteFact) stands(joiner identity.DID) bool {
 	did, err := joiner.Bytes()
 	return err == nil && !slices.ContainsFunc(i.withdraw, func(w *WithdrawBody) bool {
 		_, stands := slices.BinarySearchFunc(w.Stand, did[:], func(a, b []byte) int { return strings.Compare(string(a), string(b)) })

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/composite"
@@ -60,6 +61,24 @@ func (f *Fold) candidateOf(a *admitFact) (candidate, bool) {
 	return c, true
 }
 
+// directCandidate is m as it counts. On an invite it waits for that to come; its time is no matter, since an operator
+// may take its own.
+func (f *Fold) directCandidate(m *memberFact) (candidate, bool) {
+	if f.frozen(m.by, m.seq) {
+		return candidate{}, false
+	}
+	c := candidate{fact: m.fact, inception: m.inception}
+	if m.invite == "" {
+		return c, true
+	}
+	inv := f.invites[m.invite]
+	if inv == nil || f.byKey[[32]byte(inv.body.KeyHash)] != inv || f.frozen(inv.by, inv.seq) || !inv.stands(m.inception.DID()) {
+		return candidate{}, false
+	}
+	c.invite = inv
+	return c, true
+}
+
 // rebuild computes all memberships from the facts, in the order of effective times (as Dijkstra's algorithm does: an
 // admission never counts before its author's), and publishes a new state.
 func (f *Fold) rebuild() {
@@ -69,8 +88,8 @@ func (f *Fold) rebuild() {
 	}
 	var queue candidates
 	for _, m := range f.direct {
-		if !f.frozen(m.by, m.seq) {
-			queue = append(queue, candidate{fact: m.fact, inception: m.inception})
+		if c, ok := f.directCandidate(m); ok {
+			queue = append(queue, c)
 		}
 	}
 	for _, op := range f.genesis.Operators {
@@ -129,17 +148,29 @@ func (f *Fold) applyMember(e *ledger.Entry, b *MemberBody) error {
 		return fmt.Errorf("authority: %w: %d members", ErrFull, len(f.direct))
 	}
 	f.known[e.ID()] = struct{}{}
-	f.direct = append(f.direct, &memberFact{fact: factOf(e), inception: inception})
-	did := inception.DID()
-	if f.frozen(e.Author, e.Seq) {
-		return f.void(e, "its author is frozen")
+	m := &memberFact{fact: factOf(e), inception: inception}
+	if len(b.Invite) > 0 {
+		m.invite = fmt.Sprintf("%x", b.Invite)
 	}
-	if f.members[did] != nil || len(f.admits[did]) > 0 {
+	f.direct = append(f.direct, m)
+	c, ok := f.directCandidate(m)
+	if !ok {
+		return f.void(e, "its author is frozen, or its invite does not allow it, or has not come")
+	}
+	did := inception.DID()
+	if f.members[did] != nil || len(f.admits[did]) > 0 || c.invite != nil && c.invite.last.id != "" && c.before(c.invite.last) {
 		f.rebuild()
 		return nil
 	}
-	if f.settle(candidate{fact: factOf(e), inception: inception}) {
+	if f.settle(c) {
 		f.publishMember(did)
+	}
+	if c.invite == nil {
+		return nil
+	}
+	f.publishInvite(c.invite)
+	if c.invite.overspent && !c.invite.joined[did] {
+		return &InviteSpentError{Invite: c.invite.id, Joiner: did, Name: inception.Name, Joiners: c.invite.joiners}
 	}
 	return nil
 }
@@ -241,7 +272,8 @@ func (f *Fold) applyInvite(e *ledger.Entry, b *InviteBody) error {
 	if old == nil || inv.before(old.fact) { // one key, one invite: the first
 		f.byKey[hash] = inv
 	}
-	if f.held > 0 || old != nil {
+	waits := func(m *memberFact) bool { return m.invite == inv.id }
+	if f.held > 0 || old != nil || slices.ContainsFunc(f.direct, waits) {
 		f.recountHeld()
 		f.rebuild()
 		return nil

@@ -48,6 +48,10 @@ func hostileWorld(t testing.TB) *world {
 	w.says("op2", &RevokeBody{Subject: w.hash("n4"), Authority: 2, Activity: 1, Why: "bad"})
 	id := inv.Hash()
 	w.says("op0", &WithdrawBody{Invite: id[:16], Stand: sorted(w.hash("n3"), w.hash("n8"))})
+	asked, door := w.asks("op1", 1, "scheduler")
+	w.says("op0", &MemberBody{Inception: w.identity("n13").Inception().Encode(), Invite: door})
+	w.says("op1", &MemberBody{Inception: w.identity("n14").Inception().Encode(), Invite: door}) // one too many
+	w.admits("n1", "n15", asked)
 	w.says("op0", &AllowBody{Path: "/usr/sbin/sshd"})
 	w.says("op1", &DisallowBody{Path: "/usr/sbin/sshd"})
 	w.says("op1", &AllowBody{Address: netip.MustParsePrefix("2001:db8::/32")})
@@ -71,6 +75,11 @@ func hostileWorld(t testing.TB) *world {
 	w.admits("n2", "n12", large)
 	w.says("n5", &GrantBody{Subject: w.hash("n5"), Roles: []string{"sentinel"}}) // no operator
 	return w
+}
+
+func idOf(e *ledger.Entry) []byte {
+	h := e.Hash()
+	return h[:16]
 }
 
 func sorted(b ...[]byte) [][]byte {
@@ -111,8 +120,9 @@ func TestHostileHistoryEndsAsRuled(t *testing.T) {
 		}
 	}
 	// n4 is revoked at 1 entry: n5 stands by it, n9 (and n10 through it) does not. n6 and n8 contend for the second use of
-	// the small invite, whose withdrawal lets n8 stand; n7 came after. n11's admitter is a stranger, n12's is frozen.
-	if got := fmt.Sprint(names); got != "[n1 n2 n3 n5 n8]" {
+	// the small invite, whose withdrawal lets n8 stand; n7 came after. n11's admitter is a stranger, n12's is frozen. n13 is approved by an operator, n14 was one too many, and
+	// n15's admitter had no say.
+	if got := fmt.Sprint(names); got != "[n1 n13 n2 n3 n5 n8]" {
 		t.Fatalf("members %s\n%s", got, digest(s))
 	}
 }

@@ -58,6 +58,8 @@ const (
 	KindFinding Kind = 0x1003 // event.Finding
 	KindReceipt Kind = 0x1004 // event.Receipt
 	KindSummary Kind = 0x1005 // counts over a time
+	// KindJoinRequest: a joiner that waits for an operator's approval, as the member it asked passes it on.
+	KindJoinRequest Kind = KindOptional | 0x1010
 )
 
 // Chain is the chain that k belongs to.
@@ -127,6 +129,8 @@ func kindName(k Kind) (string, bool) {
 		return "receipt", true
 	case KindSummary:
 		return "summary", true
+	case KindJoinRequest:
+		return "join-request", true
 	}
 	return "", false
 }

@@ -2133,16 +2133,134 @@ func (x *Pending) GetSuggested() string {
 	return ""
 }
 
+// Joiner waits for an operator's approval; words are its DID's, for two people to compare; asked is the member that passed it on.
+type Joiner struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Did           string                 `protobuf:"bytes,2,opt,name=did,proto3" json:"did,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Words         string                 `protobuf:"bytes,4,opt,name=words,proto3" json:"words,omitempty"`
+	Inception     []byte                 `protobuf:"bytes,5,opt,name=inception,proto3" json:"inception,omitempty"`
+	Invite        string                 `protobuf:"bytes,6,opt,name=invite,proto3" json:"invite,omitempty"`
+	Roles         []string               `protobuf:"bytes,7,rep,name=roles,proto3" json:"roles,omitempty"`
+	Address       string                 `protobuf:"bytes,8,opt,name=address,proto3" json:"address,omitempty"`
+	Asked         string                 `protobuf:"bytes,9,opt,name=asked,proto3" json:"asked,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Joiner) Reset() {
+	*x = Joiner{}
+	mi := &file_omega_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Joiner) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Joiner) ProtoMessage() {}
+
+func (x *Joiner) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Joiner.ProtoReflect.Descriptor instead.
+func (*Joiner) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Joiner) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Joiner) GetDid() string {
+	if x != nil {
+		return x.Did
+	}
+	return ""
+}
+
+func (x *Joiner) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Joiner) GetWords() string {
+	if x != nil {
+		return x.Words
+	}
+	return ""
+}
+
+func (x *Joiner) GetInception() []byte {
+	if x != nil {
+		return x.Inception
+	}
+	return nil
+}
+
+func (x *Joiner) GetInvite() string {
+	if x != nil {
+		return x.Invite
+	}
+	return ""
+}
+
+func (x *Joiner) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *Joiner) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Joiner) GetAsked() string {
+	if x != nil {
+		return x.Asked
+	}
+	return ""
+}
+
+func (x *Joiner) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 type ListPendingResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pending       []*Pending             `protobuf:"bytes,1,rep,name=pending,proto3" json:"pending,omitempty"`
+	Joiners       []*Joiner              `protobuf:"bytes,2,rep,name=joiners,proto3" json:"joiners,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListPendingResponse) Reset() {
 	*x = ListPendingResponse{}
-	mi := &file_omega_proto_msgTypes[29]
+	mi := &file_omega_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2154,7 +2272,7 @@ func (x *ListPendingResponse) String() string {
 func (*ListPendingResponse) ProtoMessage() {}
 
 func (x *ListPendingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[29]
+	mi := &file_omega_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2167,12 +2285,19 @@ func (x *ListPendingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPendingResponse.ProtoReflect.Descriptor instead.
 func (*ListPendingResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{29}
+	return file_omega_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListPendingResponse) GetPending() []*Pending {
 	if x != nil {
 		return x.Pending
+	}
+	return nil
+}
+
+func (x *ListPendingResponse) GetJoiners() []*Joiner {
+	if x != nil {
+		return x.Joiners
 	}
 	return nil
 }
@@ -2185,7 +2310,7 @@ type ListDecoysRequest struct {
 
 func (x *ListDecoysRequest) Reset() {
 	*x = ListDecoysRequest{}
-	mi := &file_omega_proto_msgTypes[30]
+	mi := &file_omega_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2197,7 +2322,7 @@ func (x *ListDecoysRequest) String() string {
 func (*ListDecoysRequest) ProtoMessage() {}
 
 func (x *ListDecoysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[30]
+	mi := &file_omega_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2210,7 +2335,7 @@ func (x *ListDecoysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecoysRequest.ProtoReflect.Descriptor instead.
 func (*ListDecoysRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{30}
+	return file_omega_proto_rawDescGZIP(), []int{31}
 }
 
 type Decoy struct {
@@ -2227,7 +2352,7 @@ type Decoy struct {
 
 func (x *Decoy) Reset() {
 	*x = Decoy{}
-	mi := &file_omega_proto_msgTypes[31]
+	mi := &file_omega_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2364,7 @@ func (x *Decoy) String() string {
 func (*Decoy) ProtoMessage() {}
 
 func (x *Decoy) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[31]
+	mi := &file_omega_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2377,7 @@ func (x *Decoy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decoy.ProtoReflect.Descriptor instead.
 func (*Decoy) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{31}
+	return file_omega_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Decoy) GetPeer() string {
@@ -2306,7 +2431,7 @@ type ListDecoysResponse struct {
 
 func (x *ListDecoysResponse) Reset() {
 	*x = ListDecoysResponse{}
-	mi := &file_omega_proto_msgTypes[32]
+	mi := &file_omega_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +2443,7 @@ func (x *ListDecoysResponse) String() string {
 func (*ListDecoysResponse) ProtoMessage() {}
 
 func (x *ListDecoysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[32]
+	mi := &file_omega_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +2456,7 @@ func (x *ListDecoysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecoysResponse.ProtoReflect.Descriptor instead.
 func (*ListDecoysResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{32}
+	return file_omega_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListDecoysResponse) GetDecoys() []*Decoy {
@@ -2349,7 +2474,7 @@ type ListInvitesRequest struct {
 
 func (x *ListInvitesRequest) Reset() {
 	*x = ListInvitesRequest{}
-	mi := &file_omega_proto_msgTypes[33]
+	mi := &file_omega_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2486,7 @@ func (x *ListInvitesRequest) String() string {
 func (*ListInvitesRequest) ProtoMessage() {}
 
 func (x *ListInvitesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[33]
+	mi := &file_omega_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2499,7 @@ func (x *ListInvitesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitesRequest.ProtoReflect.Descriptor instead.
 func (*ListInvitesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{33}
+	return file_omega_proto_rawDescGZIP(), []int{34}
 }
 
 type Invite struct {
@@ -2393,7 +2518,7 @@ type Invite struct {
 
 func (x *Invite) Reset() {
 	*x = Invite{}
-	mi := &file_omega_proto_msgTypes[34]
+	mi := &file_omega_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2405,7 +2530,7 @@ func (x *Invite) String() string {
 func (*Invite) ProtoMessage() {}
 
 func (x *Invite) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[34]
+	mi := &file_omega_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2418,7 +2543,7 @@ func (x *Invite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invite.ProtoReflect.Descriptor instead.
 func (*Invite) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{34}
+	return file_omega_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Invite) GetId() string {
@@ -2486,7 +2611,7 @@ type ListInvitesResponse struct {
 
 func (x *ListInvitesResponse) Reset() {
 	*x = ListInvitesResponse{}
-	mi := &file_omega_proto_msgTypes[35]
+	mi := &file_omega_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2498,7 +2623,7 @@ func (x *ListInvitesResponse) String() string {
 func (*ListInvitesResponse) ProtoMessage() {}
 
 func (x *ListInvitesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[35]
+	mi := &file_omega_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2511,7 +2636,7 @@ func (x *ListInvitesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitesResponse.ProtoReflect.Descriptor instead.
 func (*ListInvitesResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{35}
+	return file_omega_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListInvitesResponse) GetInvites() []*Invite {
@@ -2530,7 +2655,7 @@ type HeadRequest struct {
 
 func (x *HeadRequest) Reset() {
 	*x = HeadRequest{}
-	mi := &file_omega_proto_msgTypes[36]
+	mi := &file_omega_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2542,7 +2667,7 @@ func (x *HeadRequest) String() string {
 func (*HeadRequest) ProtoMessage() {}
 
 func (x *HeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[36]
+	mi := &file_omega_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2555,7 +2680,7 @@ func (x *HeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadRequest.ProtoReflect.Descriptor instead.
 func (*HeadRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{36}
+	return file_omega_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *HeadRequest) GetDid() string {
@@ -2578,7 +2703,7 @@ type HeadResponse struct {
 
 func (x *HeadResponse) Reset() {
 	*x = HeadResponse{}
-	mi := &file_omega_proto_msgTypes[37]
+	mi := &file_omega_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2590,7 +2715,7 @@ func (x *HeadResponse) String() string {
 func (*HeadResponse) ProtoMessage() {}
 
 func (x *HeadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[37]
+	mi := &file_omega_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2603,7 +2728,7 @@ func (x *HeadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadResponse.ProtoReflect.Descriptor instead.
 func (*HeadResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{37}
+	return file_omega_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *HeadResponse) GetNextSeq() uint64 {
@@ -2650,7 +2775,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_omega_proto_msgTypes[38]
+	mi := &file_omega_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2662,7 +2787,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[38]
+	mi := &file_omega_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2675,7 +2800,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{38}
+	return file_omega_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SubmitRequest) GetEntry() []byte {
@@ -2694,7 +2819,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_omega_proto_msgTypes[39]
+	mi := &file_omega_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2706,7 +2831,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[39]
+	mi := &file_omega_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,7 +2844,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{39}
+	return file_omega_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SubmitResponse) GetId() string {
@@ -2738,7 +2863,7 @@ type RespondLocalRequest struct {
 
 func (x *RespondLocalRequest) Reset() {
 	*x = RespondLocalRequest{}
-	mi := &file_omega_proto_msgTypes[40]
+	mi := &file_omega_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2750,7 +2875,7 @@ func (x *RespondLocalRequest) String() string {
 func (*RespondLocalRequest) ProtoMessage() {}
 
 func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[40]
+	mi := &file_omega_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2763,7 +2888,7 @@ func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalRequest.ProtoReflect.Descriptor instead.
 func (*RespondLocalRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{40}
+	return file_omega_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RespondLocalRequest) GetResponse() *Response {
@@ -2783,7 +2908,7 @@ type RespondLocalResponse struct {
 
 func (x *RespondLocalResponse) Reset() {
 	*x = RespondLocalResponse{}
-	mi := &file_omega_proto_msgTypes[41]
+	mi := &file_omega_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2795,7 +2920,7 @@ func (x *RespondLocalResponse) String() string {
 func (*RespondLocalResponse) ProtoMessage() {}
 
 func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[41]
+	mi := &file_omega_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2808,7 +2933,7 @@ func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalResponse.ProtoReflect.Descriptor instead.
 func (*RespondLocalResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{41}
+	return file_omega_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RespondLocalResponse) GetResponse() *Response {
@@ -2833,7 +2958,7 @@ type ListAllowedRequest struct {
 
 func (x *ListAllowedRequest) Reset() {
 	*x = ListAllowedRequest{}
-	mi := &file_omega_proto_msgTypes[42]
+	mi := &file_omega_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +2970,7 @@ func (x *ListAllowedRequest) String() string {
 func (*ListAllowedRequest) ProtoMessage() {}
 
 func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[42]
+	mi := &file_omega_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2858,7 +2983,7 @@ func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedRequest.ProtoReflect.Descriptor instead.
 func (*ListAllowedRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{42}
+	return file_omega_proto_rawDescGZIP(), []int{43}
 }
 
 type Allowed struct {
@@ -2872,7 +2997,7 @@ type Allowed struct {
 
 func (x *Allowed) Reset() {
 	*x = Allowed{}
-	mi := &file_omega_proto_msgTypes[43]
+	mi := &file_omega_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2884,7 +3009,7 @@ func (x *Allowed) String() string {
 func (*Allowed) ProtoMessage() {}
 
 func (x *Allowed) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[43]
+	mi := &file_omega_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2897,7 +3022,7 @@ func (x *Allowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allowed.ProtoReflect.Descriptor instead.
 func (*Allowed) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{43}
+	return file_omega_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Allowed) GetWhat() string {
@@ -2930,7 +3055,7 @@ type ListAllowedResponse struct {
 
 func (x *ListAllowedResponse) Reset() {
 	*x = ListAllowedResponse{}
-	mi := &file_omega_proto_msgTypes[44]
+	mi := &file_omega_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2942,7 +3067,7 @@ func (x *ListAllowedResponse) String() string {
 func (*ListAllowedResponse) ProtoMessage() {}
 
 func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[44]
+	mi := &file_omega_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2955,7 +3080,7 @@ func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedResponse.ProtoReflect.Descriptor instead.
 func (*ListAllowedResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{44}
+	return file_omega_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListAllowedResponse) GetAllowed() []*Allowed {
@@ -2974,7 +3099,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_omega_proto_msgTypes[45]
+	mi := &file_omega_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2986,7 +3111,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[45]
+	mi := &file_omega_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2999,7 +3124,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{45}
+	return file_omega_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AllowRequest) GetWhat() string {
@@ -3017,7 +3142,7 @@ type AllowResponse struct {
 
 func (x *AllowResponse) Reset() {
 	*x = AllowResponse{}
-	mi := &file_omega_proto_msgTypes[46]
+	mi := &file_omega_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3029,7 +3154,7 @@ func (x *AllowResponse) String() string {
 func (*AllowResponse) ProtoMessage() {}
 
 func (x *AllowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[46]
+	mi := &file_omega_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3042,7 +3167,7 @@ func (x *AllowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowResponse.ProtoReflect.Descriptor instead.
 func (*AllowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{46}
+	return file_omega_proto_rawDescGZIP(), []int{47}
 }
 
 type DisallowRequest struct {
@@ -3054,7 +3179,7 @@ type DisallowRequest struct {
 
 func (x *DisallowRequest) Reset() {
 	*x = DisallowRequest{}
-	mi := &file_omega_proto_msgTypes[47]
+	mi := &file_omega_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3066,7 +3191,7 @@ func (x *DisallowRequest) String() string {
 func (*DisallowRequest) ProtoMessage() {}
 
 func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[47]
+	mi := &file_omega_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3079,7 +3204,7 @@ func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowRequest.ProtoReflect.Descriptor instead.
 func (*DisallowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{47}
+	return file_omega_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DisallowRequest) GetWhat() string {
@@ -3097,7 +3222,7 @@ type DisallowResponse struct {
 
 func (x *DisallowResponse) Reset() {
 	*x = DisallowResponse{}
-	mi := &file_omega_proto_msgTypes[48]
+	mi := &file_omega_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3109,7 +3234,7 @@ func (x *DisallowResponse) String() string {
 func (*DisallowResponse) ProtoMessage() {}
 
 func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[48]
+	mi := &file_omega_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3122,7 +3247,7 @@ func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowResponse.ProtoReflect.Descriptor instead.
 func (*DisallowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{48}
+	return file_omega_proto_rawDescGZIP(), []int{49}
 }
 
 type PanicRequest struct {
@@ -3133,7 +3258,7 @@ type PanicRequest struct {
 
 func (x *PanicRequest) Reset() {
 	*x = PanicRequest{}
-	mi := &file_omega_proto_msgTypes[49]
+	mi := &file_omega_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3145,7 +3270,7 @@ func (x *PanicRequest) String() string {
 func (*PanicRequest) ProtoMessage() {}
 
 func (x *PanicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[49]
+	mi := &file_omega_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3158,7 +3283,7 @@ func (x *PanicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicRequest.ProtoReflect.Descriptor instead.
 func (*PanicRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{49}
+	return file_omega_proto_rawDescGZIP(), []int{50}
 }
 
 type PanicResponse struct {
@@ -3170,7 +3295,7 @@ type PanicResponse struct {
 
 func (x *PanicResponse) Reset() {
 	*x = PanicResponse{}
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3182,7 +3307,7 @@ func (x *PanicResponse) String() string {
 func (*PanicResponse) ProtoMessage() {}
 
 func (x *PanicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3195,7 +3320,7 @@ func (x *PanicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicResponse.ProtoReflect.Descriptor instead.
 func (*PanicResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{50}
+	return file_omega_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PanicResponse) GetReleased() uint32 {
@@ -3213,7 +3338,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3225,7 +3350,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3238,7 +3363,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{51}
+	return file_omega_proto_rawDescGZIP(), []int{52}
 }
 
 type LeaveResponse struct {
@@ -3249,7 +3374,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3261,7 +3386,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3274,7 +3399,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{52}
+	return file_omega_proto_rawDescGZIP(), []int{53}
 }
 
 var File_omega_proto protoreflect.FileDescriptor
@@ -3464,9 +3589,22 @@ const file_omega_proto_rawDesc = "" +
 	"\bproposal\x18\x01 \x01(\v2\x12.omega.v1.ResponseR\bproposal\x12\x14\n" +
 	"\x05guard\x18\x02 \x01(\tR\x05guard\x12-\n" +
 	"\bevidence\x18\x03 \x03(\v2\x11.omega.v1.FindingR\bevidence\x12\x1c\n" +
-	"\tsuggested\x18\x04 \x01(\tR\tsuggested\"B\n" +
+	"\tsuggested\x18\x04 \x01(\tR\tsuggested\"\x80\x02\n" +
+	"\x06Joiner\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03did\x18\x02 \x01(\tR\x03did\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
+	"\x05words\x18\x04 \x01(\tR\x05words\x12\x1c\n" +
+	"\tinception\x18\x05 \x01(\fR\tinception\x12\x16\n" +
+	"\x06invite\x18\x06 \x01(\tR\x06invite\x12\x14\n" +
+	"\x05roles\x18\a \x03(\tR\x05roles\x12\x18\n" +
+	"\aaddress\x18\b \x01(\tR\aaddress\x12\x14\n" +
+	"\x05asked\x18\t \x01(\tR\x05asked\x12.\n" +
+	"\x04time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"n\n" +
 	"\x13ListPendingResponse\x12+\n" +
-	"\apending\x18\x01 \x03(\v2\x11.omega.v1.PendingR\apending\"\x13\n" +
+	"\apending\x18\x01 \x03(\v2\x11.omega.v1.PendingR\apending\x12*\n" +
+	"\ajoiners\x18\x02 \x03(\v2\x10.omega.v1.JoinerR\ajoiners\"\x13\n" +
 	"\x11ListDecoysRequest\"\x8d\x01\n" +
 	"\x05Decoy\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x12\n" +
@@ -3560,7 +3698,7 @@ func file_omega_proto_rawDescGZIP() []byte {
 	return file_omega_proto_rawDescData
 }
 
-var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_omega_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: omega.v1.StatusRequest
 	(*Problem)(nil),               // 1: omega.v1.Problem
@@ -3591,109 +3729,112 @@ var file_omega_proto_goTypes = []any{
 	(*ListResponsesResponse)(nil), // 26: omega.v1.ListResponsesResponse
 	(*ListPendingRequest)(nil),    // 27: omega.v1.ListPendingRequest
 	(*Pending)(nil),               // 28: omega.v1.Pending
-	(*ListPendingResponse)(nil),   // 29: omega.v1.ListPendingResponse
-	(*ListDecoysRequest)(nil),     // 30: omega.v1.ListDecoysRequest
-	(*Decoy)(nil),                 // 31: omega.v1.Decoy
-	(*ListDecoysResponse)(nil),    // 32: omega.v1.ListDecoysResponse
-	(*ListInvitesRequest)(nil),    // 33: omega.v1.ListInvitesRequest
-	(*Invite)(nil),                // 34: omega.v1.Invite
-	(*ListInvitesResponse)(nil),   // 35: omega.v1.ListInvitesResponse
-	(*HeadRequest)(nil),           // 36: omega.v1.HeadRequest
-	(*HeadResponse)(nil),          // 37: omega.v1.HeadResponse
-	(*SubmitRequest)(nil),         // 38: omega.v1.SubmitRequest
-	(*SubmitResponse)(nil),        // 39: omega.v1.SubmitResponse
-	(*RespondLocalRequest)(nil),   // 40: omega.v1.RespondLocalRequest
-	(*RespondLocalResponse)(nil),  // 41: omega.v1.RespondLocalResponse
-	(*ListAllowedRequest)(nil),    // 42: omega.v1.ListAllowedRequest
-	(*Allowed)(nil),               // 43: omega.v1.Allowed
-	(*ListAllowedResponse)(nil),   // 44: omega.v1.ListAllowedResponse
-	(*AllowRequest)(nil),          // 45: omega.v1.AllowRequest
-	(*AllowResponse)(nil),         // 46: omega.v1.AllowResponse
-	(*DisallowRequest)(nil),       // 47: omega.v1.DisallowRequest
-	(*DisallowResponse)(nil),      // 48: omega.v1.DisallowResponse
-	(*PanicRequest)(nil),          // 49: omega.v1.PanicRequest
-	(*PanicResponse)(nil),         // 50: omega.v1.PanicResponse
-	(*LeaveRequest)(nil),          // 51: omega.v1.LeaveRequest
-	(*LeaveResponse)(nil),         // 52: omega.v1.LeaveResponse
-	nil,                           // 53: omega.v1.StatusResponse.SensorsEntry
-	nil,                           // 54: omega.v1.StatusResponse.QueuesEntry
-	nil,                           // 55: omega.v1.StatusResponse.RejectedEntry
-	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
+	(*Joiner)(nil),                // 29: omega.v1.Joiner
+	(*ListPendingResponse)(nil),   // 30: omega.v1.ListPendingResponse
+	(*ListDecoysRequest)(nil),     // 31: omega.v1.ListDecoysRequest
+	(*Decoy)(nil),                 // 32: omega.v1.Decoy
+	(*ListDecoysResponse)(nil),    // 33: omega.v1.ListDecoysResponse
+	(*ListInvitesRequest)(nil),    // 34: omega.v1.ListInvitesRequest
+	(*Invite)(nil),                // 35: omega.v1.Invite
+	(*ListInvitesResponse)(nil),   // 36: omega.v1.ListInvitesResponse
+	(*HeadRequest)(nil),           // 37: omega.v1.HeadRequest
+	(*HeadResponse)(nil),          // 38: omega.v1.HeadResponse
+	(*SubmitRequest)(nil),         // 39: omega.v1.SubmitRequest
+	(*SubmitResponse)(nil),        // 40: omega.v1.SubmitResponse
+	(*RespondLocalRequest)(nil),   // 41: omega.v1.RespondLocalRequest
+	(*RespondLocalResponse)(nil),  // 42: omega.v1.RespondLocalResponse
+	(*ListAllowedRequest)(nil),    // 43: omega.v1.ListAllowedRequest
+	(*Allowed)(nil),               // 44: omega.v1.Allowed
+	(*ListAllowedResponse)(nil),   // 45: omega.v1.ListAllowedResponse
+	(*AllowRequest)(nil),          // 46: omega.v1.AllowRequest
+	(*AllowResponse)(nil),         // 47: omega.v1.AllowResponse
+	(*DisallowRequest)(nil),       // 48: omega.v1.DisallowRequest
+	(*DisallowResponse)(nil),      // 49: omega.v1.DisallowResponse
+	(*PanicRequest)(nil),          // 50: omega.v1.PanicRequest
+	(*PanicResponse)(nil),         // 51: omega.v1.PanicResponse
+	(*LeaveRequest)(nil),          // 52: omega.v1.LeaveRequest
+	(*LeaveResponse)(nil),         // 53: omega.v1.LeaveResponse
+	nil,                           // 54: omega.v1.StatusResponse.SensorsEntry
+	nil,                           // 55: omega.v1.StatusResponse.QueuesEntry
+	nil,                           // 56: omega.v1.StatusResponse.RejectedEntry
+	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
 }
 var file_omega_proto_depIdxs = []int32{
-	53, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
-	54, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
+	54, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
+	55, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
 	1,  // 2: omega.v1.StatusResponse.problems:type_name -> omega.v1.Problem
-	55, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
+	56, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
 	5,  // 4: omega.v1.DoctorResponse.checks:type_name -> omega.v1.Check
-	56, // 5: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	57, // 5: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
 	8,  // 6: omega.v1.ListPeersResponse.peers:type_name -> omega.v1.Peer
-	56, // 7: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
+	57, // 7: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
 	11, // 8: omega.v1.ListRolesResponse.grants:type_name -> omega.v1.RoleGrant
-	56, // 9: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
+	57, // 9: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
 	14, // 10: omega.v1.Finding.subject:type_name -> omega.v1.Subject
 	15, // 11: omega.v1.Finding.evidence:type_name -> omega.v1.Evidence
-	56, // 12: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
-	56, // 13: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	57, // 12: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	57, // 13: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
 	23, // 14: omega.v1.Response.target:type_name -> omega.v1.Target
-	56, // 15: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
+	57, // 15: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
 	24, // 16: omega.v1.ListResponsesResponse.responses:type_name -> omega.v1.Response
 	24, // 17: omega.v1.Pending.proposal:type_name -> omega.v1.Response
 	16, // 18: omega.v1.Pending.evidence:type_name -> omega.v1.Finding
-	28, // 19: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
-	31, // 20: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
-	56, // 21: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
-	34, // 22: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
-	24, // 23: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
-	24, // 24: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
-	18, // 25: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
-	43, // 26: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
-	2,  // 27: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
-	0,  // 28: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
-	4,  // 29: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
-	7,  // 30: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
-	10, // 31: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
-	13, // 32: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
-	17, // 33: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
-	19, // 34: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
-	21, // 35: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
-	25, // 36: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
-	27, // 37: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
-	30, // 38: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
-	33, // 39: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
-	36, // 40: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
-	38, // 41: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
-	40, // 42: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
-	42, // 43: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
-	45, // 44: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
-	47, // 45: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
-	49, // 46: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
-	51, // 47: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
-	3,  // 48: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
-	6,  // 49: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
-	9,  // 50: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
-	12, // 51: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
-	16, // 52: omega.v1.Node.Findings:output_type -> omega.v1.Finding
-	18, // 53: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
-	20, // 54: omega.v1.Node.Events:output_type -> omega.v1.Event
-	22, // 55: omega.v1.Node.Entries:output_type -> omega.v1.Entry
-	26, // 56: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
-	29, // 57: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
-	32, // 58: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
-	35, // 59: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
-	37, // 60: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
-	39, // 61: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
-	41, // 62: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
-	44, // 63: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
-	46, // 64: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
-	48, // 65: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
-	50, // 66: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
-	52, // 67: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
-	48, // [48:68] is the sub-list for method output_type
-	28, // [28:48] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	57, // 19: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
+	28, // 20: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
+	29, // 21: omega.v1.ListPendingResponse.joiners:type_name -> omega.v1.Joiner
+	32, // 22: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
+	57, // 23: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
+	35, // 24: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
+	24, // 25: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
+	24, // 26: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
+	18, // 27: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
+	44, // 28: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
+	2,  // 29: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
+	0,  // 30: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
+	4,  // 31: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
+	7,  // 32: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
+	10, // 33: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
+	13, // 34: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
+	17, // 35: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
+	19, // 36: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
+	21, // 37: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
+	25, // 38: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
+	27, // 39: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
+	31, // 40: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
+	34, // 41: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
+	37, // 42: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
+	39, // 43: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
+	41, // 44: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
+	43, // 45: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
+	46, // 46: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
+	48, // 47: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
+	50, // 48: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
+	52, // 49: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
+	3,  // 50: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
+	6,  // 51: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
+	9,  // 52: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
+	12, // 53: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
+	16, // 54: omega.v1.Node.Findings:output_type -> omega.v1.Finding
+	18, // 55: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
+	20, // 56: omega.v1.Node.Events:output_type -> omega.v1.Event
+	22, // 57: omega.v1.Node.Entries:output_type -> omega.v1.Entry
+	26, // 58: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
+	30, // 59: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
+	33, // 60: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
+	36, // 61: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
+	38, // 62: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
+	40, // 63: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
+	42, // 64: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
+	45, // 65: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
+	47, // 66: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
+	49, // 67: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
+	51, // 68: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
+	53, // 69: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
+	50, // [50:70] is the sub-list for method output_type
+	30, // [30:50] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_omega_proto_init() }
@@ -3707,7 +3848,7 @@ func file_omega_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_omega_proto_rawDesc), len(file_omega_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   56,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
