@@ -2,6 +2,7 @@ package world
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/omega-mesh/omega/swarm/event"
@@ -35,7 +36,7 @@ func (w *World) attack(a int32) {
 				consider(Loot, h)
 			}
 			continue
-		case w.privilege[i] == 1 && w.net.s.Hosts[h].Escalate > 0 && w.pushed[i] < patience:
+		case w.privilege[i] == 1 && w.net.escalate[h] > 0 && w.pushed[i] < patience:
 			consider(Escalate, h)
 		case w.privilege[i] == 0 && best >= Scan && !w.scanned[i]:
 			if w.sourceFor(h, 0) >= 0 {
@@ -50,7 +51,8 @@ func (w *World) attack(a int32) {
 			if !w.secrets[int(a)*len(w.net.opens)+c] {
 				continue
 			}
-			for _, h := range w.net.opens[c] {
+			for _, d := range w.net.opens[c] {
+				h := d.host
 				i := a*hosts + h
 				if w.known[i] && w.privilege[i] == 0 && w.sourceFor(h, logonPort) >= 0 {
 					consider(Logon, h)
@@ -183,23 +185,25 @@ func (w *World) onHost(a int32, k Action, h int32) {
 		for _, c := range w.net.lies[h] {
 			w.secrets[int(a)*len(w.net.opens)+int(c)] = true
 		}
+		for _, l := range w.net.leaves[h] {
+			if w.left[l.number] {
+				w.secrets[int(a)*len(w.net.opens)+int(l.credential)] = true
+			}
+		}
 		s.OK = true
 		w.show(h, event.ClassProcess, event.ActivityExec, source, 0, "/usr/bin/find", 0)
 	case Escalate:
 		w.pushed[i]++
-		if s.OK = w.rand.Chance(host.Escalate); s.OK {
+		if s.OK = w.rand.Chance(w.net.escalate[h]); s.OK {
 			w.become(a, h, 2)
 		}
 		w.show(h, event.ClassProcess, event.ActivityExec, source, 0, "/usr/bin/pkexec", 1000)
 	case Logon:
 		level := uint8(1)
-		for c, opens := range w.net.opens {
-			if w.secrets[int(a)*len(w.net.opens)+c] && w.net.s.Credentials[c].Root {
-				for _, o := range opens {
-					if o == h {
-						level = 2
-					}
-				}
+		for c, doors := range w.net.opens {
+			if w.secrets[int(a)*len(w.net.opens)+c] && slices.Contains(doors, door{h, true}) {
+				level = 2
+				break
 			}
 		}
 		w.via[i] = source
@@ -228,7 +232,7 @@ func (w *World) onHost(a int32, k Action, h int32) {
 	switch {
 	case target.decoy:
 		s.Caught = "decoy"
-	case w.rand.Chance(host.Detect * loudness[k]):
+	case w.rand.Chance(host.Detect * k.loudness()):
 		s.Caught = "sensor"
 	}
 	if s.Caught != "" {
@@ -261,7 +265,8 @@ func (w *World) become(a, h int32, level uint8) {
 // logon is one logon of a user.
 func (w *World) logon(u int32) {
 	from := w.net.userHost[u]
-	to := w.net.userTo[u][w.rand.Below(uint32(len(w.net.userTo[u])))]
+	which := w.rand.Below(uint32(len(w.net.userTo[u])))
+	to := w.net.userTo[u][which]
 	w.result.Logons++
 	s := Step{At: time.Duration(w.now), Actor: "user", Action: UserLogon.String(), To: w.net.s.Hosts[to].Name, Port: logonPort, OK: true}
 	switch {
@@ -271,6 +276,7 @@ func (w *World) logon(u int32) {
 		w.show(to, event.ClassNetwork, event.ActivityRefuse, from, logonPort, "", 0)
 	default:
 		w.show(to, event.ClassAuthentication, event.ActivityLogonSuccess, from, logonPort, "", 0)
+		w.leave(u, int32(which), to)
 		if from != to && w.rand.Chance(w.net.s.Hosts[to].FalseRate) {
 			s.Caught = "sensor"
 			w.found(from, to, false)
@@ -280,6 +286,30 @@ func (w *World) logon(u int32) {
 		s.From = w.net.address[from].String()
 		w.OnStep(s)
 	}
+}
+
+// leave puts the secret of a user's account into the memory of a host it logged on to, for whoever is root there.
+func (w *World) leave(u, which, host int32) {
+	if w.net.s.Users[u].Account == "" || w.left[w.net.trail[u]+which] {
+		return
+	}
+	w.left[w.net.trail[u]+which] = true
+	for a := range w.net.s.Attackers {
+		w.looted[a*len(w.rooted)+int(host)] = false // there is something new to find
+	}
+}
+
+// asleep is how long until user u's work begins; 0 while it works.
+func (w *World) asleep(u int32) int64 {
+	x := &w.net.s.Users[u]
+	clock := w.now % int64(day)
+	switch {
+	case clock < int64(x.From):
+		return int64(x.From) - clock
+	case clock >= int64(x.until()):
+		return int64(day) - clock + int64(x.From)
+	}
+	return 0
 }
 
 // show gives a host's sensor what it would have seen of a step.

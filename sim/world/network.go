@@ -14,12 +14,25 @@ type network struct {
 	from     [][]route    // by target zone: the zones that reach it
 	address  []netip.Addr // of each source: the hosts, then the attackers' own machines
 	origin   []int32      // the zone of each attacker's own machine
-	opens    [][]int32    // hosts each credential opens
+	opens    [][]door     // what each credential opens: those of the scenario, then those of users' accounts
 	lies     [][]int32    // credentials that lie on each host
+	leaves   [][]trail    // credentials that users leave on each host once they have logged on there
+	trails   int          // how many of those there are
 	weak     [][]port     // what an attacker takes for a way in, on each host
+	escalate []float64    // chance that an attempt to become root works, of each host
 	userHost []int32
 	userTo   [][]int32
+	trail    []int32 // number of each user's first trail; the next is that of the next of its userTo
 }
+
+// door is a host that a credential opens.
+type door struct {
+	host int32
+	root bool
+}
+
+// trail is what a user's logon leaves on a host.
+type trail struct{ number, credential int32 }
 
 // route says that a zone reaches another.
 type route struct {
@@ -81,16 +94,8 @@ func compile(s *Scenario) *network {
 		hosts[h.Name] = int32(i)
 		n.zone = append(n.zone, zone(h.Zone))
 		n.address = append(n.address, give(h.Address, &inside))
-		var weak []port
-		for _, v := range h.Services {
-			if v.Exploit > 0 {
-				weak = append(weak, port{number: v.Port, root: v.Gives == "root", exploit: v.Exploit})
-			}
-		}
-		for _, d := range h.Decoys {
-			weak = append(weak, port{number: d, decoy: true})
-		}
-		n.weak = append(n.weak, weak)
+		n.weak = append(n.weak, h.weak())
+		n.escalate = append(n.escalate, h.escalation())
 	}
 	for i := range s.Attackers {
 		n.origin = append(n.origin, zone(s.Attackers[i].Zone))
@@ -111,16 +116,72 @@ func compile(s *Scenario) *network {
 		}
 		return list
 	}
-	n.lies = make([][]int32, len(s.Hosts))
+	n.lies, n.leaves = make([][]int32, len(s.Hosts)), make([][]trail, len(s.Hosts))
+	holders := map[string][]door{}
+	for i := range s.Hosts {
+		for _, a := range s.Hosts[i].Accounts {
+			holders[a.Name] = append(holders[a.Name], door{int32(i), a.Root})
+		}
+	}
 	for i, c := range s.Credentials {
-		n.opens = append(n.opens, indices(c.Opens))
+		var doors []door
+		for _, h := range indices(c.Opens) {
+			doors = append(doors, door{h, c.Root})
+		}
+		n.opens = append(n.opens, append(doors, holders[c.Account]...))
 		for _, h := range indices(c.On) {
 			n.lies[h] = append(n.lies[h], int32(i))
 		}
 	}
+	secrets := map[string]int32{} // of users' accounts
 	for _, u := range s.Users {
-		n.userHost = append(n.userHost, hosts[u.Host])
-		n.userTo = append(n.userTo, indices(u.To))
+		from, to := hosts[u.Host], indices(u.To)
+		n.userHost, n.userTo, n.trail = append(n.userHost, from), append(n.userTo, to), append(n.trail, int32(n.trails))
+		if u.Account == "" {
+			continue
+		}
+		c, ok := secrets[u.Account]
+		if !ok {
+			c = int32(len(n.opens))
+			secrets[u.Account] = c
+			n.opens = append(n.opens, holders[u.Account])
+		}
+		n.lies[from] = append(n.lies[from], c)
+		for k, h := range to {
+			n.leaves[h] = append(n.leaves[h], trail{int32(n.trails + k), c})
+		}
+		n.trails += len(to)
 	}
 	return n
+}
+
+// weak are the ports that an attacker takes for a way in. Of the holes behind a port it uses the surest.
+func (h *Host) weak() []port {
+	var weak []port
+	for _, v := range h.Services {
+		p := port{number: v.Port, root: v.Gives == "root", exploit: v.Exploit}
+		for _, x := range h.Vulnerabilities {
+			if x.Port == v.Port && (x.Exploit > p.exploit || x.Exploit == p.exploit && x.Gives == "root") {
+				p.exploit, p.root = x.Exploit, x.Gives == "root"
+			}
+		}
+		if p.exploit > 0 {
+			weak = append(weak, p)
+		}
+	}
+	for _, d := range h.Decoys {
+		weak = append(weak, port{number: d, decoy: true})
+	}
+	return weak
+}
+
+// escalation is the chance that an attempt to become root works: that of the surest way.
+func (h *Host) escalation() float64 {
+	p := h.Escalate
+	for _, x := range h.Vulnerabilities {
+		if x.Port == 0 {
+			p = max(p, x.Exploit)
+		}
+	}
+	return p
 }

@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // maxScan bounds an nmap file, in bytes.
@@ -128,14 +126,4 @@ func (x *nmapHost) host(taken map[string]bool) (Host, bool) {
 		h.Services = append(h.Services, Service{Name: clip(p.Service.Name), Port: p.Number})
 	}
 	return h, true
-}
-
-// Write writes a scenario as the YAML that Read reads.
-func (s *Scenario) Write(w io.Writer) error {
-	e := yaml.NewEncoder(w)
-	e.SetIndent(2)
-	if err := e.Encode(s); err != nil {
-		return err
-	}
-	return e.Close()
 }

@@ -92,7 +92,7 @@ func TestReplayRefuses(t *testing.T) {
 		"empty":                      "",
 		"line 1: unexpected end":     recorded[:40],
 		"truncated: run 0 of 20":     strings.Join(lines[:21], ""),
-		"unexpected end of JSON":     recorded[:len(recorded)/3],
+		"unexpected end of JSON":     strings.Join(lines[:30], "") + lines[30][:20],
 		"the end of run 0 after":     lines[0] + recorded[strings.Index(recorded, `{"run":0`):],
 		"runs; from 1":               strings.Replace(recorded, `"runs":2`, `"runs":1000000000`, 1),
 		"format 7":                   strings.Replace(recorded, `"format":1`, `"format":7`, 1),

@@ -11,8 +11,6 @@ package world
 import (
 	"fmt"
 	"io"
-	"math"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -21,10 +19,15 @@ import (
 
 // Bounds of a scenario file.
 const (
-	MaxFile      = 4 << 20 // bytes
+	MaxFile      = 8 << 20 // bytes
 	MaxHosts     = 20_000
 	MaxZones     = 200
-	MaxServices  = 64 // a host
+	MaxServices  = 64  // a host, its decoys counted too
+	MaxHoles     = 512 // known vulnerabilities a host
+	MaxAccounts  = 256 // a host
+	MaxLinks     = 50_000
+	MaxUsers     = 100_000
+	MaxSecrets   = 100_000
 	MaxAttackers = 16
 	maxName      = 100
 	maxDuration  = 366 * 24 * time.Hour
@@ -65,10 +68,28 @@ type Host struct {
 	Address   string    `yaml:"address,omitempty" doc:"IP address; given out from 10.0.0.0/8 where absent"`
 	Value     float64   `yaml:"value,omitempty" doc:"loss an hour while an attacker is root here"`
 	Services  []Service `yaml:"services,omitempty"`
-	Escalate  float64   `yaml:"escalate,omitempty" doc:"chance that one attempt to become root from a user session works"`
+	Accounts  []Account `yaml:"accounts,omitempty" doc:"who can log on here"`
+	Escalate  float64   `yaml:"escalate,omitempty" doc:"chance that one attempt to become root from a user session works, known vulnerabilities apart"`
 	Decoys    []uint16  `yaml:"decoys,omitempty" doc:"ports on which a decoy listens"`
 	Detect    float64   `yaml:"detect,omitempty" doc:"chance that the sensor catches a step of an attack here"`
 	FalseRate float64   `yaml:"false_rate,omitempty" doc:"chance that an ordinary logon here is taken for an attack"`
+
+	Vulnerabilities []Vulnerability `yaml:"vulnerabilities,omitempty" doc:"known holes in what is installed here"`
+}
+
+// Account is someone who can log on to a host. Accounts of one name on several hosts share their secret: that is reuse.
+type Account struct {
+	Name string `yaml:"name"`
+	Root bool   `yaml:"root,omitempty" doc:"whether its sessions are root"`
+}
+
+// Vulnerability is a known hole in something installed on a host.
+type Vulnerability struct {
+	ID      string  `yaml:"id" doc:"CVE, GHSA, ..."`
+	Package string  `yaml:"package,omitempty" doc:"what to patch: patching it closes all its holes"`
+	Port    uint16  `yaml:"port,omitempty" doc:"the port of a service through which it is reached; absent: from a session on the host, to become root"`
+	Exploit float64 `yaml:"exploit" doc:"chance that one attempt at it works"`
+	Gives   string  `yaml:"gives,omitempty" doc:"what that yields through a port: user (default) or root"`
 }
 
 // Service is something that listens.
@@ -77,7 +98,7 @@ type Service struct {
 	Port          uint16  `yaml:"port"`
 	Exploit       float64 `yaml:"exploit,omitempty" doc:"chance that one attempt at it works; 0: it has no known hole"`
 	Gives         string  `yaml:"gives,omitempty" doc:"what that yields: user (default) or root"`
-	Vulnerability string  `yaml:"vulnerability,omitempty" doc:"its identifier, for people"`
+	Vulnerability string  `yaml:"vulnerability,omitempty" doc:"the identifier of that hole, for people"`
 }
 
 // Link says that hosts of one zone can open connections to hosts of another.
@@ -89,10 +110,11 @@ type Link struct {
 
 // Credential is a secret that lies on some hosts and opens some.
 type Credential struct {
-	Name  string   `yaml:"name"`
-	On    []string `yaml:"on" doc:"hosts where root finds it"`
-	Opens []string `yaml:"opens" doc:"hosts it logs in to"`
-	Root  bool     `yaml:"root,omitempty" doc:"whether the session is root at once"`
+	Name    string   `yaml:"name"`
+	On      []string `yaml:"on" doc:"hosts where root finds it"`
+	Opens   []string `yaml:"opens,omitempty" doc:"hosts it logs in to"`
+	Root    bool     `yaml:"root,omitempty" doc:"whether the session on those is root at once"`
+	Account string   `yaml:"account,omitempty" doc:"whose secret it is: it also opens every host that has an account of this name"`
 }
 
 // Attacker comes from outside and works its way in.
@@ -106,9 +128,12 @@ type Attacker struct {
 
 // User logs on from one host to others, as people do.
 type User struct {
-	Host string   `yaml:"host"`
-	To   []string `yaml:"to"`
-	Each Duration `yaml:"each" doc:"mean time between logons"`
+	Host    string   `yaml:"host"`
+	To      []string `yaml:"to"`
+	Each    Duration `yaml:"each" doc:"mean time between logons"`
+	Account string   `yaml:"account,omitempty" doc:"as whom: its secret lies on the user's host, and from the first logon in the memory of each host logged on to"`
+	From    Duration `yaml:"from,omitempty" doc:"time of the day at which its work begins"`
+	Until   Duration `yaml:"until,omitempty" doc:"time of the day at which its work ends; absent: at midnight"`
 }
 
 // Response is the swarm's: a source caught by a decoy, or by the sensors of two hosts within Window, is refused by every
@@ -146,150 +171,6 @@ func Read(r io.Reader) (*Scenario, error) {
 		return nil, fmt.Errorf("scenario: %w", err)
 	}
 	return s, nil
-}
-
-// Validate says what is wrong with s, if anything.
-func (s *Scenario) Validate() error {
-	if err := positive("duration", s.Duration); err != nil {
-		return err
-	}
-	if len(s.Hosts) == 0 || len(s.Hosts) > MaxHosts {
-		return fmt.Errorf("%d hosts; from 1 to %d", len(s.Hosts), MaxHosts)
-	}
-	if len(s.Attackers) > MaxAttackers {
-		return fmt.Errorf("%d attackers; at most %d", len(s.Attackers), MaxAttackers)
-	}
-	hosts, zones := map[string]bool{}, map[string]bool{}
-	addresses := map[netip.Addr]string{}
-	address := func(who, text string) error {
-		if text == "" {
-			return nil
-		}
-		a, err := netip.ParseAddr(text)
-		if err != nil {
-			return fmt.Errorf("%s: address %q: %w", who, clip(text), err)
-		}
-		if other := addresses[a]; other != "" {
-			return fmt.Errorf("%s: address %s is also that of %s", who, a, other)
-		}
-		addresses[a] = who
-		return nil
-	}
-	for i := range s.Hosts {
-		h := &s.Hosts[i]
-		who := fmt.Sprintf("host %q", clip(h.Name))
-		if h.Name == "" || len(h.Name) > maxName || hosts[h.Name] {
-			return fmt.Errorf("host %d: the name %q is empty, too long or taken", i+1, clip(h.Name))
-		}
-		hosts[h.Name], zones[h.Zone] = true, true
-		if h.Zone == "" || len(h.Zone) > maxName {
-			return fmt.Errorf("%s: no zone, or too long a name for one", who)
-		}
-		if err := address(who, h.Address); err != nil {
-			return err
-		}
-		if h.Value < 0 || h.Value > 1e9 || math.IsNaN(h.Value) {
-			return fmt.Errorf("%s: value %v; from 0 to 1e9", who, h.Value)
-		}
-		for name, p := range map[string]float64{"escalate": h.Escalate, "detect": h.Detect, "false_rate": h.FalseRate} {
-			if err := probability(who+": "+name, p); err != nil {
-				return err
-			}
-		}
-		if len(h.Services)+len(h.Decoys) > MaxServices {
-			return fmt.Errorf("%s: more than %d services and decoys", who, MaxServices)
-		}
-		ports := map[uint16]bool{}
-		for _, v := range h.Services {
-			if v.Port == 0 || ports[v.Port] {
-				return fmt.Errorf("%s: service %q: port %d is 0 or taken", who, clip(v.Name), v.Port)
-			}
-			ports[v.Port] = true
-			if err := probability(fmt.Sprintf("%s: service %q: exploit", who, clip(v.Name)), v.Exploit); err != nil {
-				return err
-			}
-			if v.Gives != "" && v.Gives != "user" && v.Gives != "root" {
-				return fmt.Errorf("%s: service %q gives %q; user or root", who, clip(v.Name), clip(v.Gives))
-			}
-		}
-		for _, p := range h.Decoys {
-			if p == 0 || ports[p] {
-				return fmt.Errorf("%s: a decoy cannot listen on %d: it is 0 or taken", who, p)
-			}
-			ports[p] = true
-		}
-	}
-	for _, a := range s.Attackers {
-		who := fmt.Sprintf("attacker %q", clip(a.Name))
-		if a.Name == "" || len(a.Name) > maxName || a.Zone == "" || len(a.Zone) > maxName {
-			return fmt.Errorf("%s: no name or no zone, or too long", who)
-		}
-		zones[a.Zone] = true
-		if err := address(who, a.Address); err != nil {
-			return err
-		}
-		if err := positive(who+": pace", a.Pace); err != nil {
-			return err
-		}
-		if a.Start < 0 || time.Duration(a.Start) > maxDuration {
-			return fmt.Errorf("%s: start %s", who, time.Duration(a.Start))
-		}
-	}
-	if len(zones) > MaxZones {
-		return fmt.Errorf("%d zones; at most %d", len(zones), MaxZones)
-	}
-	for _, l := range s.Links {
-		for _, z := range []string{l.From, l.To} {
-			if !zones[z] {
-				return fmt.Errorf("link %q to %q: no host and no attacker is in zone %q%s", clip(l.From), clip(l.To), clip(z), nearest(z, zones))
-			}
-		}
-	}
-	known := func(who string, names []string) error {
-		for _, n := range names {
-			if !hosts[n] {
-				return fmt.Errorf("%s: no host %q%s", who, clip(n), nearest(n, hosts))
-			}
-		}
-		return nil
-	}
-	for _, c := range s.Credentials {
-		if err := known(fmt.Sprintf("credential %q", clip(c.Name)), append(append([]string{}, c.On...), c.Opens...)); err != nil {
-			return err
-		}
-	}
-	for i, u := range s.Users {
-		who := fmt.Sprintf("user %d", i+1)
-		if err := known(who, append([]string{u.Host}, u.To...)); err != nil {
-			return err
-		}
-		if err := positive(who+": each", u.Each); err != nil {
-			return err
-		}
-		if len(u.To) == 0 {
-			return fmt.Errorf("%s logs on nowhere", who)
-		}
-	}
-	for name, d := range map[string]Duration{"immunity": s.Response.Immunity, "lifetime": s.Response.Lifetime, "window": s.Response.Window} {
-		if d < 0 || time.Duration(d) > maxDuration {
-			return fmt.Errorf("response: %s %s", name, time.Duration(d))
-		}
-	}
-	return nil
-}
-
-func positive(what string, d Duration) error {
-	if d < Duration(time.Millisecond) || time.Duration(d) > maxDuration {
-		return fmt.Errorf("%s is %s; from 1ms to a year", what, time.Duration(d))
-	}
-	return nil
-}
-
-func probability(what string, p float64) error {
-	if !(p >= 0 && p <= 1) { // NaN too
-		return fmt.Errorf("%s is %v; from 0 to 1", what, p)
-	}
-	return nil
 }
 
 // clip keeps what a file says short in an error.

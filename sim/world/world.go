@@ -8,37 +8,6 @@ import (
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
-// Action is what an attacker, a user or the swarm does.
-type Action uint8
-
-const (
-	Loot     Action = iota // take the secrets that lie on a host
-	Escalate               // become root from a user session
-	Logon                  // use a secret
-	Exploit                // attack a service
-	Scan                   // look at a host's ports
-	Sweep                  // look for hosts
-	UserLogon
-	Refuse // every host begins to refuse a source
-	actions
-)
-
-var actionNames = [actions]string{"loot", "escalate", "logon", "exploit", "scan", "sweep", "user", "refuse"}
-
-// String is the action's name in recordings.
-func (a Action) String() string { return actionNames[a] }
-
-// Technique is the action's ATT&CK technique; empty for what is no attack.
-func (a Action) Technique() string {
-	return [actions]string{"T1552", "T1068", "T1078", "T1210", "T1046", "T1018", "", ""}[a]
-}
-
-// loudness scales a host's detection rate by what the step leaves to be seen there. A sweep leaves nothing on a member.
-var loudness = [actions]float64{Loot: 0.5, Escalate: 1, Logon: 0.3, Exploit: 1, Scan: 0.5}
-
-// The attacker gives a host up after so many failed attempts at one way in.
-const patience = 6
-
 // Step is one thing that happened, as recordings have it.
 type Step struct {
 	At        time.Duration `json:"at_ns"`
@@ -86,6 +55,7 @@ type World struct {
 	pushed    []uint8 // attempts to escalate
 	via       []int32 // the source a session was opened from
 	secrets   []bool  // by attacker and credential
+	left      []bool  // by trail: whether its user has logged on there yet
 	swept     []bool  // by attacker and zone
 	burned    []bool  // by attacker and source: it has met a refusal
 
@@ -138,7 +108,7 @@ func New(s *Scenario, source rng.Source) (*World, error) {
 		net: n, rand: source, end: int64(s.Duration),
 		privilege: make([]uint8, cells), known: make([]bool, cells), scanned: make([]bool, cells), looted: make([]bool, cells),
 		tried: make([]uint8, cells), pushed: make([]uint8, cells), via: make([]int32, cells),
-		secrets: make([]bool, attackers*len(s.Credentials)), swept: make([]bool, attackers*len(n.zones)), burned: make([]bool, attackers*sources),
+		secrets: make([]bool, attackers*len(n.opens)), left: make([]bool, n.trails), swept: make([]bool, attackers*len(n.zones)), burned: make([]bool, attackers*sources),
 		refused: make([]int64, sources), pending: make([]bool, sources), foundAt: make([]int64, sources), foundBy: make([]int32, sources),
 		rooted: make([]uint8, hosts), foothold: make([]int32, len(n.zones)), candidates: make([]int32, 0, hosts),
 	}
@@ -159,7 +129,7 @@ func New(s *Scenario, source rng.Source) (*World, error) {
 func (w *World) Clone() *World {
 	c := *w
 	c.queue = slices.Clone(w.queue)
-	for _, p := range []*[]bool{&c.known, &c.scanned, &c.looted, &c.secrets, &c.swept, &c.burned, &c.pending} {
+	for _, p := range []*[]bool{&c.known, &c.scanned, &c.looted, &c.secrets, &c.left, &c.swept, &c.burned, &c.pending} {
 		*p = slices.Clone(*p)
 	}
 	for _, p := range []*[]uint8{&c.privilege, &c.tried, &c.pushed, &c.rooted} {
@@ -226,6 +196,11 @@ func (w *World) advance(stop int64) bool {
 		w.attack(d.who)
 		w.push(w.now+w.around(w.net.s.Attackers[d.who].Pace), attackerTurn, d.who)
 	case userTurn:
+		if wait := w.asleep(d.who); wait > 0 {
+			u := &w.net.s.Users[d.who]
+			w.push(w.now+wait+w.around(min(u.Each, u.shift()))/2, userTurn, d.who)
+			return true
+		}
 		w.logon(d.who)
 		w.push(w.now+w.around(w.net.s.Users[d.who].Each), userTurn, d.who)
 	case refusal:
