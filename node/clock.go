@@ -14,6 +14,7 @@ const (
 	clockTolerance = time.Minute      // offsets below it are transit time and ordinary drift
 	clockFresh     = 30 * time.Minute // an author not heard for longer has no say
 	clockWitnesses = 2                // how many other authors must be heard before this host doubts itself
+	clockAuthors   = 1024             // the most that are remembered; more would not change the median
 )
 
 // clock compares this host's wall clock with the times in its peers' entries. It never sets the host's clock: it gives
@@ -41,8 +42,20 @@ func (c *clock) observe(author identity.DID, written int64) {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.heard[author] = heardClock{written - now.UnixNano(), now}
+	if _, known := c.heard[author]; known || len(c.heard) < clockAuthors {
+		c.heard[author] = heardClock{written - now.UnixNano(), now}
+	}
 }
+
+// met takes the time that a peer told when it proved itself, and settles at once: a host whose clock is plainly wrong
+// should know before it signs its first entry.
+func (c *clock) met(peer identity.DID, told int64) {
+	c.observe(peer, told)
+	c.settle()
+}
+
+// doubtful reports whether somebody's clock is plainly wrong and too few were heard to say whose.
+func (c *clock) doubtful() bool { return c.skew() != 0 && c.offset.Load() == 0 }
 
 // settle works out the median anew; it is called now and then, not for each entry. With an even number of witnesses the
 // one nearer to this host's clock counts.

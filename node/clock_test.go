@@ -7,6 +7,19 @@ import (
 	"github.com/omega-mesh/omega/trust/identity"
 )
 
+func TestClockDoubtsUntilAnotherIsMet(t *testing.T) {
+	k := newClock()
+	day := time.Now().Add(-24 * time.Hour).UnixNano()
+	k.met(identity.DIDFromBytes([32]byte{1}), day)
+	if !k.doubtful() {
+		t.Error("one witness a day off leaves no doubt")
+	}
+	k.met(identity.DIDFromBytes([32]byte{2}), day)
+	if k.doubtful() || time.Until(k.now()).Round(time.Minute) != -24*time.Hour {
+		t.Errorf("two witnesses agree, and now is %s", k.now())
+	}
+}
+
 func TestClockIsDoubtedOnlyByWitnesses(t *testing.T) {
 	day := 24 * time.Hour
 	for _, c := range []struct {

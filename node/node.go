@@ -146,7 +146,7 @@ func New(p Parts) (*Node, error) {
 	// What joins it to the others.
 	n.swarm, err = swarm.New(swarm.Config{
 		Transport: n.self.Transport(), Swarm: n.genesis.SwarmID(), Self: n.self, Listen: n.cfg.Listen, Bootstrap: n.cfg.Bootstrap,
-		AddressBook: n.layout.Peers(), MDNS: n.cfg.MDNS, Ledger: n.ledger, Members: members{n.fold}, Admit: n.admit, Log: n.log,
+		AddressBook: n.layout.Peers(), MDNS: n.cfg.MDNS, Ledger: n.ledger, Members: members{n.fold}, Admit: n.admit, Now: n.clock.now, Heard: n.clock.met, Log: n.log,
 	})
 	if err != nil {
 		return fail(fmt.Errorf("swarm: %w", err))
@@ -298,12 +298,15 @@ func (n *Node) becomeReady(ctx context.Context) error {
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for alone := len(n.fold.State().Members()) <= 1; !alone && !n.swarm.Synced(); {
+	// With two or more others there may soon be enough witnesses to tell whose clock is wrong: what is signed by a wrong
+	// one stays so.
+	undecided := func() bool { return n.clock.doubtful() && n.othersActive() >= clockWitnesses }
+	for alone := len(n.fold.State().Members()) <= 1; !alone && (!n.swarm.Synced() || undecided()); {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-deadline.C:
-			n.log.Warn("no peer told this node where its own feed stands; it goes on with what it has")
+			n.log.Warn("the peers that were reached could not tell this node where its own feed stands, or what time it is; it goes on with what it has")
 			alone = true
 		case <-tick.C:
 		}

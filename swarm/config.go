@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	ma "github.com/multiformats/go-multiaddr"
 
@@ -73,6 +74,11 @@ type Config struct {
 	// entries that lead to it; the swarm fills in Addrs. A refusal's text is for this peer's log, never for the stranger.
 	// Nil: this peer admits nobody.
 	Admit func(context.Context, JoinRequest) (JoinReply, error)
+
+	// Now is the time by which memberships are judged and which peers are told; default time.Now.
+	Now func() time.Time
+	// Heard, if set, is told each proved peer's own time (Unix nanoseconds) as its handshake said it. It must be quick.
+	Heard func(identity.DID, int64)
 
 	Log *slog.Logger // default: discard
 

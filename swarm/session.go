@@ -190,7 +190,7 @@ func (s *Swarm) failed(c network.Conn, err error) *auth.Peer {
 // member finds an active member by DID, for handshakes.
 func (s *Swarm) member(did identity.DID) (*identity.Inception, bool) {
 	m, ok := s.cfg.Members.Member(did)
-	if !ok || !m.Active(time.Now()) || s.cfg.Members.Revoked(did) {
+	if !ok || !m.Active(s.cfg.Now()) || s.cfg.Members.Revoked(did) {
 		return nil, false
 	}
 	return m.Inception, true
@@ -203,12 +203,12 @@ func (s *Swarm) refuse(p peer.ID) bool {
 		return true // no peer of this swarm has another kind of key
 	}
 	m, ok := s.cfg.Members.ByTransport(key)
-	return ok && (!m.Active(time.Now()) || s.cfg.Members.Revoked(m.DID))
+	return ok && (!m.Active(s.cfg.Now()) || s.cfg.Members.Revoked(m.DID))
 }
 
 // info is what a proved peer is told.
 func (s *Swarm) info() auth.Info {
-	i := auth.Info{Heads: auth.AuthorityHeads(s.cfg.Ledger.Heads()), Start: s.start}
+	i := auth.Info{Heads: auth.AuthorityHeads(s.cfg.Ledger.Heads()), Start: s.start, Time: s.cfg.Now().UnixNano()}
 	for _, a := range s.host.ListenAddrs() {
 		i.Addrs = append(i.Addrs, a.String())
 	}
@@ -292,6 +292,9 @@ func (s *Swarm) live(ctx context.Context, c network.Conn, p *auth.Peer) {
 		return
 	}
 	s.dialer.met(id)
+	if s.cfg.Heard != nil {
+		s.cfg.Heard(p.DID, p.Info.Time)
+	}
 	s.mu.Lock()
 	s.met[id] = true
 	s.mu.Unlock()
@@ -343,7 +346,7 @@ func (s *Swarm) Disconnect(did identity.DID) {
 	if err != nil {
 		return
 	}
-	if !m.Active(time.Now()) || s.cfg.Members.Revoked(did) {
+	if !m.Active(s.cfg.Now()) || s.cfg.Members.Revoked(did) {
 		s.book.Forget(id)
 	}
 	if err := s.host.ClosePeer(id); err != nil {

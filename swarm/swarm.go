@@ -86,6 +86,9 @@ func New(cfg Config) (_ *Swarm, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	s := &Swarm{
 		cfg: cfg, prefix: "/omega/" + cfg.Swarm.Short(), start: rand.Uint64(),
 		peers: newPeers(), pulls: newPulls(), dialer: newDialer(), save: make(chan struct{}, 1),

@@ -44,7 +44,7 @@ func pair(t testing.TB) (i, r *side) {
 			Swarm: trust.SwarmID{1}, Self: self,
 			Member: func(d identity.DID) (*identity.Inception, bool) { m, ok := members[d]; return m, ok },
 			Info: func() Info {
-				return Info{Addrs: []string{"/ip4/10.0.0.1/tcp/1"}, Heads: []Progress{{Author: [32]byte{1}, Count: 9}}, Start: 5}
+				return Info{Addrs: []string{"/ip4/10.0.0.1/tcp/1"}, Heads: []Progress{{Author: [32]byte{1}, Count: 9}}, Start: 5, Time: 7}
 			},
 		}}
 	}
@@ -176,7 +176,7 @@ func TestIntroduction(t *testing.T) {
 
 // The largest honest messages are within the bounds.
 func TestBoundsFit(t *testing.T) {
-	full := Info{Start: 1<<64 - 1}
+	full := Info{Start: 1<<64 - 1, Time: 1<<63 - 1}
 	for k := range MaxHeads {
 		full.Heads = append(full.Heads, Progress{Author: [32]byte{byte(k), byte(k >> 8)}, Count: 1 << 60})
 	}

@@ -70,6 +70,7 @@ type info struct {
 	Addrs []string `cbor:"1,keyasint"`
 	Heads [][]byte `cbor:"2,keyasint"` // 40 bytes each: author, number of entries (big-endian)
 	Start uint64   `cbor:"3,keyasint"`
+	Time  int64    `cbor:"4,keyasint"`
 }
 
 // introduction is the way of a member that was admitted while the other was not listening.
@@ -89,10 +90,11 @@ type Info struct {
 	Addrs []string
 	Heads []Progress
 	Start uint64 // chosen at random when the process started: connections of an earlier one are dead, and can be closed
+	Time  int64  // Unix nanoseconds by the sender's clock, when it sent this
 }
 
 func (i *Info) encode() info {
-	out := info{Addrs: []string{}, Heads: [][]byte{}, Start: i.Start}
+	out := info{Addrs: []string{}, Heads: [][]byte{}, Start: i.Start, Time: i.Time}
 	for _, a := range i.Addrs[:min(len(i.Addrs), MaxAddrs)] {
 		if len(a) <= MaxAddr {
 			out.Addrs = append(out.Addrs, a)
@@ -113,7 +115,7 @@ func (i *info) decode() (Info, error) {
 	if len(i.Addrs) > MaxAddrs || len(i.Heads) > MaxHeads {
 		return Info{}, fmt.Errorf("auth: %d addresses, %d heads: %w", len(i.Addrs), len(i.Heads), ErrMessage)
 	}
-	out := Info{Addrs: i.Addrs, Start: i.Start}
+	out := Info{Addrs: i.Addrs, Start: i.Start, Time: i.Time}
 	for _, a := range i.Addrs {
 		if a == "" || len(a) > MaxAddr {
 			return Info{}, fmt.Errorf("auth: address of %d bytes: %w", len(a), ErrMessage)
