@@ -39,7 +39,7 @@ func (k *Kernel) kill(ctx context.Context, t event.Target) ([]string, error) {
 	}
 	defer unix.Close(fd)
 	// What is read of the pid from here on is of the process the descriptor holds, as long as that one can be signalled.
-	start, err := processStart(t.PID)
+	start, err := ProcessStart(t.PID)
 	if err != nil {
 		return nil, fmt.Errorf("process %d: %w", t.PID, err)
 	}

@@ -46,7 +46,7 @@ func newProcessTree(limit int) *ProcessTree {
 func (t *ProcessTree) Seed() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	eachProcess(func(p *event.Process) { t.put(p, t.intern(p.Exe)) })
+	EachProcess(func(p *event.Process) { t.put(p, t.intern(p.Exe)) })
 }
 
 // Observe takes note of e, and adds to it what the tree knows: the executable's path where the record has none, and the parent's.

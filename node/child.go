@@ -96,14 +96,14 @@ func child() error {
 	}
 	defer listener.Close()
 	log := newLog(os.Stderr, cfg)
-	sensor, err := inheritSensor(cfg, start.RingBytes)
-	if err != nil {
-		return err
-	}
 
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	client := privileged.NewClient(conn)
+	sensor, err := inheritSensor(cfg, &start, client.Process)
+	if err != nil {
+		return err
+	}
 	gone := make(chan struct{})
 	line, closeLine := context.WithCancel(context.Background())
 	go func() {

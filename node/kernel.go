@@ -12,8 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/procfs"
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/privileged"
+	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust/guard"
 	"github.com/omega-mesh/omega/trust/identity"
 )
@@ -116,7 +118,16 @@ func (k *kernel) sensor() (bpf.Sensor, error) {
 	case k.cfg.Sensor == "off":
 		return nil, nil
 	}
-	return bpf.NewProcfs(procfsInterval), nil
+	c, err := procfs.Subscribe()
+	return procfs.New(procfs.Options{Interval: procfsInterval, Connector: c, Refused: err}), nil
+}
+
+// connector is what the other half sees processes by where there is no ring; nil where it is not to be had, and why.
+func (k *kernel) connector() (*procfs.Connector, error) {
+	if k.cfg.Sensor == "off" {
+		return nil, errors.New("sensor is off")
+	}
+	return procfs.Subscribe()
 }
 
 func (k *kernel) close() {
@@ -128,13 +139,20 @@ func (k *kernel) close() {
 	}
 }
 
-// inheritSensor is what the unprivileged half sees through.
-func inheritSensor(cfg *config.Config, ringBytes int) (bpf.Sensor, error) {
+// inheritSensor is what the unprivileged half sees through: what the other half handed over, and its help with processes
+// that are not this user's.
+func inheritSensor(cfg *config.Config, start *privileged.Start, lookup func(context.Context, uint32) (event.Process, error)) (bpf.Sensor, error) {
 	switch {
-	case ringBytes > 0:
-		return bpf.OpenRing(bpf.RingFile{File: os.NewFile(fdRing, "ring"), Bytes: ringBytes})
+	case start.RingBytes > 0:
+		return bpf.OpenRing(bpf.RingFile{File: os.NewFile(fdSensor, "ring"), Bytes: start.RingBytes})
 	case cfg.Sensor == "off":
 		return nil, nil
 	}
-	return bpf.NewProcfs(procfsInterval), nil
+	opt := procfs.Options{Interval: procfsInterval, Lookup: lookup}
+	if start.Connector == "" {
+		opt.Connector = &procfs.Connector{File: os.NewFile(fdSensor, "proc connector")}
+	} else {
+		opt.Refused = errors.New(start.Connector)
+	}
+	return procfs.New(opt), nil
 }

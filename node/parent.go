@@ -18,12 +18,12 @@ import (
 	"github.com/omega-mesh/omega/node/privileged"
 )
 
-// Descriptors the unprivileged half inherits; the ring buffer is last, where there is one.
+// Descriptors the unprivileged half inherits; last what its sensor reads: the ring buffer, or the proc connector.
 const (
 	fdLine = 3 + iota
 	fdListener
 	fdDir
-	fdRing
+	fdSensor
 )
 
 // How the privileged half brings the other back: at once, then with growing patience. A child that lived for
@@ -155,13 +155,18 @@ func (p *parent) start(uid uint32, output *os.File, restarts int) (*privileged.C
 		return nil, nil, fmt.Errorf("hand over the state folder: %w", err)
 	}
 	defer dir.Close()
-	files, ringBytes := []*os.File{theirs, l, dir}, 0
+	files, ringBytes, noConnector := []*os.File{theirs, l, dir}, 0, ""
 	if ring, ok, err := p.kernel.ring(); err != nil {
 		conn.Close()
 		return nil, nil, err
 	} else if ok {
 		defer ring.File.Close()
 		files, ringBytes = append(files, ring.File), ring.Bytes
+	} else if c, err := p.kernel.connector(); err != nil {
+		noConnector = err.Error()
+	} else {
+		defer c.File.Close()
+		files = append(files, c.File)
 	}
 	c, err := privileged.Spawn(privileged.ChildOptions{
 		Name: childName, UID: uid, Files: files, Env: childEnv(), Output: output,
@@ -171,7 +176,7 @@ func (p *parent) start(uid uint32, output *os.File, restarts int) (*privileged.C
 		return nil, nil, err
 	}
 	if err := conn.SendStart(privileged.Start{
-		Config: cfg, Dir: p.cfg.Dir, Version: p.opt.Version, Passphrase: p.passphrase, RingBytes: ringBytes, Restarted: restarts,
+		Config: cfg, Dir: p.cfg.Dir, Version: p.opt.Version, Passphrase: p.passphrase, RingBytes: ringBytes, Restarted: restarts, Connector: noConnector,
 	}); err != nil {
 		c.Kill()
 		conn.Close()

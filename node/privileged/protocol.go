@@ -102,6 +102,7 @@ type Start struct {
 	Passphrase []byte `cbor:"4,keyasint,omitempty"`
 	RingBytes  int    `cbor:"5,keyasint"` // size of the inherited ring buffer; 0 where there is none
 	Restarted  int    `cbor:"6,keyasint"` // how often the half died before
+	Connector  string `cbor:"7,keyasint"` // where there is no ring: why the proc connector is not inherited; empty where it is
 }
 
 type countersBody struct {
