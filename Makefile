@@ -50,6 +50,8 @@ generate: ## make every generated file anew: needs clang, libbpf's headers and p
 	$(GO) generate ./...
 	cd node/api/v1 && protoc --plugin=protoc-gen-go=$$($(GO) tool -n protoc-gen-go) --plugin=protoc-gen-connect-go=$$($(GO) tool -n protoc-gen-connect-go) \
 		--go_out=. --go_opt=paths=source_relative --connect-go_out=. --connect-go_opt=paths=source_relative,simple omega.proto
+	cd sim/serve/v1 && protoc --plugin=protoc-gen-go=$$($(GO) tool -n protoc-gen-go) --plugin=protoc-gen-connect-go=$$($(GO) tool -n protoc-gen-connect-go) \
+		--go_out=. --go_opt=paths=source_relative --connect-go_out=. --connect-go_opt=paths=source_relative,simple sim.proto
 
 install: build ## put the binary into $(PREFIX)/bin
 	install -D -m 0755 bin/omega $(DESTDIR)$(PREFIX)/bin/omega

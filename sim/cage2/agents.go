@@ -118,3 +118,12 @@ func RedReward(blue Action, reward int16) int16 {
 	}
 	return -reward
 }
+
+// String is the move as people read it: "ExploitRemoteService User2".
+func (a RedAction) String() string {
+	m := a.Move()
+	if m.Kind == ExploitMove { // which exploit it will be is not decided yet
+		return m.Kind.String() + " " + Host(m.Target).String()
+	}
+	return m.String()
+}

@@ -78,6 +78,8 @@ type World struct {
 	OnStep func(Step)
 	// OnEvent, where set, sees what the sensors of a host see. The event is valid during the call only.
 	OnEvent func(host string, e *event.Event)
+	// OnFinding, where set, is told what a host, by its number, found out about a source: rightly or not.
+	OnFinding func(source, host int, decoy bool)
 }
 
 // due is an entry of the event queue: a heap by time, then by order of entry, so that equal times have one order.
@@ -101,7 +103,12 @@ func New(s *Scenario, source rng.Source) (*World, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
-	n := compile(s)
+	return begin(compile(s), source), nil
+}
+
+// begin is a world at its beginning.
+func begin(n *network, source rng.Source) *World {
+	s := n.s
 	hosts, attackers := len(s.Hosts), len(s.Attackers)
 	cells, sources := hosts*attackers, hosts+attackers
 	w := &World{
@@ -122,7 +129,7 @@ func New(s *Scenario, source rng.Source) (*World, error) {
 	for i, u := range s.Users {
 		w.push(w.around(u.Each), userTurn, int32(i))
 	}
-	return w, nil
+	return w
 }
 
 // Clone is a checkpoint: a world with the same past and, while nobody interferes, the same future. It has no observers.
@@ -142,7 +149,7 @@ func (w *World) Clone() *World {
 		*p = slices.Clone(*p)
 	}
 	c.candidates = make([]int32, 0, cap(w.candidates))
-	c.OnStep, c.OnEvent = nil, nil
+	c.OnStep, c.OnEvent, c.OnFinding = nil, nil, nil
 	return &c
 }
 
@@ -281,6 +288,9 @@ func (w *World) refuse(source int32) {
 // found is a host's finding about a source. The swarm refuses the source everywhere where a decoy was touched, or where
 // another host found it out within the window; one host's word alone is not enough.
 func (w *World) found(source, host int32, decoy bool) {
+	if w.OnFinding != nil {
+		w.OnFinding(int(source), int(host), decoy)
+	}
 	response := &w.net.s.Response
 	window := int64(response.Window)
 	if window == 0 {

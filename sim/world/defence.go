@@ -1,0 +1,19 @@
+package world
+
+import "github.com/omega-mesh/omega/sim/rng"
+
+// Sources is how many addresses can be refused: those of the hosts in their order, then those of the attackers' own
+// machines.
+func (w *World) Sources() int { return len(w.net.address) }
+
+// SourceAddress is the address of source i.
+func (w *World) SourceAddress(i int) string { return w.net.address[i].String() }
+
+// Refused says whether every host refuses source i now.
+func (w *World) Refused(i int) bool { return w.refused[i] > w.now }
+
+// Refuse makes every host refuse source i from now on, for the response's lifetime: a defender's own decision.
+func (w *World) Refuse(i int) { w.refuse(int32(i)) }
+
+// Again is a new world of the same scenario at its beginning, without observers; it shares what does not change.
+func (w *World) Again(source rng.Source) *World { return begin(w.net, source) }
