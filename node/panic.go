@@ -31,7 +31,7 @@ func Panic(ctx context.Context, dir string) (released int, err error) {
 		if errors.Is(err, os.ErrPermission) {
 			return 0, fmt.Errorf("panic: %w", err)
 		}
-		n, cerr := Cleanup(dir)
+		n, cerr := bpf.Cleanup(PinDir(dir))
 		if cerr != nil {
 			return n, fmt.Errorf("panic: no node answers (%w), and its blocks could not be taken out of the kernel: %w", err, cerr)
 		}
@@ -61,7 +61,17 @@ func Panic(ctx context.Context, dir string) (released int, err error) {
 
 // Cleanup takes everything an earlier node of dir pinned out of the kernel: blocks, programs, links. It returns how many
 // pins there were.
-func Cleanup(dir string) (int, error) { return bpf.Cleanup(PinDir(dir)) }
+// A node that runs on dir keeps what is its own: ErrLocked.
+func Cleanup(dir string) (int, error) {
+	if _, err := os.Stat(Layout{dir}.Lock()); err == nil {
+		unlock, err := lock(Layout{dir}.Lock())
+		if err != nil {
+			return 0, err
+		}
+		defer unlock()
+	}
+	return bpf.Cleanup(PinDir(dir))
+}
 
 // servePanic answers the emergency socket: one word, one answer. It is held by the half that parses nothing else.
 func servePanic(ctx context.Context, l *net.UnixListener, s privileged.Service, log *slog.Logger) {

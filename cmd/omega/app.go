@@ -16,6 +16,7 @@ import (
 	"github.com/omega-mesh/omega/node"
 	"github.com/omega-mesh/omega/node/client"
 	"github.com/omega-mesh/omega/node/config"
+	"github.com/omega-mesh/omega/node/install"
 	"github.com/omega-mesh/omega/trust/authority"
 	"github.com/omega-mesh/omega/trust/identity"
 )
@@ -57,7 +58,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, node.ErrNotInitialised):
 		return exitNotFound
-	case errors.Is(err, os.ErrPermission), errors.Is(err, identity.ErrPassphrase):
+	case errors.Is(err, os.ErrPermission), errors.Is(err, identity.ErrPassphrase), errors.Is(err, install.ErrNotRoot):
 		return exitNotPermitted
 	}
 	switch connect.CodeOf(err) {
@@ -201,7 +202,7 @@ attacks one of them is refused in the kernel of all of them.`,
 		}
 	}
 	add("node",
-		newInitCommand(a), newInviteCommand(a), newJoinCommand(a), newLeaveCommand(a), newUpCommand(a), newPanicCommand(a), newCleanupCommand(a),
+		newInitCommand(a), newInviteCommand(a), newJoinCommand(a), newLeaveCommand(a), newUpCommand(a), newPanicCommand(a), newInstallCommand(a), newUninstallCommand(a), newCleanupCommand(a),
 		newStatusCommand(a), newPeersCommand(a), newPeerCommand(a), newRoleCommand(a), newLedgerCommand(a), newDoctorCommand(a), newConfigCommand(a))
 	add("act",
 		newFindingsCommand(a), newReceiptsCommand(a), newEventsCommand(a), newRespondCommand(a), newResponsesCommand(a), newAllowCommand(a),
