@@ -1,6 +1,7 @@
 package cage2
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/omega-mesh/omega/sim/rng"
@@ -84,4 +85,26 @@ func TestViewsOfAgents(t *testing.T) {
 			}
 		}
 	}
+}
+
+// FuzzContest plays any numbers for all three agents and holds the invariants after every step.
+func FuzzContest(f *testing.F) {
+	f.Add([]byte{0, 3, 0, 0, 19, 13, 2, 20, 5, 140, 33, 255}, uint64(1), false)
+	f.Add(bytes.Repeat([]byte{255, 255, 13, 7, 43, 200}, 40), uint64(2), true)
+	f.Fuzz(func(t *testing.T, numbers []byte, seed uint64, later bool) {
+		v := Leaderboard
+		if later {
+			v = Later
+		}
+		w := NewWorld(v, SleepRed, true, rng.New(seed))
+		for i := 0; i+3 <= len(numbers) && w.Steps < MaxSteps; i += 3 {
+			blue, red := Action(numbers[i]), min(numbers[i+1], Scripted-1)
+			before := w.State
+			r := w.Contest(blue, red, numbers[i+2])
+			checkInvariants(t, &before, &w.State, blue, RedAction(red).Move(), r)
+			if reward := RedReward(blue, r.Reward); reward < 0 {
+				t.Fatalf("red is charged %d", reward)
+			}
+		}
+	})
 }
