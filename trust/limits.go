@@ -131,6 +131,25 @@ const (
 	MaxEvidence = 1024
 )
 
+// Witnesses.
+const (
+	// WitnessFaults is f, the witnesses of one feed that may lie together: 2f+1 cosign, f+1 are needed, so that one
+	// honest is among them and f may be away.
+	WitnessFaults = 1
+	// CheckpointEvery is how often a peer checkpoints its chains while they move; it grows with the swarm beyond
+	// CheckpointPeers members, so that checkpoints cost no host more than about 1 KiB/s. CheckpointEntries are worth one
+	// at once.
+	CheckpointEvery   = 10 * time.Minute
+	CheckpointPeers   = 50
+	CheckpointEntries = 4096
+	// WitnessSlack is how far down the ranking a cosignature counts.
+	WitnessSlack = 8
+	// MaxCosigners is the most cosignatures of one checkpoint that are kept: far more than are asked for.
+	MaxCosigners = 16
+	// MaxBase bounds the base of a trimmed feed: a checkpoint entry, 62 hashes and MaxCosigners cosignatures of 2.5 KiB.
+	MaxBase = 64 << 10
+)
+
 // Keys at rest.
 const (
 	// MaxKeyFile bounds a key file before it is parsed: 96 bytes of seeds and a header.

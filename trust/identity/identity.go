@@ -2,7 +2,9 @@ package identity
 
 import (
 	"crypto/ed25519"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -187,6 +189,20 @@ func (i *Identity) Transport() ed25519.PrivateKey { return i.transport }
 
 // Sign signs msg with the composite key under context (at most 255 bytes, domain-separated by its caller).
 func (i *Identity) Sign(context string, msg []byte) ([]byte, error) { return i.key.Sign(context, msg) }
+
+// Derive is a secret of this identity for one purpose, named by label: HKDF-SHA-256 (RFC 5869) of the current key's seed.
+// Who knows it learns nothing of the seed or of other labels'.
+func (i *Identity) Derive(label string) (secret [32]byte, err error) {
+	seed := i.key.Seed()
+	defer clear(seed[:])
+	b, err := hkdf.Key(sha256.New, seed[:], nil, label, len(secret))
+	if err != nil {
+		return secret, fmt.Errorf("identity: derive: %w", err)
+	}
+	defer clear(b)
+	copy(secret[:], b)
+	return secret, nil
+}
 
 // Protection is "passphrase", or "file": then whoever reads the folder (root, a backup) has the key.
 func (i *Identity) Protection() string { return i.protection }

@@ -197,7 +197,14 @@ func (l *Ledger) sign(w *writer, kind Kind, body []byte, full bool) (*Entry, *ba
 		}
 		group = append(group, s)
 	}
-	s, err := l.signOne(w, kind, body, t, full)
+	var err error
+	if kind == KindCheckpoint {
+		body, err = l.checkpointBody(&w.tip)
+	}
+	var s signed
+	if err == nil {
+		s, err = l.signOne(w, kind, body, t, full)
+	}
 	if err != nil {
 		restore()
 		return nil, nil, err

@@ -233,7 +233,7 @@ func (e *Entry) checkForm() error {
 	if (e.Full != nil) != (e.Epoch == 0) {
 		return reject(CauseMalformed, e.Author, "signature is not of the declared kind")
 	}
-	if e.Full == nil && (e.Chain == Authority || e.Kind == KindEpoch || e.Kind == KindSeal) {
+	if e.Full == nil && (e.Chain == Authority || e.Kind == KindEpoch || e.Kind == KindSeal || e.Kind == KindCheckpoint) {
 		return reject(CauseKind, e.Author, "%s needs a composite signature", e.Kind)
 	}
 	if e.Epoch > e.Seq { // the epoch entry, number Epoch-1, comes before

@@ -14,6 +14,8 @@ var (
 	ErrClosed = errors.New("ledger: closed")
 	// ErrReadOnly: the ledger has no identity of its own to append with.
 	ErrReadOnly = errors.New("ledger: opened without an identity")
+	// ErrNotStored: the ledger does not hold that part of the feed, not yet or no more.
+	ErrNotStored = errors.New("ledger: not held here")
 	// ErrStorage is wrapped where the disk failed: nothing more is acknowledged until the ledger is opened again.
 	ErrStorage = errors.New("ledger: storage failed")
 	// ErrDamaged is wrapped where this peer's own feed lost acknowledged entries: it must not sign until a peer has given

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/omega-mesh/omega/trust"
+	"github.com/omega-mesh/omega/trust/tlog"
 )
 
 // feed is one author's chain as this host holds it: where its entries lie, and what the next one must link to. Bodies
@@ -23,6 +24,7 @@ type feed struct {
 	size   int64 // bytes of the file that hold them
 	index  []int64
 	forked bool
+	base   *Base  // nil: from the first entry on
 	ahead  int    // entries past the next one that Check let pass since the feed last moved
 	lost   uint64 // entries known to have been acknowledged before damage cut them: own feeds may not sign until count reaches it
 }
@@ -35,14 +37,19 @@ type state struct {
 	boot   uint64
 	epoch  *epochKey // nil until the chain has certified one
 	sealed uint64    // all entries below are sealed
+	tree   tlog.Tree // over their hashes
 	quota  quota
 }
 
 // next is s after e; epoch is the key that e certifies, if any.
 func (s state) next(e *Entry, epoch *epochKey) state {
 	s.count, s.head, s.time, s.boot = e.Seq+1, e.hash, e.Time, e.BootEpoch
-	if epoch != nil {
+	s.tree = s.tree.Append(tlog.Hash(e.hash))
+	switch {
+	case epoch != nil:
 		s.epoch = epoch
+	case e.Kind == KindCheckpoint:
+		s.epoch = nil // what follows needs nothing from before it, so that a reader may begin there
 	}
 	if e.Full != nil {
 		s.sealed = e.Seq + 1
@@ -64,6 +71,8 @@ func (s *state) link(e *Entry) (*epochKey, error) {
 		return nil, reject(CauseChain, e.Author, "entry %d is of boot epoch %d after %d", e.Seq, e.BootEpoch, s.boot)
 	case e.Epoch != 0 && (s.epoch == nil || s.epoch.number != e.Epoch):
 		return nil, reject(CauseChain, e.Author, "entry %d is not signed by the latest epoch key", e.Seq)
+	case e.Kind == KindCheckpoint:
+		return nil, s.linkCheckpoint(e)
 	case e.Kind != KindEpoch:
 		return nil, nil
 	}
@@ -75,6 +84,18 @@ func (s *state) link(e *Entry) (*epochKey, error) {
 		return nil, reject(CauseMalformed, e.Author, "epoch key of another hour")
 	}
 	return &epochKey{number: e.Seq + 1, body: *b}, nil
+}
+
+// linkCheckpoint refuses a checkpoint that is not of this feed: every reader does, so the feed ends there.
+func (s *state) linkCheckpoint(e *Entry) error {
+	b, err := decodeCheckpoint(e.Body)
+	if err != nil {
+		return reject(CauseMalformed, e.Author, "%v", err)
+	}
+	if s.tree.Root() != tlog.Hash(b.Root) {
+		return reject(CauseChain, e.Author, "checkpoint %d is not of the entries before it", e.Seq)
+	}
+	return nil
 }
 
 // linkStored is link for an entry read back from this host's disk.

@@ -49,6 +49,8 @@ const (
 	KindApprove    Kind = 13 // an operator lets a pending response act
 	KindReject     Kind = 14 // an operator refuses one
 	KindEvidence   Kind = 15 // a proof of equivocation
+
+	KindWitness = KindOptional | 18 // a member's ML-DSA-44 key, by which it cosigns checkpoints
 )
 
 // Kinds of the activity chain.
@@ -60,6 +62,9 @@ const (
 	KindSummary Kind = 0x1005 // counts over a time
 	// KindJoinRequest: a joiner that waits for an operator's approval, as the member it asked passes it on.
 	KindJoinRequest Kind = KindOptional | 0x1010
+
+	KindCheckpoint = KindOptional | 0x1006 // the Merkle roots of the author's chains
+	KindCosign     = KindOptional | 0x1007 // a witness's cosignature of a checkpoint
 )
 
 // Chain is the chain that k belongs to.
@@ -119,6 +124,12 @@ func kindName(k Kind) (string, bool) {
 		return "reject", true
 	case KindEvidence:
 		return "evidence", true
+	case KindWitness:
+		return "witness", true
+	case KindCheckpoint:
+		return "checkpoint", true
+	case KindCosign:
+		return "cosign", true
 	case KindEpoch:
 		return "epoch", true
 	case KindSeal:

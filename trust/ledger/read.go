@@ -220,3 +220,14 @@ func (l *Ledger) Replay(fn func(*Entry) error) error {
 	}
 	return nil
 }
+
+// Base is where a feed begins that this host does not hold from its first entry; nil for the others.
+func (l *Ledger) Base(f Feed) *Base {
+	x := l.lookup(f)
+	if x == nil {
+		return nil
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.base
+}

@@ -1,0 +1,309 @@
+package witness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/omega-mesh/omega/trust"
+	"github.com/omega-mesh/omega/trust/authority"
+	"github.com/omega-mesh/omega/trust/identity"
+	"github.com/omega-mesh/omega/trust/ledger"
+	"github.com/omega-mesh/omega/trust/tlog"
+)
+
+// ErrInconsistent says that a feed is not the one this peer cosigned before: it refuses to cosign it again.
+var ErrInconsistent = errors.New("witness: the feed does not extend what this peer cosigned")
+
+const (
+	// keyLabel derives the ML-DSA-44 key from the identity's.
+	keyLabel = "omega/witness-key/1"
+	// waiting bounds the checkpoints that wait to be cosigned; one that finds no room goes without this peer's word.
+	waiting = 1024
+	// lookEvery is how often it is looked whether a checkpoint is due.
+	lookEvery = 10 * time.Second
+)
+
+// Options of New.
+type Options struct {
+	Self   *identity.Identity
+	Ledger *ledger.Ledger
+	Swarm  trust.SwarmID
+	// State is the fold as it stands.
+	State func() *authority.State
+	// Now is the clock by which checkpoints are due; default time.Now.
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Witness has this peer's own feeds witnessed, and witnesses those of others. Observe and Problems are for any
+// goroutine; Run for one.
+type Witness struct {
+	*Registry
+	opt   Options
+	key   *tlog.Key
+	queue chan *ledger.Entry // checkpoints of others
+
+	mu        sync.Mutex
+	certified bool  // own key stands in the own authority chain
+	news      int   // own entries since the last own checkpoint that are worth one
+	since     int64 // time of that checkpoint
+	last      map[ledger.Feed]word
+	conflicts map[ledger.Feed]error
+	dropped   uint64
+}
+
+// word is the latest this peer cosigned of a feed.
+type word struct {
+	size uint64
+	root tlog.Hash
+	here bool // compared with the feed as this process holds it
+}
+
+// New makes a witness. Every stored entry is to be given to Observe before Run, in the order of its feed.
+func New(opt Options) (*Witness, error) {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	seed, err := opt.Self.Derive(keyLabel)
+	if err != nil {
+		return nil, fmt.Errorf("witness: key: %w", err)
+	}
+	return &Witness{
+		Registry: NewRegistry(opt.Swarm, opt.State), opt: opt, key: tlog.NewKey(seed), queue: make(chan *ledger.Entry, waiting),
+		last: make(map[ledger.Feed]word), conflicts: make(map[ledger.Feed]error),
+	}, nil
+}
+
+// Observe takes an entry that the ledger stored. live is false for what is read again at a start. It never blocks.
+func (w *Witness) Observe(e *ledger.Entry, live bool) {
+	own := e.Author == w.opt.Self.DID()
+	switch e.Kind {
+	case ledger.KindWitness:
+		if err := w.Learn(e); err != nil {
+			w.opt.Log.Warn("a witness's key does not read", "entry", e.ID(), "err", err)
+		} else if k, err := DecodeKey(e); own && err == nil && k.Is(w.key) {
+			w.mu.Lock()
+			w.certified = true
+			w.mu.Unlock()
+		}
+	case ledger.KindCosign:
+		if own {
+			w.recall(e)
+		}
+	case ledger.KindCheckpoint:
+		switch {
+		case own:
+			w.mu.Lock()
+			w.news, w.since = 0, e.Time
+			w.mu.Unlock()
+		case live:
+			select {
+			case w.queue <- e:
+			default:
+				w.mu.Lock()
+				w.dropped++
+				w.mu.Unlock()
+			}
+		}
+	case ledger.KindEpoch, ledger.KindSeal:
+	default:
+		if own {
+			w.mu.Lock()
+			w.news++
+			w.mu.Unlock()
+		}
+	}
+}
+
+// recall notes what this peer cosigned, by its own feed: so it holds across restarts and restored snapshots.
+func (w *Witness) recall(e *ledger.Entry) {
+	c, err := DecodeCosigned(e)
+	if err != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if old := w.last[c.Feed]; c.Size > old.size {
+		w.last[c.Feed] = word{size: c.Size, root: c.Root}
+	}
+}
+
+// Dropped counts the checkpoints of others that found no room.
+func (w *Witness) Dropped() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dropped
+}
+
+// Problems are the feeds that contradict what this peer cosigned.
+func (w *Witness) Problems() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []string
+	for _, err := range w.conflicts {
+		out = append(out, err.Error())
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Run checkpoints this peer's chains when that is due and cosigns others' as they come, until ctx ends.
+func (w *Witness) Run(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	var operators time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case e := <-w.queue:
+			w.try("cosign", w.Cosign(ctx, e))
+		case <-tick.C:
+			if w.Due() {
+				_, err := w.opt.Ledger.Checkpoint(ctx)
+				w.try("checkpoint", err)
+			}
+			if now := w.opt.Now(); now.Sub(operators) >= w.interval() {
+				operators = now
+				w.try("cosign", w.cosignOperators(ctx))
+			}
+		}
+	}
+}
+
+func (w *Witness) try(what string, err error) {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		w.opt.Log.Warn("witness", "what", what, "err", err)
+	}
+}
+
+// interval grows with the swarm, so that what checkpoints cost a host does not.
+func (w *Witness) interval() time.Duration {
+	return trust.CheckpointEvery * time.Duration(max(1, len(w.opt.State().Members())/trust.CheckpointPeers))
+}
+
+// Due says whether this peer's chains are to be checkpointed now: something is new, and it is time or much.
+func (w *Witness) Due() bool {
+	if _, ok := w.opt.State().Member(w.opt.Self.DID()); !ok {
+		return false
+	}
+	interval := w.interval()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.news >= trust.CheckpointEntries || w.news > 0 && w.opt.Now().UnixNano()-w.since >= int64(interval)
+}
+
+// chosen says whether this peer is a witness of the feed.
+func (w *Witness) chosen(f ledger.Feed) bool {
+	return slices.Contains(Chosen(w.opt.State().Members(), f), w.opt.Self.DID())
+}
+
+// Cosign cosigns both chains that a checkpoint entry of another peer names, if this peer is their witness.
+func (w *Witness) Cosign(ctx context.Context, e *ledger.Entry) error {
+	own, other, err := ledger.Checkpoints(e)
+	if err != nil {
+		return err
+	}
+	if !w.chosen(e.Feed()) {
+		return nil
+	}
+	return errors.Join(w.cosign(ctx, e.Feed(), own), w.cosign(ctx, ledger.Feed{Author: e.Author, Chain: ledger.Authority}, other))
+}
+
+// cosignOperators does the same for operators' chains: operators run no node, and so post no checkpoints.
+func (w *Witness) cosignOperators(ctx context.Context) error {
+	s := w.opt.State()
+	var errs []error
+	for _, h := range w.opt.Ledger.Heads() {
+		f := ledger.Feed{Author: h.Author, Chain: h.Chain}
+		if h.Chain != ledger.Authority || !s.IsOperator(h.Author) || !w.chosen(f) {
+			continue
+		}
+		t := w.opt.Ledger.Tree(f)
+		errs = append(errs, w.cosign(ctx, f, tlog.Checkpoint{Origin: f.Origin(w.opt.Swarm), Size: t.Size(), Root: t.Root()}))
+	}
+	return errors.Join(errs...)
+}
+
+// cosign holds the rule: what is cosigned is a part of the feed as this peer holds it, and so is all it cosigned before.
+func (w *Witness) cosign(ctx context.Context, f ledger.Feed, c tlog.Checkpoint) error {
+	w.mu.Lock()
+	before := w.last[f]
+	w.mu.Unlock()
+	if c.Size == 0 || c.Size < before.size || c.Size == before.size && c.Root == before.root {
+		return nil // nothing, or nothing new
+	}
+	root, err := w.opt.Ledger.RootAt(f, c.Size)
+	if errors.Is(err, ledger.ErrNotStored) {
+		return nil // the author is ahead of this peer: the next checkpoint will do
+	}
+	if err != nil {
+		return err
+	}
+	if root != c.Root || c.Size == before.size {
+		return w.conflict(f, fmt.Errorf("%s at %d: %w", c.Origin, c.Size, ErrInconsistent))
+	}
+	if before.size > 0 && !before.here {
+		switch root, err := w.opt.Ledger.RootAt(f, before.size); {
+		case errors.Is(err, ledger.ErrNotStored): // trimmed, on the word of others
+		case err != nil:
+			return err
+		case root != before.root:
+			return w.conflict(f, fmt.Errorf("%s at %d: %w", c.Origin, before.size, ErrInconsistent))
+		}
+	}
+	if err := w.certify(ctx); err != nil {
+		return err
+	}
+	sig, err := w.key.Cosign(c, string(w.opt.Self.DID()), uint64(w.opt.Now().Unix()))
+	if err != nil {
+		return err
+	}
+	body, err := (&Cosigned{Feed: f, Size: c.Size, Root: c.Root, By: sig}).encode()
+	if err != nil {
+		return err
+	}
+	if _, err := w.opt.Ledger.Append(ctx, ledger.Activity, ledger.KindCosign, body, false); err != nil {
+		return fmt.Errorf("witness: %w", err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last[f] = word{size: c.Size, root: c.Root, here: true}
+	return nil
+}
+
+func (w *Witness) conflict(f ledger.Feed, err error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.conflicts[f] = err
+	return err
+}
+
+// certify has the composite key vouch for the cosigning key, once.
+func (w *Witness) certify(ctx context.Context) error {
+	w.mu.Lock()
+	done := w.certified
+	w.mu.Unlock()
+	if done {
+		return nil
+	}
+	body, err := encodeKey(w.key.Public())
+	if err != nil {
+		return err
+	}
+	if _, err := w.opt.Ledger.Append(ctx, ledger.Authority, ledger.KindWitness, body, true); err != nil {
+		return fmt.Errorf("witness: certify: %w", err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.certified = true
+	return nil
+}
