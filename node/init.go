@@ -23,6 +23,8 @@ var (
 	ErrInitialised = errors.New("this state folder belongs to a swarm already")
 	// ErrNotInitialised says that the state folder holds no identity or no swarm.
 	ErrNotInitialised = errors.New("this state folder belongs to no swarm")
+	// ErrSuite says that the identity here has keys of another suite than was asked for, or than the swarm's.
+	ErrSuite = errors.New("another cryptographic suite")
 	// ErrLocked says that another node runs on the state folder.
 	ErrLocked = errors.New("another node runs on this state folder")
 )
@@ -35,6 +37,8 @@ type InitOptions struct {
 	Swarm string
 	// Roles are those the founder's node is granted, sorted; used where Swarm is set.
 	Roles []string
+	// Suite is the cryptographic suite of the keys, and of the swarm founded, for good; zero is trust.SuiteDefault.
+	Suite trust.Suite
 	// Passphrase protects both private keys (Argon2id); empty leaves key files that a daemon can read unattended.
 	Passphrase []byte
 }
@@ -48,6 +52,7 @@ type Initialised struct {
 	SwarmName  string   `json:"swarm_name,omitempty"`
 	Operator   string   `json:"operator,omitempty"` // DID
 	Roles      []string `json:"roles,omitempty"`
+	Suite      string   `json:"suite"`      // "default" or "cnsa"
 	Protection string   `json:"protection"` // "file" or "passphrase"
 }
 
@@ -55,6 +60,9 @@ type Initialised struct {
 // and the operator's first entry, which makes this node a member. An identity that is there already is kept, so that
 // an Init without a swarm may be followed by one with.
 func Init(dir string, opt InitOptions) (*Initialised, error) {
+	if opt.Suite == 0 {
+		opt.Suite = trust.SuiteDefault
+	}
 	l := Layout{dir}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state folder: %w", err)
@@ -67,12 +75,12 @@ func Init(dir string, opt InitOptions) (*Initialised, error) {
 	if _, err := os.Lstat(l.Genesis()); err == nil {
 		return nil, fmt.Errorf("%s: %w", dir, ErrInitialised)
 	}
-	self, err := openOrCreate(l, opt.Name, opt.Passphrase)
+	self, err := openOrCreate(l, opt.Name, opt.Suite, opt.Passphrase)
 	if err != nil {
 		return nil, err
 	}
 	defer self.Close()
-	out := &Initialised{Dir: dir, DID: string(self.DID()), Name: self.Inception().Name, Protection: self.Protection()}
+	out := &Initialised{Dir: dir, DID: string(self.DID()), Name: self.Inception().Name, Suite: self.Suite().Name(), Protection: self.Protection()}
 	if opt.Swarm == "" {
 		return out, nil
 	}
@@ -81,7 +89,7 @@ func Init(dir string, opt InitOptions) (*Initialised, error) {
 	}
 	op, err := identity.Open(l.Operator(), identity.Options{Passphrase: opt.Passphrase})
 	if errors.Is(err, identity.ErrNone) {
-		op, err = identity.Create(l.Operator(), identity.Options{Name: clip("operator-" + self.Inception().Name), Passphrase: opt.Passphrase})
+		op, err = identity.Create(l.Operator(), identity.Options{Name: clip("operator-" + self.Inception().Name), Suite: opt.Suite, Passphrase: opt.Passphrase})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("operator: %w", err)
@@ -167,16 +175,20 @@ func readBounded(path string, limit int) ([]byte, error) {
 	return raw, err
 }
 
-// openOrCreate opens the node's identity, or makes it.
-func openOrCreate(l Layout, name string, passphrase []byte) (*identity.Identity, error) {
+// openOrCreate opens the node's identity, which must be of suite, or makes it.
+func openOrCreate(l Layout, name string, suite trust.Suite, passphrase []byte) (*identity.Identity, error) {
 	self, err := identity.Open(l.Identity(), identity.Options{Passphrase: passphrase})
 	if !errors.Is(err, identity.ErrNone) {
+		if err == nil && self.Suite() != suite {
+			_ = self.Close()
+			return nil, fmt.Errorf("%s: its keys are of suite %s, not %s: %w; it belongs to no swarm yet: `omega leave --wipe` removes it", l.Identity(), self.Suite().Name(), suite.Name(), ErrSuite)
+		}
 		return self, err
 	}
 	if name == "" {
 		name = hostName()
 	}
-	return identity.Create(l.Identity(), identity.Options{Name: name, Passphrase: passphrase, NextDir: l.Next()})
+	return identity.Create(l.Identity(), identity.Options{Name: name, Suite: suite, Passphrase: passphrase, NextDir: l.Next()})
 }
 
 // hostName is the host's name as a peer's name: what a name may not hold becomes a dash.

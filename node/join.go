@@ -88,7 +88,7 @@ func Join(ctx context.Context, dir, token string, opt JoinOptions) (*Joined, err
 	} else if err != nil && !time.Now().Before(t.NotAfter) {
 		return nil, fmt.Errorf("%w: it expired at %s", ErrToken, t.NotAfter.Format(time.RFC3339))
 	}
-	self, err := openOrCreate(l, opt.Name, opt.Passphrase)
+	self, err := openOrCreate(l, opt.Name, t.Suite, opt.Passphrase)
 	if err != nil {
 		return nil, err
 	}

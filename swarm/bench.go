@@ -401,7 +401,7 @@ func (e *handshakeEnd) open(id *identity.Identity, members map[identity.DID]*ide
 		Swarm: trust.SwarmID{1}, Self: id, Info: func() auth.Info { return auth.Info{} },
 		Member: func(d identity.DID) (*identity.Inception, bool) { m, ok := members[d]; return m, ok },
 	}
-	e.tls, err = transport.NewTLS(key)
+	e.tls, err = transport.NewTLS(key, trust.SuiteDefault)
 	return err
 }
 

@@ -125,7 +125,7 @@ func Join(ctx context.Context, cfg JoinConfig) (*JoinReply, error) {
 		return nil, fmt.Errorf("%w: a token and an identity are needed to join", ErrConfig)
 	}
 	h, err := host.New(host.Config{
-		Key: cfg.Identity.Transport(), Log: slog.New(slog.DiscardHandler),
+		Key: cfg.Identity.Transport(), Suite: cfg.Token.Suite, Log: slog.New(slog.DiscardHandler),
 		Connected: func(context.Context, network.Conn) {},
 	})
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/omega-mesh/omega/swarm/host"
 	"github.com/omega-mesh/omega/swarm/transport"
 	"github.com/omega-mesh/omega/swarm/wire"
+	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/identity"
 )
 
@@ -130,7 +131,7 @@ func TestStrangerWithOurTLS(t *testing.T) {
 	for _, part := range []string{"/tcp/", "/quic-v1"} {
 		c, err := h.Dial(ctx, only(t, a.swarm.Addrs(), part))
 		check(t, err)
-		check(t, transport.Check(c))
+		check(t, transport.Check(c, trust.SuiteDefault))
 		for _, id := range append(secretProtocols(a.swarm), "/ipfs/id/1.0.0") {
 			s, err := host.OpenStream(ctx, c, id)
 			check(t, err)

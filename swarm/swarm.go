@@ -134,7 +134,7 @@ func (s *Swarm) open() error {
 	}
 	var err error
 	s.host, err = host.New(host.Config{
-		Key: s.cfg.Transport, Listen: listen, Refuse: s.refuse, Connected: s.connected, Count: s.count, Log: s.cfg.Log,
+		Key: s.cfg.Transport, Suite: s.cfg.Self.Suite(), Listen: listen, Refuse: s.refuse, Connected: s.connected, Count: s.count, Log: s.cfg.Log,
 		QUIC: s.cfg.network.quic, NoTCP: s.cfg.network.on,
 	})
 	if err != nil {

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/authority"
 	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
@@ -116,7 +118,30 @@ func TestRevoked(t *testing.T) {
 }
 
 func TestJoin(t *testing.T) {
-	w := newWorld(t)
+	for _, suite := range trust.Suites() {
+		t.Run(suite.Name(), func(t *testing.T) { testJoin(t, suite) })
+	}
+}
+
+// Two suites do not even shake hands: one has no key exchange that the other takes.
+func TestSuitesDoNotTalk(t *testing.T) {
+	a, other := newWorld(t), newWorldOf(t, trust.SuiteCNSA)
+	n := a.member("a").up()
+	var tcp []string
+	for _, addr := range n.swarm.Addrs() {
+		if strings.Contains(addr, "/tcp/") {
+			tcp = append(tcp, addr)
+		}
+	}
+	token, _, err := authority.NewInvite(a.genesis.SwarmID(), a.op.DID(), authority.InviteOptions{Suite: trust.SuiteCNSA, Addrs: tcp})
+	check(t, err)
+	if _, err := Join(context.Background(), JoinConfig{Token: token, Identity: other.person("x").id}); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func testJoin(t *testing.T, suite trust.Suite) {
+	w := newWorldOf(t, suite)
 	pa, pb := w.member("a"), w.member("b")
 	a := pa.up()
 	var b *node
@@ -127,7 +152,7 @@ func TestJoin(t *testing.T) {
 	history := a.say("history")
 	b.hears(history, soon)
 
-	token, body, err := authority.NewInvite(w.genesis.SwarmID(), w.op.DID(), authority.InviteOptions{Addrs: b.swarm.Addrs()[:1], Random: rand.Reader})
+	token, body, err := authority.NewInvite(w.genesis.SwarmID(), w.op.DID(), authority.InviteOptions{Suite: suite, Addrs: b.swarm.Addrs()[:1], Random: rand.Reader})
 	check(t, err)
 	raw, err := body.Encode()
 	check(t, err)

@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/authority"
 	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
@@ -26,6 +27,7 @@ func TestMain(m *testing.M) {
 // world is one swarm's founding: an operator and what it signed.
 type world struct {
 	t       testing.TB
+	suite   trust.Suite
 	op      *identity.Identity
 	genesis *authority.Genesis
 	entries [][]byte
@@ -35,12 +37,17 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	op, err := identity.Create(filepath.Join(t.TempDir(), "operator"), identity.Options{Name: "operator"})
+	return newWorldOf(t, trust.SuiteDefault)
+}
+
+func newWorldOf(t testing.TB, suite trust.Suite) *world {
+	t.Helper()
+	op, err := identity.Create(filepath.Join(t.TempDir(), "operator"), identity.Options{Name: "operator", Suite: suite})
 	check(t, err)
 	t.Cleanup(func() { _ = op.Close() })
 	g, err := authority.NewGenesis("world", []*identity.Inception{op.Inception()}, 1, authority.GenesisOptions{})
 	check(t, err)
-	return &world{t: t, op: op, genesis: g, start: time.Now()}
+	return &world{t: t, suite: suite, op: op, genesis: g, start: time.Now()}
 }
 
 func check(t testing.TB, err error) {
@@ -78,7 +85,7 @@ func (w *world) person(name string) *person {
 	w.t.Helper()
 	p := &person{w: w, name: name, dir: w.t.TempDir()}
 	var err error
-	p.id, err = identity.Create(filepath.Join(p.dir, "identity"), identity.Options{Name: name})
+	p.id, err = identity.Create(filepath.Join(p.dir, "identity"), identity.Options{Name: name, Suite: w.suite})
 	check(w.t, err)
 	w.t.Cleanup(func() { _ = p.id.Close() })
 	return p

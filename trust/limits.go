@@ -9,9 +9,10 @@ import "time"
 const (
 	// MaxName is the longest name of a peer or a swarm, in bytes: a DNS label, so that host names fit.
 	MaxName = 63
-	// MaxInception bounds an inception record: key 1984 + two signatures 3373+64 + name and framing, about 5.6 KiB.
-	MaxInception = 6 << 10
-	// MaxOperators is the most operators a genesis may name: each costs an inception (5.6 KiB) in every join reply.
+	// MaxInception bounds an inception record of either suite: the larger has a key of 2592 and signatures of 4627 + 64
+	// bytes, with name and framing about 7.3 KiB.
+	MaxInception = 8 << 10
+	// MaxOperators is the most operators a genesis may name: each costs an inception (5.6 or 7.3 KiB) in every join reply.
 	MaxOperators = 16
 	// MaxRecoveryKeys is the most SLH-DSA recovery keys a genesis may name.
 	MaxRecoveryKeys = 16
@@ -31,13 +32,13 @@ const (
 const (
 	// MaxActivityBody bounds the body of a finding, summary or receipt: raw telemetry never travels, so 16 KiB is ample.
 	MaxActivityBody = 16 << 10
-	// MaxAuthorityBody bounds the body of an authority entry: an admission is 11 KiB, a policy text may be longer.
+	// MaxAuthorityBody bounds the body of an authority entry: an admission is 11 or 15 KiB, a policy text may be longer.
 	MaxAuthorityBody = 24 << 10
 	// MaxEvidenceBody bounds the one body that holds other entries: two conflicting authority entries, or two activity
 	// entries with the certificates of their epoch keys.
 	MaxEvidenceBody = 2*(MaxAuthorityBody+MaxEntryOverhead) + 1<<10
-	// MaxEntryOverhead is everything of an entry but its body: signature 3373, MaxSeen heads of at most 84 bytes, header.
-	MaxEntryOverhead = 3373 + MaxSeen*84 + 256
+	// MaxEntryOverhead is everything of an entry but its body: signature 4627 (of the larger suite), MaxSeen heads of at most 84 bytes, header.
+	MaxEntryOverhead = 4627 + MaxSeen*84 + 256
 	// MaxEntry bounds one entry on the wire and on disk, in bytes.
 	MaxEntry = MaxEvidenceBody + MaxEntryOverhead
 	// MaxSeen is the most heads one entry names: what changed since the author's last; the rest comes with the next.
@@ -105,8 +106,9 @@ const (
 	MaxTokenAddr  = 128
 	// MaxToken is the longest token text, in bytes.
 	MaxToken = 1024
-	// MaxJoinProof bounds what a stranger may send before it is a member: inception, invite key, three signatures.
-	MaxJoinProof = 20 << 10
+	// MaxJoinProof bounds what a stranger may send before it is a member: inception, invite key, three signatures: 18 or
+	// 24 KiB.
+	MaxJoinProof = 26 << 10
 	// MaxHeld is the most entries the fold keeps waiting for what they depend on; more are refused until it comes.
 	MaxHeld = 4096
 	// MaxResponses is the most operator responses, approvals and rejections the fold keeps; the oldest go first.

@@ -30,14 +30,16 @@ func newInitCommand(a *app) *cobra.Command {
 the node's, in operator/, and signs only in commands that a person runs here.`,
 		Example: `  omega init --swarm home
   omega init --name web1 --dir /srv/omega
+  omega init --swarm vault --suite cnsa                # ML-DSA-87 and SecP384r1MLKEM1024, TCP only
   omega init --swarm home --passphrase-file pass.txt   # keys at rest need a passphrase`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if operators != "1/1" {
 				return fail(exitUsage, "--operators %s: this build founds swarms of one operator (1/1)", operators)
 			}
-			if suite != "default" {
-				return fail(exitUsage, "--suite %s: this build knows the suite default (%s)", suite, trust.SuiteDefault)
+			chosen, err := trust.ParseSuite(suite)
+			if err != nil {
+				return fail(exitUsage, "--suite: %s", err)
 			}
 			slices.Sort(roles)
 			roles = slices.Compact(roles)
@@ -51,7 +53,7 @@ the node's, in operator/, and signs only in commands that a person runs here.`,
 				return err
 			}
 			defer clear(passphrase)
-			made, err := node.Init(a.stateDir(), node.InitOptions{Name: name, Swarm: swarm, Roles: roles, Passphrase: passphrase})
+			made, err := node.Init(a.stateDir(), node.InitOptions{Name: name, Swarm: swarm, Suite: chosen, Roles: roles, Passphrase: passphrase})
 			if err != nil {
 				return err
 			}
@@ -72,7 +74,7 @@ the node's, in operator/, and signs only in commands that a person runs here.`,
 	cmd.Flags().StringVar(&swarm, "swarm", "", "found a swarm of this name")
 	cmd.Flags().StringSliceVar(&roles, "roles", []string{"analyst", "sentinel"}, "with --swarm: roles this node is granted")
 	cmd.Flags().StringVar(&operators, "operators", "1/1", "K of N operators rule the swarm")
-	cmd.Flags().StringVar(&suite, "suite", "default", "cryptographic suite, fixed for the swarm's life")
+	cmd.Flags().StringVar(&suite, "suite", "default", "cryptographic suite, fixed for the swarm's life: default, or cnsa (CNSA 2.0)")
 	return cmd
 }
 
@@ -118,7 +120,7 @@ online then. Give it to the host by a channel you trust.`,
 					return err
 				}
 				token, body, err := authority.NewInvite(swarm, op.DID(), authority.InviteOptions{
-					Roles: roles, Uses: uses, NotAfter: time.Now().Add(ttl), Approve: approve, Addrs: inviteAddrs(cmd.Context(), c, status),
+					Suite: op.Suite(), Roles: roles, Uses: uses, NotAfter: time.Now().Add(ttl), Approve: approve, Addrs: inviteAddrs(cmd.Context(), c, status),
 				})
 				if err != nil {
 					return err

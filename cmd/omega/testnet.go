@@ -99,6 +99,7 @@ firewall are not touched, and nothing is left when it ends, however it ends.`,
 	}
 	c.Flags().IntVar(&opt.Nodes, "nodes", testnet.DefaultNodes, fmt.Sprintf("members, 1 to %d", testnet.MaxNodes))
 	c.Flags().StringVar(&mode, "mode", string(testnet.ModeAuto), "auto, netns or process")
+	c.Flags().StringVar(&opt.Suite, "suite", "default", "the swarm's cryptographic suite: default or cnsa")
 	c.Flags().BoolVar(&opt.Bare, "bare", false, "make the hosts, start no nodes")
 	return c
 }

@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
+	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/authority"
 	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
@@ -53,6 +54,9 @@ func (o *Operator) Close() error { return o.self.Close() }
 
 // DID is the operator's.
 func (o *Operator) DID() identity.DID { return o.self.DID() }
+
+// Suite is the cryptographic suite of the operator's key, which is its swarm's.
+func (o *Operator) Suite() trust.Suite { return o.self.Suite() }
 
 // Submit signs body as the operator's next entry and hands it to the node, which checks, keeps and spreads it.
 // It returns the entry's id.

@@ -76,7 +76,7 @@ func (n *Net) found(ctx context.Context) error {
 	members := n.Members()
 	first := members[0]
 	n.progress("founding the swarm on " + first.Name)
-	if _, err := n.omega(ctx, first, "", "init", "--swarm", "testnet-"+n.state.ID, "--name", first.Name, "--roles", strings.Join(first.Roles, ",")); err != nil {
+	if _, err := n.omega(ctx, first, "", "init", "--swarm", "testnet-"+n.state.ID, "--name", first.Name, "--suite", n.suite, "--roles", strings.Join(first.Roles, ",")); err != nil {
 		return err
 	}
 	if err := n.startNode(first.Name); err != nil {

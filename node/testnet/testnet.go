@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/omega-mesh/omega/node/api/v1/apiv1connect"
+	"github.com/omega-mesh/omega/trust"
 )
 
 // Mode says how hosts are kept apart.
@@ -54,6 +55,8 @@ type Options struct {
 	Nodes int
 	// Mode is auto unless set.
 	Mode Mode
+	// Suite is the swarm's cryptographic suite by name; empty is the default one.
+	Suite string
 	// Dir is the folder for the hosts' state folders, new or empty; it is removed in the end. Empty is one in Registry.
 	Dir string
 	// Binary is the omega to run on the hosts; empty is this very executable.
@@ -69,6 +72,7 @@ type Net struct {
 	registry string
 	reaper   *reaper
 	progress func(string)
+	suite    string
 
 	mu    sync.Mutex // guards the hosts' PID and Start, and nodes
 	state *State
@@ -143,6 +147,12 @@ func prepare(opt *Options) (*Net, error) {
 	default:
 		return nil, fmt.Errorf("%w: mode %q is not one of auto, netns, process", ErrInvalid, opt.Mode)
 	}
+	if opt.Suite == "" {
+		opt.Suite = trust.SuiteDefault.Name()
+	}
+	if _, err := trust.ParseSuite(opt.Suite); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
 	if opt.Progress == nil {
 		opt.Progress = func(string) {}
 	}
@@ -160,7 +170,7 @@ func prepare(opt *Options) (*Net, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Net{registry: registry, progress: opt.Progress, state: state, nodes: map[string]*running{}}
+	n := &Net{registry: registry, progress: opt.Progress, suite: opt.Suite, state: state, nodes: map[string]*running{}}
 	if n.reaper, err = startReaper(opt.Binary, state.ID); err != nil {
 		return nil, errors.Join(err, remove(state.ID, nil))
 	}

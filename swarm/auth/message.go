@@ -29,9 +29,9 @@ const (
 	MaxIntroductionBytes = 512 << 10
 
 	maxHello  = 64
-	maxAnswer = composite.SignatureSize + 128
+	maxAnswer = composite.MaxSignatureSize + 128
 	maxInfo   = MaxAddrs*(MaxAddr+3) + MaxHeads*48 + 64
-	maxProof  = composite.SignatureSize + maxInfo + 64
+	maxProof  = composite.MaxSignatureSize + maxInfo + 64
 )
 
 // Statuses of an answer.
@@ -150,7 +150,7 @@ func decodeAnswer(b []byte) (*answer, error) {
 	if err := canonical.Unmarshal(b, &m, maxAnswer); err != nil {
 		return nil, fmt.Errorf("auth: answer: %w: %w", ErrMessage, err)
 	}
-	whole := len(m.DID) == 32 && len(m.Signature) == composite.SignatureSize
+	whole := len(m.DID) == 32 && composite.IsSignatureSize(len(m.Signature))
 	empty := len(m.DID) == 0 && len(m.Signature) == 0
 	if m.Status > statusVersion || (m.Status == statusOK) != whole || (m.Status != statusOK) != empty {
 		return nil, fmt.Errorf("auth: answer: %w", ErrMessage)
@@ -163,7 +163,7 @@ func decodeProof(b []byte) ([]byte, Info, error) {
 	if err := canonical.Unmarshal(b, &m, maxProof); err != nil {
 		return nil, Info{}, fmt.Errorf("auth: proof: %w: %w", ErrMessage, err)
 	}
-	if len(m.Signature) != composite.SignatureSize {
+	if !composite.IsSignatureSize(len(m.Signature)) {
 		return nil, Info{}, fmt.Errorf("auth: proof: signature of %d bytes: %w", len(m.Signature), ErrMessage)
 	}
 	i, err := m.Info.decode()

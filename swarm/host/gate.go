@@ -32,9 +32,9 @@ func (g gate) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnMul
 	return true
 }
 
-// InterceptUpgraded closes what did not agree on X25519MLKEM768: libp2p calls it before it accepts a stream.
+// InterceptUpgraded closes what did not agree on keys as the suite says: libp2p calls it before it accepts a stream.
 func (g gate) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason) {
-	if err := transport.Check(c); err != nil {
+	if err := transport.Check(c, g.cfg.Suite); err != nil {
 		g.cfg.Log.Debug("connection refused", "peer", c.RemotePeer(), "addr", c.RemoteMultiaddr(), "err", err)
 		g.cfg.count("classical")
 		return false, 0

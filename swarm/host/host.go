@@ -34,6 +34,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/omega-mesh/omega/swarm/transport"
+	"github.com/omega-mesh/omega/trust"
 )
 
 // Errors of a host.
@@ -53,6 +54,7 @@ const (
 // Config is what New needs.
 type Config struct {
 	Key    ed25519.PrivateKey
+	Suite  trust.Suite // of the swarm; zero is trust.SuiteDefault
 	Listen []ma.Multiaddr
 	// Refuse says which peers are out of the swarm: they are neither dialled nor let past the TLS handshake. May be nil.
 	Refuse func(peer.ID) bool
@@ -94,6 +96,9 @@ type Host struct {
 
 // New makes a host. It does not listen before Listen is called, so that handlers can be set first.
 func New(cfg Config) (_ *Host, err error) {
+	if cfg.Suite == 0 {
+		cfg.Suite = trust.SuiteDefault
+	}
 	key, err := crypto.UnmarshalEd25519PrivateKey(cfg.Key)
 	if err != nil {
 		return nil, fmt.Errorf("host: key: %w", err)
@@ -155,6 +160,20 @@ func New(cfg Config) (_ *Host, err error) {
 }
 
 func (h *Host) addTransports(key crypto.PrivKey, resources network.ResourceManager) error {
+	// libp2p's QUIC agrees on X25519MLKEM768 wherever both ends have it, and cannot be told to prefer another: a swarm of
+	// another suite speaks TCP alone.
+	if h.cfg.Suite == trust.SuiteDefault {
+		if err := h.addQUIC(key, resources); err != nil {
+			return err
+		}
+	}
+	if h.cfg.NoTCP {
+		return nil
+	}
+	return h.addTCP(key, resources)
+}
+
+func (h *Host) addQUIC(key crypto.PrivKey, resources network.ResourceManager) error {
 	seed := h.cfg.Key.Seed()
 	derive := func(label string) (k [32]byte, err error) {
 		b, err := hkdf.Key(sha256.New, seed, nil, label, len(k))
@@ -197,10 +216,11 @@ func (h *Host) addTransports(key crypto.PrivKey, resources network.ResourceManag
 	if err := h.net.AddTransport(q); err != nil {
 		return fmt.Errorf("host: quic: %w", err)
 	}
-	if h.cfg.NoTCP {
-		return nil
-	}
-	tls, err := transport.NewTLS(key)
+	return nil
+}
+
+func (h *Host) addTCP(key crypto.PrivKey, resources network.ResourceManager) error {
+	tls, err := transport.NewTLS(key, h.cfg.Suite)
 	if err != nil {
 		return err
 	}

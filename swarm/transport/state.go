@@ -8,10 +8,25 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/quic-go/quic-go"
+
+	"github.com/omega-mesh/omega/trust"
 )
 
-// ErrClassical is wrapped where a connection agreed on its keys without the post-quantum half.
-var ErrClassical = errors.New("key exchange is not X25519MLKEM768")
+// ErrClassical is wrapped where a connection agreed on its keys otherwise than the swarm's suite says: without the
+// post-quantum half, or with another suite's.
+var ErrClassical = errors.New("key exchange is not the suite's")
+
+// Curve is the one key exchange of a suite: X25519MLKEM768 or SecP384r1MLKEM1024 (draft-ietf-tls-ecdhe-mlkem). An unknown
+// suite has none.
+func Curve(s trust.Suite) (tls.CurveID, bool) {
+	switch s {
+	case trust.SuiteDefault:
+		return tls.X25519MLKEM768, true
+	case trust.SuiteCNSA:
+		return tls.SecP384r1MLKEM1024, true
+	}
+	return 0, false
+}
 
 // ExporterSize is how much keying material a proof is bound to, in bytes.
 const ExporterSize = 32
@@ -31,20 +46,20 @@ func state(c network.Conn) (*tls.ConnectionState, error) {
 	return nil, fmt.Errorf("transport: %s shows no TLS state", c.RemoteMultiaddr())
 }
 
-func checkState(s *tls.ConnectionState) error {
-	if s.Version != tls.VersionTLS13 || s.CurveID != tls.X25519MLKEM768 {
+func checkState(s *tls.ConnectionState, suite trust.Suite) error {
+	if curve, ok := Curve(suite); !ok || s.Version != tls.VersionTLS13 || s.CurveID != curve {
 		return fmt.Errorf("transport: %s with %s: %w", tls.VersionName(s.Version), s.CurveID, ErrClassical)
 	}
 	return nil
 }
 
-// Check refuses a connection that is not TLS 1.3 with X25519MLKEM768.
-func Check(c network.Conn) error {
+// Check refuses a connection that is not TLS 1.3 with the key exchange of suite.
+func Check(c network.Conn, suite trust.Suite) error {
 	s, err := state(c)
 	if err != nil {
 		return err
 	}
-	return checkState(s)
+	return checkState(s, suite)
 }
 
 // Exporter is ExporterSize bytes of keying material (RFC 8446 §7.5) that only the two ends of c know, under a label and

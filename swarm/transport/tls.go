@@ -14,6 +14,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+
+	"github.com/omega-mesh/omega/trust"
 )
 
 // ID is the security protocol's name in multistream-select. It is not libp2p's own /tls/1.0.0, so a stock libp2p program
@@ -21,15 +23,20 @@ import (
 const ID protocol.ID = "/omega/tls/1"
 
 // TLS is the security transport for TCP: libp2p's TLS certificates (a self-signed one that carries the peer's public key
-// and its signature), with X25519MLKEM768 as the only key exchange, and the stream multiplexer chosen by ALPN.
+// and its signature), with the suite's as the only key exchange, and the stream multiplexer chosen by ALPN.
 type TLS struct {
 	identity *libp2ptls.Identity
 	local    peer.ID
+	suite    trust.Suite
 	curves   []tls.CurveID
 }
 
-// NewTLS makes the transport of a host's key.
-func NewTLS(key crypto.PrivKey) (*TLS, error) {
+// NewTLS makes the transport of a host's key in a swarm of that suite.
+func NewTLS(key crypto.PrivKey, suite trust.Suite) (*TLS, error) {
+	curve, ok := Curve(suite)
+	if !ok {
+		return nil, fmt.Errorf("transport: suite %d has no key exchange", suite)
+	}
 	local, err := peer.IDFromPrivateKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("transport: peer id: %w", err)
@@ -38,7 +45,7 @@ func NewTLS(key crypto.PrivKey) (*TLS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("transport: certificate: %w", err)
 	}
-	return &TLS{identity: identity, local: local, curves: []tls.CurveID{tls.X25519MLKEM768}}, nil
+	return &TLS{identity: identity, local: local, suite: suite, curves: []tls.CurveID{curve}}, nil
 }
 
 // ID is the protocol's name.
@@ -74,7 +81,7 @@ func (t *TLS) handshake(ctx context.Context, conn *tls.Conn, remote <-chan crypt
 		return nil, err
 	}
 	state := conn.ConnectionState()
-	if err := checkState(&state); err != nil {
+	if err := checkState(&state, t.suite); err != nil {
 		return nil, err
 	}
 	if state.NegotiatedProtocol != yamux.ID {

@@ -12,15 +12,22 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/sec"
+
+	"github.com/omega-mesh/omega/trust"
 )
 
 func newTLS(t testing.TB) *TLS {
+	t.Helper()
+	return newTLSOf(t, trust.SuiteDefault)
+}
+
+func newTLSOf(t testing.TB, suite trust.Suite) *TLS {
 	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := NewTLS(key)
+	s, err := NewTLS(key, suite)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +60,16 @@ func shake(t testing.TB, client, server *TLS, want peer.ID) (c, s sec.SecureConn
 }
 
 func TestHandshake(t *testing.T) {
-	client, server := newTLS(t), newTLS(t)
+	for suite, curve := range map[trust.Suite]tls.CurveID{trust.SuiteDefault: tls.X25519MLKEM768, trust.SuiteCNSA: tls.SecP384r1MLKEM1024} {
+		t.Run(suite.Name(), func(t *testing.T) { testHandshake(t, suite, curve) })
+	}
+	if _, err := NewTLS(nil, 3); err == nil {
+		t.Error("a transport of no suite")
+	}
+}
+
+func testHandshake(t *testing.T, suite trust.Suite, curve tls.CurveID) {
+	client, server := newTLSOf(t, suite), newTLSOf(t, suite)
 	c, s, errc, errs := shake(t, client, server, server.local)
 	if errc != nil || errs != nil {
 		t.Fatal(errc, errs)
@@ -62,7 +78,7 @@ func TestHandshake(t *testing.T) {
 		t.Error("the peers do not know each other's keys")
 	}
 	x, y := c.(*secureConn).ConnectionState(), s.(*secureConn).ConnectionState()
-	if x.CurveID != tls.X25519MLKEM768 || x.Version != tls.VersionTLS13 {
+	if x.CurveID != curve || x.Version != tls.VersionTLS13 {
 		t.Errorf("agreed on %s, %s", x.CurveID, tls.VersionName(x.Version))
 	}
 	kx, err := x.ExportKeyingMaterial("EXPORTER-test", nil, ExporterSize)
@@ -93,8 +109,16 @@ func TestWrongPeer(t *testing.T) {
 
 // A peer that only has classical key exchange is refused, whichever side it is on.
 func TestClassicalRefused(t *testing.T) {
-	for _, curves := range [][]tls.CurveID{{tls.X25519}, {tls.CurveP256}, {tls.X25519, tls.CurveP384}} {
-		good, bad := newTLS(t), newTLS(t)
+	for _, c := range []struct {
+		suite  trust.Suite
+		curves []tls.CurveID
+	}{
+		{trust.SuiteDefault, []tls.CurveID{tls.X25519}}, {trust.SuiteDefault, []tls.CurveID{tls.CurveP256}},
+		{trust.SuiteDefault, []tls.CurveID{tls.X25519, tls.CurveP384}}, {trust.SuiteDefault, []tls.CurveID{tls.SecP384r1MLKEM1024}},
+		{trust.SuiteCNSA, []tls.CurveID{tls.CurveP384}}, {trust.SuiteCNSA, []tls.CurveID{tls.X25519MLKEM768, tls.X25519}},
+	} {
+		curves := c.curves
+		good, bad := newTLSOf(t, c.suite), newTLSOf(t, c.suite)
 		bad.curves = curves
 		if _, _, errc, errs := shake(t, bad, good, good.local); errc == nil || errs == nil {
 			t.Errorf("a client with %v: %v, %v", curves, errc, errs)
@@ -112,8 +136,10 @@ func TestClassicalRefused(t *testing.T) {
 	for _, state := range []tls.ConnectionState{
 		{Version: tls.VersionTLS13, CurveID: tls.X25519}, {Version: tls.VersionTLS12, CurveID: tls.X25519MLKEM768}, {},
 	} {
-		if checkState(&state) == nil {
-			t.Errorf("accepted %s with %s", tls.VersionName(state.Version), state.CurveID)
+		for _, suite := range append(trust.Suites(), 0) {
+			if checkState(&state, suite) == nil {
+				t.Errorf("%s accepted %s with %s", suite.Name(), tls.VersionName(state.Version), state.CurveID)
+			}
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 // world is a swarm on paper: who speaks, and what each has said.
 type world struct {
 	t       testing.TB
+	suite   trust.Suite
 	genesis *Genesis
 	ids     map[string]*identity.Identity
 	next    map[string]uint64
@@ -29,7 +30,13 @@ type world struct {
 
 func newWorld(t testing.TB, operators int, k int, members ...string) *world {
 	t.Helper()
-	w := &world{t: t, ids: make(map[string]*identity.Identity), next: make(map[string]uint64), prev: make(map[string]ledger.Hash), now: time.Unix(1_800_000_000, 0)}
+	return newWorldOf(t, trust.SuiteDefault, operators, k, members...)
+}
+
+// newWorldOf is newWorld of a suite.
+func newWorldOf(t testing.TB, suite trust.Suite, operators int, k int, members ...string) *world {
+	t.Helper()
+	w := &world{t: t, suite: suite, ids: make(map[string]*identity.Identity), next: make(map[string]uint64), prev: make(map[string]ledger.Hash), now: time.Unix(1_800_000_000, 0)}
 	var ops []*identity.Inception
 	for i := range operators {
 		ops = append(ops, w.identity(fmt.Sprint("op", i)).Inception())
@@ -50,7 +57,7 @@ func (w *world) identity(name string) *identity.Identity {
 	if id := w.ids[name]; id != nil {
 		return id
 	}
-	id, err := identity.Create(filepath.Join(w.t.TempDir(), name), identity.Options{Name: name})
+	id, err := identity.Create(filepath.Join(w.t.TempDir(), name), identity.Options{Name: name, Suite: w.suite})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -113,7 +120,7 @@ func (w *world) admits(by, joiner string, t *Token) *ledger.Entry {
 
 func (w *world) invites(op string, uses int, roles ...string) (*Token, *ledger.Entry) {
 	w.t.Helper()
-	tok, body, err := NewInvite(w.genesis.SwarmID(), w.did(op), InviteOptions{Roles: roles, Uses: uses, Now: w.now, NotAfter: w.now.Add(time.Hour)})
+	tok, body, err := NewInvite(w.genesis.SwarmID(), w.did(op), InviteOptions{Suite: w.suite, Roles: roles, Uses: uses, Now: w.now, NotAfter: w.now.Add(time.Hour)})
 	if err != nil {
 		w.t.Fatal(err)
 	}

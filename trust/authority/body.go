@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -272,7 +273,9 @@ func (b *WithdrawBody) check() error {
 }
 
 func (b *AdmitBody) check() error {
-	if len(b.InviteKey) != composite.PublicKeySize || len(b.Signature) != composite.SignatureSize {
+	if !slices.ContainsFunc(trust.Suites(), func(s trust.Suite) bool {
+		return len(b.InviteKey) == composite.PublicKeySize(s) && len(b.Signature) == composite.SignatureSize(s)
+	}) {
 		return fmt.Errorf("invite key of %d bytes, signature of %d", len(b.InviteKey), len(b.Signature))
 	}
 	return checkSize("inception", b.Inception, 1, trust.MaxInception)

@@ -21,7 +21,7 @@ func sampleBodies() []Body {
 		&MemberBody{Inception: []byte("inception")},
 		&InviteBody{KeyHash: make([]byte, 32), Roles: []string{"a", "b"}, Uses: 1, NotAfter: 1},
 		&WithdrawBody{Invite: make([]byte, 16), Stand: [][]byte{subject}},
-		&AdmitBody{Inception: []byte("x"), InviteKey: make([]byte, composite.PublicKeySize), Signature: make([]byte, composite.SignatureSize)},
+		&AdmitBody{Inception: []byte("x"), InviteKey: make([]byte, composite.PublicKeySize(trust.SuiteCNSA)), Signature: make([]byte, composite.SignatureSize(trust.SuiteCNSA))},
 		&GrantBody{Subject: subject, Roles: []string{"sentinel"}, NotAfter: 5},
 		&RevokeRoleBody{Subject: subject, Roles: []string{"sentinel"}},
 		&SuspendBody{Subject: subject, NotAfter: 5, Why: "why"},

@@ -27,7 +27,7 @@ var ErrGenesis = errors.New("not a valid genesis record")
 type Genesis struct {
 	Version       uint8
 	Suite         trust.Suite
-	Draft         uint16 // revision of draft-ietf-lamps-pq-composite-sigs
+	Draft         uint16 // revision of draft-ietf-lamps-pq-composite-sigs; 0 where Suite has no composite
 	Name          string
 	Operators     []*identity.Inception // in the order given; no two alike
 	Threshold     int                   // k: how many operators a change of the root takes; more than half of them
@@ -67,7 +67,7 @@ type GenesisOptions struct {
 }
 
 // NewGenesis founds a swarm: operators are the inceptions of those who govern it, k how many of them a change of the
-// root takes (more than half).
+// root takes (more than half). The operators' suite, one for all, becomes the swarm's, for good.
 func NewGenesis(name string, operators []*identity.Inception, k int, opt GenesisOptions) (*Genesis, error) {
 	if opt.LongestLife == 0 {
 		opt.LongestLife = 24 * time.Hour
@@ -82,8 +82,12 @@ func NewGenesis(name string, operators []*identity.Inception, k int, opt Genesis
 	if _, err := io.ReadFull(opt.Random, nonce); err != nil {
 		return nil, fmt.Errorf("authority: read random: %w", err)
 	}
+	suite := trust.SuiteDefault
+	if len(operators) > 0 {
+		suite = operators[0].Suite
+	}
 	c := genesisContent{
-		Suite: trust.SuiteDefault, Draft: trust.SuiteDraft, Name: name, Operators: [][]byte{}, Threshold: uint8(min(max(k, 0), 255)),
+		Suite: suite, Draft: suite.Draft(), Name: name, Operators: [][]byte{}, Threshold: uint8(min(max(k, 0), 255)),
 		Recovery: [][]byte{}, RecoveryK: uint8(min(max(opt.RecoveryK, 0), 255)), PolicyHash: opt.PolicyHash[:],
 		LongestLife: uint32(min(opt.LongestLife, trust.MaxLifetime+time.Second) / time.Second), Created: opt.Now.UnixNano(), Nonce: nonce,
 	}
@@ -125,6 +129,9 @@ func DecodeGenesis(raw []byte) (*Genesis, error) {
 		if err != nil {
 			return nil, fmt.Errorf("authority: operator: %w: %w", ErrGenesis, err)
 		}
+		if inc.Suite != g.Suite {
+			return nil, fmt.Errorf("authority: operator %s has keys of suite %s: %w: %w", inc.DID().Short(), inc.Suite.Name(), ErrGenesis, ErrSuite)
+		}
 		if _, twice := g.operatorByDID[inc.DID()]; twice {
 			return nil, fmt.Errorf("authority: operator %s twice: %w", inc.DID().Short(), ErrGenesis)
 		}
@@ -140,8 +147,8 @@ func DecodeGenesis(raw []byte) (*Genesis, error) {
 }
 
 func (c *genesisContent) check() error {
-	if !c.Suite.Known() || c.Draft != trust.SuiteDraft {
-		return fmt.Errorf("suite %d by draft %d is not this build's (%d by %d)", c.Suite, c.Draft, trust.SuiteDefault, trust.SuiteDraft)
+	if !c.Suite.Known() || c.Draft != c.Suite.Draft() {
+		return fmt.Errorf("suite %d by draft %d is none of this build's", c.Suite, c.Draft)
 	}
 	if err := identity.CheckName(c.Name); err != nil {
 		return err

@@ -33,7 +33,8 @@ var ErrToken = errors.New("not a join token")
 // Token is what a joiner is given: one line that begins with "omega1". It holds a secret.
 type Token struct {
 	Swarm    trust.SwarmID
-	NotAfter time.Time // whole seconds
+	Suite    trust.Suite // of the swarm
+	NotAfter time.Time   // whole seconds
 	Uses     int
 	Issuer   identity.DID
 	Addrs    []string // multiaddrs of peers to ask, at most trust.MaxTokenAddrs
@@ -48,6 +49,8 @@ type tokenContent struct {
 	Uses     uint16   `cbor:"4,keyasint"`
 	Issuer   []byte   `cbor:"5,keyasint"`
 	Addrs    []string `cbor:"6,keyasint"`
+	// Suite is absent where it is the default one.
+	Suite trust.Suite `cbor:"7,keyasint,omitempty"`
 }
 
 // InviteOptions say what an invite allows.
@@ -57,8 +60,9 @@ type InviteOptions struct {
 	NotAfter time.Time // at most trust.MaxInviteLifetime after Now
 	Approve  bool
 	Addrs    []string
-	Now      time.Time // default time.Now
-	Random   io.Reader // default crypto/rand: only tests set it
+	Suite    trust.Suite // of the swarm; zero is trust.SuiteDefault
+	Now      time.Time   // default time.Now
+	Random   io.Reader   // default crypto/rand: only tests set it
 }
 
 // NewInvite makes a token and the body of the invite entry that the operator issuer must sign for it to work.
@@ -81,7 +85,10 @@ func NewInvite(swarm trust.SwarmID, issuer identity.DID, opt InviteOptions) (*To
 	if opt.Uses < 1 || opt.Uses > trust.MaxInviteUses {
 		return nil, nil, fmt.Errorf("authority: an invite has 1 to %d uses, not %d", trust.MaxInviteUses, opt.Uses)
 	}
-	t := &Token{Swarm: swarm, NotAfter: time.Unix(opt.NotAfter.Unix(), 0).UTC(), Uses: opt.Uses, Issuer: issuer, Addrs: slices.Clone(opt.Addrs)}
+	if opt.Suite == 0 {
+		opt.Suite = trust.SuiteDefault
+	}
+	t := &Token{Swarm: swarm, Suite: opt.Suite, NotAfter: time.Unix(opt.NotAfter.Unix(), 0).UTC(), Uses: opt.Uses, Issuer: issuer, Addrs: slices.Clone(opt.Addrs)}
 	if _, err := io.ReadFull(opt.Random, t.seed[:]); err != nil {
 		return nil, nil, fmt.Errorf("authority: read random: %w", err)
 	}
@@ -107,6 +114,9 @@ func (t *Token) content() (tokenContent, error) {
 	if c.Addrs == nil {
 		c.Addrs = []string{}
 	}
+	if t.Suite != trust.SuiteDefault {
+		c.Suite = t.Suite
+	}
 	return c, err
 }
 
@@ -116,6 +126,9 @@ func (c *tokenContent) check() error {
 	}
 	if c.Uses < 1 || c.Uses > trust.MaxInviteUses || c.NotAfter <= 0 || c.NotAfter > maxSeconds {
 		return errors.New("uses or expiry")
+	}
+	if c.Suite == trust.SuiteDefault || c.Suite != 0 && !c.Suite.Known() { // the default has one spelling
+		return fmt.Errorf("suite %d", c.Suite)
 	}
 	if len(c.Addrs) > trust.MaxTokenAddrs {
 		return fmt.Errorf("%d addresses, at most %d", len(c.Addrs), trust.MaxTokenAddrs)
@@ -190,8 +203,11 @@ func ParseToken(s string) (*Token, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("authority: %w: %w", ErrToken, err)
 	}
+	if c.Suite == 0 {
+		c.Suite = trust.SuiteDefault
+	}
 	return &Token{
-		Swarm: trust.SwarmID(c.Swarm), NotAfter: time.Unix(c.NotAfter, 0).UTC(), Uses: int(c.Uses),
+		Swarm: trust.SwarmID(c.Swarm), Suite: c.Suite, NotAfter: time.Unix(c.NotAfter, 0).UTC(), Uses: int(c.Uses),
 		Issuer: identity.DIDFromBytes([32]byte(c.Issuer)), Addrs: c.Addrs, seed: [32]byte(c.Seed),
 	}, nil
 }
@@ -222,15 +238,15 @@ func (t *Token) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 // LogValue keeps the secret out of the log.
 func (t *Token) LogValue() slog.Value { return slog.StringValue(t.String()) }
 
-// InviteKey derives the invite's signing key: HKDF-SHA-256 of the seed, no salt, info "omega/invite-key/1", 64 bytes, as
-// the seed of a composite key.
+// InviteKey derives the invite's signing key: HKDF-SHA-256 of the seed, no salt, info "omega/invite-key/1", as long as
+// a seed of the suite is.
 func (t *Token) InviteKey() (*composite.PrivateKey, error) {
-	seed, err := hkdf.Key(sha256.New, t.seed[:], nil, domainInviteKey, composite.SeedSize)
+	seed, err := hkdf.Key(sha256.New, t.seed[:], nil, domainInviteKey, composite.SeedSize(t.Suite))
 	if err != nil {
 		return nil, fmt.Errorf("authority: derive invite key: %w", err)
 	}
 	defer clear(seed)
-	return composite.FromSeed([composite.SeedSize]byte(seed)), nil
+	return composite.FromSeed(t.Suite, seed)
 }
 
 // KeyHash is the invite's name in the feeds: SHA-256("omega/invite-key/1" || 0x00 || invite public key).

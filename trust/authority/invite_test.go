@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/omega-mesh/omega/trust"
+	"github.com/omega-mesh/omega/trust/identity"
 )
 
 func TestTokenRoundTrip(t *testing.T) {
@@ -97,7 +98,13 @@ func TestInviteBounds(t *testing.T) {
 }
 
 func TestJoin(t *testing.T) {
-	w := newWorld(t, 1, 1)
+	for _, suite := range trust.Suites() {
+		t.Run(suite.Name(), func(t *testing.T) { testJoin(t, suite) })
+	}
+}
+
+func testJoin(t *testing.T, suite trust.Suite) {
+	w := newWorldOf(t, suite, 1, 1)
 	w.now = time.Now()
 	w.member("op0", "n1")
 	tok, inv := w.invites("op0", 1, "sentinel")
@@ -125,7 +132,7 @@ func TestJoin(t *testing.T) {
 	if _, err := VerifyJoin(f.State(), proof, exporter, now.Add(2*time.Hour)); !errors.Is(err, ErrInviteExpired) {
 		t.Fatalf("expired: %v", err)
 	}
-	stranger, _, err := NewInvite(w.genesis.SwarmID(), w.did("op0"), InviteOptions{})
+	stranger, _, err := NewInvite(w.genesis.SwarmID(), w.did("op0"), InviteOptions{Suite: suite})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,5 +175,58 @@ func TestJoin(t *testing.T) {
 	}
 	if _, err := VerifyJoin(f.State(), third, exporter, now); !errors.Is(err, ErrInviteWithdrawn) {
 		t.Fatalf("withdrawn: %v", err)
+	}
+}
+
+// A swarm has one suite: what was made for another is refused wherever it could come in.
+func TestAnotherSuiteIsRefused(t *testing.T) {
+	w, other := newWorld(t, 1, 1), newWorldOf(t, trust.SuiteCNSA, 1, 1)
+	w.now = time.Now()
+	tok, _ := w.invites("op0", 1)
+	f := fold(w, w.entries)
+	stranger := other.identity("stranger")
+	if _, err := ProveJoin(tok, stranger, make([]byte, 32)); !errors.Is(err, ErrSuite) {
+		t.Errorf("proved: %v", err)
+	}
+	line := tok.Secret()
+	tok.Suite = trust.SuiteCNSA // a hostile joiner does what it likes
+	proof, err := ProveJoin(tok, stranger, make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := VerifyJoin(f.State(), proof, make([]byte, 32), w.now); err == nil {
+		t.Error("admitted")
+	}
+	again, err := ParseToken(tok.Secret())
+	if err != nil || again.Suite != trust.SuiteCNSA || tok.Secret() == line {
+		t.Errorf("the token's suite is lost: %v %v", again, err)
+	}
+	if err := f.Apply(w.says("op0", &MemberBody{Inception: stranger.Inception().Encode()})); !errors.Is(err, ErrSuite) {
+		t.Errorf("made a member: %v", err)
+	}
+	mixed := []*identity.Inception{w.identity("op0").Inception(), other.identity("op0").Inception()}
+	if _, err := NewGenesis("mixed", mixed, 2, GenesisOptions{}); !errors.Is(err, ErrSuite) {
+		t.Errorf("founded: %v", err)
+	}
+	if other.genesis.Suite != trust.SuiteCNSA || other.genesis.Draft != 0 || w.genesis.Draft != trust.SuiteDraft {
+		t.Error("the suites in the genesis records")
+	}
+}
+
+// The formats of the default suite are as they were before there was another: this is one of its first tokens.
+func TestTokenFormat(t *testing.T) {
+	tok, _, err := NewInvite(trust.SwarmID{1}, identity.DIDFromBytes([32]byte{2}), InviteOptions{
+		Now: time.Unix(1_800_000_000, 0), Random: bytes.NewReader(bytes.Repeat([]byte{3}, 32)), Addrs: []string{"/ip4/192.0.2.1/tcp/4001"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "omega1agtacwbaaeaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaewbaambqgaydambqgaydambqgaydambqgaydambqgaydambqgaydambqggtljmryababavmcaaqaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa2axol3joa2c6mjzgixdalrsfyys65ddoaxtimbqgfuzk2nu"
+	if got := tok.Secret(); got != want {
+		t.Errorf("token %s", got)
+	}
+	hash, err := tok.KeyHash()
+	if got := fmt.Sprintf("%x", hash[:8]); err != nil || got != "c7f8a9a250185d24" {
+		t.Errorf("invite key %s %v", got, err)
 	}
 }

@@ -27,6 +27,8 @@ var (
 	ErrInviteExpired   = errors.New("the invite has expired")
 	ErrInviteWithdrawn = errors.New("the invite was withdrawn")
 	ErrRevokedJoiner   = errors.New("this identity was revoked")
+	// ErrSuite: an identity has keys of another suite than the swarm it would take part in.
+	ErrSuite = errors.New("its cryptographic suite is not the swarm's")
 )
 
 // InviteSpentError: the token is used up, and another key presents it. That is an alarm: the token leaked, or its holder
@@ -72,6 +74,9 @@ func joinMessage(swarm trust.SwarmID, parts ...[]byte) []byte {
 func ProveJoin(t *Token, self *identity.Identity, exporter []byte) ([]byte, error) {
 	if len(exporter) != exporterSize {
 		return nil, fmt.Errorf("authority: exporter of %d bytes, want %d", len(exporter), exporterSize)
+	}
+	if self.Suite() != t.Suite {
+		return nil, fmt.Errorf("authority: own keys are of suite %s, the token's swarm has %s: %w", self.Suite().Name(), t.Suite.Name(), ErrSuite)
 	}
 	key, err := t.InviteKey()
 	if err != nil {
@@ -139,7 +144,10 @@ func VerifyJoin(s *State, raw, exporter []byte, now time.Time) (*Join, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := composite.ParsePublicKey(c.InviteKey)
+	if inception.Suite != s.Genesis().Suite {
+		return nil, fmt.Errorf("authority: the joiner's keys are of suite %s: %w", inception.Suite.Name(), ErrSuite)
+	}
+	key, err := composite.ParsePublicKey(s.Genesis().Suite, c.InviteKey)
 	if err != nil {
 		return nil, fmt.Errorf("authority: %w: %w", ErrJoinProof, err)
 	}

@@ -181,6 +181,9 @@ func (f *Fold) inception(raw []byte) (*identity.Inception, error) {
 	if err != nil {
 		return nil, fmt.Errorf("authority: %w", err)
 	}
+	if i.Suite != f.genesis.Suite {
+		return nil, fmt.Errorf("authority: %s has keys of suite %s: %w", i.DID().Short(), i.Suite.Name(), ErrSuite)
+	}
 	i.PublicKey().Compact()
 	if m := f.members[i.DID()]; m != nil {
 		return m.inception, nil
@@ -208,7 +211,7 @@ func (f *Fold) applyAdmit(e *ledger.Entry, b *AdmitBody) error {
 	if err != nil {
 		return err
 	}
-	key, err := composite.ParsePublicKey(b.InviteKey)
+	key, err := composite.ParsePublicKey(f.genesis.Suite, b.InviteKey)
 	if err != nil {
 		return fmt.Errorf("authority: %w", err)
 	}

@@ -1,138 +1,201 @@
-// Package composite is the signature of every long-lived key in Omega: ML-DSA-65 (FIPS 204) and Ed25519 (RFC 8032) bound
-// into one by draft-ietf-lamps-pq-composite-sigs, algorithm MLDSA65-Ed25519-SHA512. A signature stands only if both
-// halves do, so it holds as long as either algorithm does. There is no way here to check one half alone.
+// Package composite is the signature of every long-lived key in Omega, in the two suites that a swarm may be founded with:
 //
-// It signs bytes under a context and knows nothing of what they mean.
+//   - default: ML-DSA-65 (FIPS 204) and Ed25519 (RFC 8032) bound into one by draft-ietf-lamps-pq-composite-sigs, algorithm
+//     MLDSA65-Ed25519-SHA512. A signature stands only if both halves do, so it holds as long as either algorithm does.
+//     There is no way here to check one half alone.
+//   - cnsa: ML-DSA-87 alone, as CNSA 2.0 has no composites.
+//
+// A key belongs to one suite; what a key of one signed, no key of the other verifies. It signs bytes under a context and
+// knows nothing of what they mean.
 package composite
 
 import (
-	"crypto/ed25519"
+	"bytes"
 	"crypto/rand"
-	"crypto/sha512"
 	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
 
-	"github.com/cloudflare/circl/sign/mldsa/mldsa65"
-
 	"github.com/omega-mesh/omega/trust"
 )
 
-// Sizes in bytes, as in the draft's size table.
-const (
-	PublicKeySize = mldsa65.PublicKeySize + ed25519.PublicKeySize // 1984
-	SignatureSize = mldsa65.SignatureSize + ed25519.SignatureSize // 3373
-	SeedSize      = mldsa65.SeedSize + ed25519.SeedSize           // 64
+// Refusals of a key or a context.
+var (
+	// ErrContext says that a signature context is longer than the one-byte length of both standards allows.
+	ErrContext = errors.New("composite: context longer than 255 bytes")
+	// ErrSuite says that a suite is none of this build's.
+	ErrSuite = errors.New("composite: unknown suite")
+	// ErrSize says that a key or seed has not the size of its suite.
+	ErrSize = errors.New("composite: not the size of the suite's")
 )
 
+// The largest of any suite, in bytes: for buffers and bounds.
 const (
-	prefix = "CompositeAlgorithmSignatures2025"
-	label  = "COMPSIG-MLDSA65-Ed25519-SHA512"
+	MaxPublicKeySize = publicKeySize87
+	MaxSignatureSize = signatureSize87
 )
 
-// ErrContext says that a signature context is longer than the draft's one-byte length allows.
-var ErrContext = errors.New("composite: context longer than 255 bytes")
+// PublicKeySize is the length of a public key of s in bytes: 1984 or 2592; 0 for an unknown suite.
+func PublicKeySize(s trust.Suite) int {
+	switch s {
+	case trust.SuiteDefault:
+		return publicKeySize65
+	case trust.SuiteCNSA:
+		return publicKeySize87
+	}
+	return 0
+}
+
+// SignatureSize is the length of a signature of s in bytes: 3373 or 4627; 0 for an unknown suite.
+func SignatureSize(s trust.Suite) int {
+	switch s {
+	case trust.SuiteDefault:
+		return signatureSize65
+	case trust.SuiteCNSA:
+		return signatureSize87
+	}
+	return 0
+}
+
+// SeedSize is the length of a private key of s as it is stored, in bytes: 64 or 32; 0 for an unknown suite.
+func SeedSize(s trust.Suite) int {
+	switch s {
+	case trust.SuiteDefault:
+		return seedSize65
+	case trust.SuiteCNSA:
+		return seedSize87
+	}
+	return 0
+}
+
+// IsSignatureSize reports whether a signature of any suite has n bytes.
+func IsSignatureSize(n int) bool { return n == signatureSize65 || n == signatureSize87 }
+
+// signer and verifier are what a suite does; context and lengths have been checked.
+type (
+	signer interface {
+		sign(context string, msg []byte) ([]byte, error)
+	}
+	verifier interface {
+		verify(context string, msg, sig []byte) bool
+	}
+)
 
 // PrivateKey signs. It is safe for concurrent use.
 type PrivateKey struct {
-	seed  [SeedSize]byte
-	mldsa *mldsa65.PrivateKey
-	ed    ed25519.PrivateKey
-	pub   *PublicKey
+	seed   []byte
+	signer signer
+	pub    *PublicKey
 }
 
 // PublicKey verifies. It keeps its expanded form once it was used, until Compact. It is safe for concurrent use.
 type PublicKey struct {
-	raw      [PublicKeySize]byte
-	expanded atomic.Pointer[mldsa65.PublicKey]
+	suite    trust.Suite
+	raw      []byte
+	expanded atomic.Pointer[verifier]
 }
 
-// Generate makes a key from 64 bytes of random, crypto/rand where random is nil.
-func Generate(random io.Reader) (*PrivateKey, error) {
+// Generate makes a key of a suite from random, crypto/rand where random is nil.
+func Generate(s trust.Suite, random io.Reader) (*PrivateKey, error) {
 	if random == nil {
 		random = rand.Reader
 	}
-	var seed [SeedSize]byte
-	if _, err := io.ReadFull(random, seed[:]); err != nil {
+	seed := make([]byte, SeedSize(s))
+	if _, err := io.ReadFull(random, seed); err != nil {
 		return nil, fmt.Errorf("composite: read seed: %w", err)
 	}
-	return FromSeed(seed), nil
+	defer clear(seed)
+	return FromSeed(s, seed)
 }
 
-// FromSeed derives the key whose private form is seed: the ML-DSA seed (FIPS 204 xi), then the Ed25519 seed.
-func FromSeed(seed [SeedSize]byte) *PrivateKey {
-	mseed := [mldsa65.SeedSize]byte(seed[:mldsa65.SeedSize])
-	mpub, mpriv := mldsa65.NewKeyFromSeed(&mseed)
-	k := &PrivateKey{seed: seed, mldsa: mpriv, ed: ed25519.NewKeyFromSeed(seed[mldsa65.SeedSize:]), pub: new(PublicKey)}
-	mpub.Pack((*[mldsa65.PublicKeySize]byte)(k.pub.raw[:mldsa65.PublicKeySize]))
-	copy(k.pub.raw[mldsa65.PublicKeySize:], k.ed[ed25519.SeedSize:])
-	k.pub.expanded.Store(mpub)
-	return k
+// FromSeed derives the key whose private form is seed, SeedSize(s) bytes: the ML-DSA seed (FIPS 204 xi), then, in the
+// default suite, the Ed25519 seed. The seed is copied.
+func FromSeed(s trust.Suite, seed []byte) (*PrivateKey, error) {
+	if !s.Known() {
+		return nil, fmt.Errorf("%w: %d", ErrSuite, s)
+	}
+	if len(seed) != SeedSize(s) {
+		return nil, fmt.Errorf("%w: seed of %d bytes, want %d", ErrSize, len(seed), SeedSize(s))
+	}
+	k := &PrivateKey{seed: bytes.Clone(seed), pub: &PublicKey{suite: s}}
+	var v verifier
+	if s == trust.SuiteCNSA {
+		k.signer, v, k.pub.raw = key87(seed)
+	} else {
+		k.signer, v, k.pub.raw = key65(seed)
+	}
+	k.pub.expanded.Store(&v)
+	return k, nil
 }
 
-// Seed is the private form of k: keep it secret.
-func (k *PrivateKey) Seed() [SeedSize]byte { return k.seed }
+// Seed is a copy of the private form of k: keep it secret, and clear it.
+func (k *PrivateKey) Seed() []byte { return bytes.Clone(k.seed) }
+
+// Suite is what k signs with.
+func (k *PrivateKey) Suite() trust.Suite { return k.pub.suite }
 
 // Public is the public key of k.
 func (k *PrivateKey) Public() *PublicKey { return k.pub }
 
-// message builds M' of the draft: Prefix || Label || len(ctx) || ctx || SHA-512(M).
-func message(context string, msg []byte) []byte {
-	sum := sha512.Sum512(msg)
-	m := make([]byte, 0, len(prefix)+len(label)+1+len(context)+len(sum))
-	m = append(m, prefix...)
-	m = append(m, label...)
-	m = append(m, byte(len(context)))
-	m = append(m, context...)
-	return append(m, sum[:]...)
-}
-
-// Sign signs msg under context, the application context string of the draft (e.g. "omega/entry/1"): at most 255 bytes.
-// The ML-DSA half is hedged, so that two signatures of one message differ.
+// Sign signs msg under context, the application's context string (e.g. "omega/entry/1"): at most 255 bytes. ML-DSA is
+// hedged, so that two signatures of one message differ.
 func (k *PrivateKey) Sign(context string, msg []byte) ([]byte, error) {
 	if len(context) > trust.MaxContext {
 		return nil, ErrContext
 	}
-	m := message(context, msg)
-	sig := make([]byte, SignatureSize)
-	if err := mldsa65.SignTo(k.mldsa, m, []byte(label), true, sig[:mldsa65.SignatureSize]); err != nil {
+	sig, err := k.signer.sign(context, msg)
+	if err != nil {
 		return nil, fmt.Errorf("composite: ML-DSA: %w", err)
 	}
-	copy(sig[mldsa65.SignatureSize:], ed25519.Sign(k.ed, m))
 	return sig, nil
 }
 
-// ParsePublicKey reads the 1984 bytes of Bytes. It checks the length only: any 1984 bytes are a public key.
-func ParsePublicKey(raw []byte) (*PublicKey, error) {
-	if len(raw) != PublicKeySize {
-		return nil, fmt.Errorf("composite: public key of %d bytes, want %d", len(raw), PublicKeySize)
+// ParsePublicKey reads what Bytes of a key of that suite gave. It checks the length only: any bytes of it are a public key.
+func ParsePublicKey(s trust.Suite, raw []byte) (*PublicKey, error) {
+	if !s.Known() {
+		return nil, fmt.Errorf("%w: %d", ErrSuite, s)
 	}
-	return &PublicKey{raw: [PublicKeySize]byte(raw)}, nil
+	if len(raw) != PublicKeySize(s) {
+		return nil, fmt.Errorf("%w: public key of %d bytes, want %d", ErrSize, len(raw), PublicKeySize(s))
+	}
+	return &PublicKey{suite: s, raw: bytes.Clone(raw)}, nil
 }
 
-// Bytes is the public key as the draft serialises it: ML-DSA-65, then Ed25519.
-func (p *PublicKey) Bytes() []byte { return append([]byte(nil), p.raw[:]...) }
+// Suite is what p verifies with.
+func (p *PublicKey) Suite() trust.Suite { return p.suite }
+
+// Bytes is the public key as it travels: of ML-DSA, then, in the default suite, of Ed25519.
+func (p *PublicKey) Bytes() []byte { return bytes.Clone(p.raw) }
 
 // Equal reports whether p and o are the same key.
-func (p *PublicKey) Equal(o *PublicKey) bool { return o != nil && p.raw == o.raw }
+func (p *PublicKey) Equal(o *PublicKey) bool {
+	return o != nil && p.suite == o.suite && bytes.Equal(p.raw, o.raw)
+}
 
-// Compact drops the expanded form (about 50 KiB); the next Verify builds it again.
+// Compact drops the expanded form (50 to 100 KiB); the next Verify builds it again.
 func (p *PublicKey) Compact() { p.expanded.Store(nil) }
 
-// Verify reports whether sig is a signature of msg under context by p: both halves are checked, and both must hold.
+// Verify reports whether sig is a signature of msg under context by p. In the default suite both halves are checked, and
+// both must hold.
 func (p *PublicKey) Verify(context string, msg, sig []byte) bool {
-	if len(sig) != SignatureSize || len(context) > trust.MaxContext {
+	if len(sig) != SignatureSize(p.suite) || len(context) > trust.MaxContext {
 		return false
 	}
-	m := message(context, msg)
-	pub := p.expanded.Load()
-	if pub == nil {
-		pub = new(mldsa65.PublicKey)
-		pub.Unpack((*[mldsa65.PublicKeySize]byte)(p.raw[:mldsa65.PublicKeySize]))
-		p.expanded.Store(pub)
+	v := p.expanded.Load()
+	if v == nil {
+		v = p.expand()
+		p.expanded.Store(v)
 	}
-	// ML-DSA first: with an expanded key it is the cheaper of the two to refuse a forgery with.
-	return mldsa65.Verify(pub, m, []byte(label), sig[:mldsa65.SignatureSize]) &&
-		ed25519.Verify(p.raw[mldsa65.PublicKeySize:], m, sig[mldsa65.SignatureSize:])
+	return (*v).verify(context, msg, sig)
+}
+
+func (p *PublicKey) expand() *verifier {
+	var v verifier
+	if p.suite == trust.SuiteCNSA {
+		v = expand87(p.raw)
+	} else {
+		v = expand65(p.raw)
+	}
+	return &v
 }

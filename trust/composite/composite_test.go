@@ -7,6 +7,7 @@ import (
 	"crypto/sha512"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -20,23 +21,43 @@ import (
 	"github.com/omega-mesh/omega/trust"
 )
 
-func TestSignVerify(t *testing.T) {
-	k, err := Generate(nil)
+// fromSeed makes a key of the default suite; seed is cut or filled with zeros to its size.
+func fromSeed(t testing.TB, suite trust.Suite, seed ...byte) *PrivateKey {
+	t.Helper()
+	k, err := FromSeed(suite, append(bytes.Clone(seed), make([]byte, 64)...)[:SeedSize(suite)])
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub, err := ParsePublicKey(k.Public().Bytes())
+	return k
+}
+
+// eachSuite runs a test in both.
+func eachSuite(t *testing.T, test func(*testing.T, trust.Suite)) {
+	for _, s := range trust.Suites() {
+		t.Run(s.Name(), func(t *testing.T) { test(t, s) })
+	}
+}
+
+func TestSignVerify(t *testing.T) { eachSuite(t, testSignVerify) }
+
+func testSignVerify(t *testing.T, suite trust.Suite) {
+	k, err := Generate(suite, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	pub, err := ParsePublicKey(suite, k.Public().Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sizes := map[trust.Suite][3]int{trust.SuiteDefault: {1984, 3373, 64}, trust.SuiteCNSA: {2592, 4627, 32}}[suite]
 	for _, n := range []int{0, 1, 1000} {
 		msg := bytes.Repeat([]byte{7}, n)
 		sig, err := k.Sign("omega/test/1", msg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(sig) != 3373 || len(pub.Bytes()) != 1984 {
-			t.Fatalf("signature %d bytes, key %d", len(sig), len(pub.Bytes()))
+		if got := [3]int{len(pub.Bytes()), len(sig), len(k.Seed())}; got != sizes {
+			t.Fatalf("sizes %v, want %v", got, sizes)
 		}
 		if !pub.Verify("omega/test/1", msg, sig) {
 			t.Fatal("a good signature does not verify")
@@ -49,18 +70,99 @@ func TestSignVerify(t *testing.T) {
 			t.Fatal("a signature verifies for another context or message")
 		}
 	}
-	if _, err := k.Sign(strings.Repeat("x", 256), nil); err == nil {
-		t.Error("a context of 256 bytes was taken")
+	if _, err := k.Sign(strings.Repeat("x", 256), nil); !errors.Is(err, ErrContext) {
+		t.Error("a context of 256 bytes:", err)
 	}
-	again := FromSeed(k.Seed())
-	if !again.Public().Equal(k.Public()) {
-		t.Error("the seed gives another key")
+	again, err := FromSeed(suite, k.Seed())
+	if err != nil || !again.Public().Equal(k.Public()) {
+		t.Error("the seed gives another key", err)
+	}
+	seed := k.Seed()
+	clear(seed)
+	if bytes.Equal(seed, k.Seed()) {
+		t.Error("Seed is not a copy")
+	}
+}
+
+// TestSuitesAreApart: nothing of one suite passes for the other's.
+func TestSuitesAreApart(t *testing.T) {
+	eachSuite(t, func(t *testing.T, suite trust.Suite) {
+		other := trust.SuiteDefault + trust.SuiteCNSA - suite
+		k, o := fromSeed(t, suite, 1), fromSeed(t, other, 1)
+		sig, err := k.Sign("c", []byte("m"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.Public().Verify("c", []byte("m"), sig) || o.Public().Verify("c", []byte("m"), append(sig, make([]byte, MaxSignatureSize)...)[:SignatureSize(other)]) {
+			t.Error("verified by a key of the other suite")
+		}
+		if _, err := ParsePublicKey(other, k.Public().Bytes()); !errors.Is(err, ErrSize) {
+			t.Errorf("read as a key of the other suite: %v", err)
+		}
+		if _, err := FromSeed(other, k.Seed()); !errors.Is(err, ErrSize) {
+			t.Errorf("read as a seed of the other suite: %v", err)
+		}
+		if k.Public().Equal(o.Public()) || o.Public().Equal(k.Public()) {
+			t.Error("keys of two suites are equal")
+		}
+	})
+	if _, err := Generate(3, nil); !errors.Is(err, ErrSuite) {
+		t.Error(err)
+	}
+	if _, err := ParsePublicKey(0, nil); !errors.Is(err, ErrSuite) {
+		t.Error(err)
+	}
+}
+
+// TestEveryByteCounts changes a signature throughout.
+func TestEveryByteCounts(t *testing.T) {
+	eachSuite(t, func(t *testing.T, suite trust.Suite) {
+		k := fromSeed(t, suite, 9)
+		sig, err := k.Sign("c", []byte("m"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < len(sig); i += 61 {
+			bad := bytes.Clone(sig)
+			bad[i] ^= 0x10
+			if k.Public().Verify("c", []byte("m"), bad) {
+				t.Fatalf("byte %d may be anything", i)
+			}
+		}
+	})
+}
+
+// TestPureMLDSA87: a signature of the cnsa suite is FIPS 204's and nothing else's, checked with another implementation.
+func TestPureMLDSA87(t *testing.T) {
+	for i := range byte(20) {
+		seed := sha512.Sum512([]byte{i})
+		k := fromSeed(t, trust.SuiteCNSA, seed[:32]...)
+		mk, err := mldsa.NewPrivateKey(mldsa.MLDSA87(), seed[:32])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(mk.PublicKey().Bytes(), k.Public().Bytes()) {
+			t.Fatal("public keys differ")
+		}
+		msg, opts := seed[:i], &mldsa.Options{Context: "ctx" + string(rune('a'+i))}
+		theirs, err := mk.Sign(nil, msg, opts)
+		if err != nil || !k.Public().Verify(opts.Context, msg, theirs) {
+			t.Fatal("the other implementation's signature does not verify", err)
+		}
+		ours, err := k.Sign(opts.Context, msg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := mldsa.Verify(mk.PublicKey(), msg, ours, opts); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
 // TestBothHalvesMust changes each byte region of a signature, and mixes halves of two keys.
 func TestBothHalvesMust(t *testing.T) {
-	a, b := FromSeed(sha512.Sum512([]byte("a"))), FromSeed(sha512.Sum512([]byte("b")))
+	x, y := sha512.Sum512([]byte("a")), sha512.Sum512([]byte("b"))
+	a, b := fromSeed(t, trust.SuiteDefault, x[:]...), fromSeed(t, trust.SuiteDefault, y[:]...)
 	msg := []byte("message")
 	sa, _ := a.Sign("c", msg)
 	sb, _ := b.Sign("c", msg)
@@ -78,13 +180,6 @@ func TestBothHalvesMust(t *testing.T) {
 			t.Errorf("%s: verifies", name)
 		}
 	}
-	for i := 0; i < len(sa); i += 61 {
-		bad := bytes.Clone(sa)
-		bad[i] ^= 0x10
-		if a.Public().Verify("c", msg, bad) {
-			t.Fatalf("byte %d may be anything", i)
-		}
-	}
 	// Neither half is a signature of the bare message: the label and prefix are part of what each signs.
 	if ed25519.Verify(a.Public().raw[mldsa65.PublicKeySize:], msg, sa[cut:]) {
 		t.Error("the Ed25519 half stands by itself")
@@ -96,7 +191,7 @@ func TestBothHalvesMust(t *testing.T) {
 func TestConstruction(t *testing.T) {
 	for i := range 20 {
 		seed := sha512.Sum512([]byte{byte(i)})
-		k := FromSeed(seed)
+		k := fromSeed(t, trust.SuiteDefault, seed[:]...)
 		mk, err := mldsa.NewPrivateKey(mldsa.MLDSA65(), seed[:32])
 		if err != nil {
 			t.Fatal(err)
@@ -196,9 +291,7 @@ func TestACVPKeyGen(t *testing.T) {
 			continue
 		}
 		for _, c := range g.Tests {
-			var seed [SeedSize]byte
-			copy(seed[:], c.Seed)
-			if got := FromSeed(seed).Public().Bytes()[:mldsa65.PublicKeySize]; !bytes.Equal(got, pks[c.TcID]) {
+			if got := fromSeed(t, trust.SuiteDefault, c.Seed...).Public().Bytes()[:mldsa65.PublicKeySize]; !bytes.Equal(got, pks[c.TcID]) {
 				t.Errorf("test %d: another public key", c.TcID)
 			}
 			n++
@@ -235,7 +328,7 @@ func TestWycheproofMLDSA(t *testing.T) {
 			if ok != (c.Result == "valid") {
 				t.Errorf("test %d: %v, want %s", c.TcID, ok, c.Result)
 			}
-			pub, err := ParsePublicKey(append(bytes.Clone(g.PublicKey), ed[32:]...))
+			pub, err := ParsePublicKey(trust.SuiteDefault, append(bytes.Clone(g.PublicKey), ed[32:]...))
 			if err != nil {
 				continue // a key of the wrong length
 			}
@@ -289,55 +382,65 @@ func TestRFC8032(t *testing.T) {
 		{"4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb", "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c", "72", "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"},
 		{"c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7", "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025", "af82", "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a"},
 	} {
-		var seed [SeedSize]byte
 		s, _ := hex.DecodeString(c.seed)
-		copy(seed[mldsa65.SeedSize:], s)
-		k := FromSeed(seed)
+		k := fromSeed(t, trust.SuiteDefault, append(make([]byte, mldsa65.SeedSize), s...)...)
 		if got := hex.EncodeToString(k.Public().Bytes()[mldsa65.PublicKeySize:]); got != c.pub {
 			t.Errorf("public key %s, want %s", got, c.pub)
 		}
 		msg, _ := hex.DecodeString(c.msg)
-		if got := hex.EncodeToString(ed25519.Sign(k.ed, msg)); got != c.sig {
+		if got := hex.EncodeToString(ed25519.Sign(k.signer.(*signer65).ed, msg)); got != c.sig {
 			t.Errorf("signature %s, want %s", got, c.sig)
 		}
 	}
 }
 
 func FuzzVerify(f *testing.F) {
-	k := FromSeed([SeedSize]byte{3})
-	sig, _ := k.Sign("c", []byte("m"))
-	f.Add(k.Public().Bytes(), "c", []byte("m"), sig)
-	f.Add([]byte{}, "", []byte{}, []byte{})
-	f.Fuzz(func(t *testing.T, pub []byte, ctx string, msg, s []byte) {
-		p, err := ParsePublicKey(pub)
+	keys := make(map[trust.Suite]*PrivateKey)
+	for _, suite := range trust.Suites() {
+		k := fromSeed(f, suite, 3)
+		sig, _ := k.Sign("c", []byte("m"))
+		f.Add(uint16(suite), k.Public().Bytes(), "c", []byte("m"), sig)
+		keys[suite] = k
+	}
+	f.Add(uint16(0), []byte{}, "", []byte{}, []byte{})
+	f.Fuzz(func(t *testing.T, suite uint16, pub []byte, ctx string, msg, s []byte) {
+		p, err := ParsePublicKey(trust.Suite(suite), pub)
 		if err != nil {
 			return
 		}
-		if p.Verify(ctx, msg, s) && !(p.Equal(k.Public()) && ctx == "c" && string(msg) == "m") {
+		if p.Verify(ctx, msg, s) && !(p.Equal(keys[p.Suite()].Public()) && ctx == "c" && string(msg) == "m") {
 			t.Fatal("a forgery")
 		}
 	})
 }
 
 func BenchmarkSign(b *testing.B) {
-	k := FromSeed([SeedSize]byte{1})
-	msg := make([]byte, 300)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := k.Sign("omega/entry/1", msg); err != nil {
-			b.Fatal(err)
-		}
+	for _, suite := range trust.Suites() {
+		b.Run(suite.Name(), func(b *testing.B) {
+			k := fromSeed(b, suite, 1)
+			msg := make([]byte, 300)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := k.Sign("omega/entry/1", msg); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
 func BenchmarkVerify(b *testing.B) {
-	k := FromSeed([SeedSize]byte{1})
-	msg := make([]byte, 300)
-	sig, _ := k.Sign("omega/entry/1", msg)
-	b.ReportAllocs()
-	for b.Loop() {
-		if !k.Public().Verify("omega/entry/1", msg, sig) {
-			b.Fatal("refused")
-		}
+	for _, suite := range trust.Suites() {
+		b.Run(suite.Name(), func(b *testing.B) {
+			k := fromSeed(b, suite, 1)
+			msg := make([]byte, 300)
+			sig, _ := k.Sign("omega/entry/1", msg)
+			b.ReportAllocs()
+			for b.Loop() {
+				if !k.Public().Verify("omega/entry/1", msg, sig) {
+					b.Fatal("refused")
+				}
+			}
+		})
 	}
 }

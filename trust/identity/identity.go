@@ -35,10 +35,11 @@ var (
 
 // Options of Create and Open.
 type Options struct {
-	Name       string    // Create: the peer's name, see CheckName
-	Passphrase []byte    // Argon2id where set; otherwise an unattended key file
-	NextDir    string    // where the pre-rotated next key lies; default <dir>/next
-	Random     io.Reader // default crypto/rand: only tests set it
+	Name       string      // Create: the peer's name, see CheckName
+	Suite      trust.Suite // Create: of its keys; zero is trust.SuiteDefault
+	Passphrase []byte      // Argon2id where set; otherwise an unattended key file
+	NextDir    string      // where the pre-rotated next key lies; default <dir>/next
+	Random     io.Reader   // default crypto/rand: only tests set it
 }
 
 // File names within an identity's folder. Next's folder holds key and wrap of its own.
@@ -66,6 +67,10 @@ func Create(dir string, opt Options) (*Identity, error) {
 	if err := CheckName(opt.Name); err != nil {
 		return nil, err
 	}
+	suite := opt.Suite
+	if suite == 0 {
+		suite = trust.SuiteDefault
+	}
 	random := opt.Random
 	if random == nil {
 		random = rand.Reader
@@ -86,11 +91,11 @@ func Create(dir string, opt Options) (*Identity, error) {
 	if _, err := os.Lstat(filepath.Join(dir, fileInception)); err == nil {
 		return nil, fmt.Errorf("identity: %s: %w", dir, ErrExists)
 	}
-	key, err := composite.Generate(random)
+	key, err := composite.Generate(suite, random)
 	if err != nil {
 		return nil, err
 	}
-	next, err := composite.Generate(random)
+	next, err := composite.Generate(suite, random)
 	if err != nil {
 		return nil, err
 	}
@@ -108,11 +113,11 @@ func Create(dir string, opt Options) (*Identity, error) {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
 	seed, nextSeed := key.Seed(), next.Seed()
-	defer clear(seed[:])
-	defer clear(nextSeed[:])
-	secret := append(append(make([]byte, 0, len(seed)+len(transportSeed)), seed[:]...), transportSeed[:]...)
+	defer clear(seed)
+	defer clear(nextSeed)
+	secret := append(append(make([]byte, 0, len(seed)+len(transportSeed)), seed...), transportSeed[:]...)
 	defer clear(secret)
-	if err := writeSecret(nextDir, purposeNext, nextSeed[:], opt.Passphrase, random); err != nil {
+	if err := writeSecret(nextDir, purposeNext, nextSeed, opt.Passphrase, random); err != nil {
 		return nil, err
 	}
 	if err := writeSecret(dir, purposeCurrent, secret, opt.Passphrase, random); err != nil {
@@ -143,17 +148,19 @@ func Open(dir string, opt Options) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	secret, protection, err := readSecret(dir, purposeCurrent, composite.SeedSize+ed25519.SeedSize, opt.Passphrase)
+	size := composite.SeedSize(inception.Suite)
+	secret, protection, err := readSecret(dir, purposeCurrent, size+ed25519.SeedSize, opt.Passphrase)
 	if err != nil {
 		_ = lock.Close()
 		return nil, err
 	}
 	defer clear(secret)
-	id := &Identity{
-		inception: inception, protection: protection, lock: lock,
-		key:       composite.FromSeed([composite.SeedSize]byte(secret[:composite.SeedSize])),
-		transport: ed25519.NewKeyFromSeed(secret[composite.SeedSize:]),
+	key, err := composite.FromSeed(inception.Suite, secret[:size])
+	if err != nil {
+		_ = lock.Close()
+		return nil, err
 	}
+	id := &Identity{inception: inception, protection: protection, lock: lock, key: key, transport: ed25519.NewKeyFromSeed(secret[size:])}
 	if !id.key.Public().Equal(inception.PublicKey()) || !inception.TransportKey().Equal(id.transport.Public()) {
 		_ = lock.Close()
 		return nil, fmt.Errorf("identity: %s: the key does not belong to the inception record beside it: %w", filepath.Join(dir, fileKey), ErrCorrupt)
@@ -186,6 +193,9 @@ func (i *Identity) Inception() *Inception { return i.inception }
 
 // Transport is the private key of the libp2p host.
 func (i *Identity) Transport() ed25519.PrivateKey { return i.transport }
+
+// Suite is what the identity signs with; a swarm takes only members of its own.
+func (i *Identity) Suite() trust.Suite { return i.inception.Suite }
 
 // Sign signs msg with the composite key under context (at most 255 bytes, domain-separated by its caller).
 func (i *Identity) Sign(context string, msg []byte) ([]byte, error) { return i.key.Sign(context, msg) }

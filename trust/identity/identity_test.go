@@ -28,9 +28,20 @@ func create(t testing.TB, opt Options) (*Identity, string) {
 }
 
 func TestCreateOpen(t *testing.T) {
-	for name, pass := range map[string][]byte{"file": nil, "passphrase": []byte("correct horse")} {
-		t.Run(name, func(t *testing.T) {
-			id, dir := create(t, Options{Passphrase: pass})
+	for _, c := range []struct {
+		name  string
+		suite trust.Suite
+		pass  []byte
+	}{
+		{"file", trust.SuiteDefault, nil}, {"passphrase", trust.SuiteDefault, []byte("correct horse")},
+		{"file", trust.SuiteCNSA, nil}, {"passphrase", trust.SuiteCNSA, []byte("correct horse")},
+	} {
+		name, pass := c.name, c.pass
+		t.Run(c.suite.Name()+" "+name, func(t *testing.T) {
+			id, dir := create(t, Options{Passphrase: pass, Suite: c.suite})
+			if id.Suite() != c.suite || id.Inception().PublicKey().Suite() != c.suite {
+				t.Errorf("suite %s", id.Suite().Name())
+			}
 			if id.Protection() != name {
 				t.Errorf("protection %s", id.Protection())
 			}
@@ -54,15 +65,16 @@ func TestCreateOpen(t *testing.T) {
 				t.Fatal("an identity was overwritten")
 			}
 			// The next key is elsewhere, and is the one the inception commits to.
-			seed, _, err := readSecret(filepath.Join(dir, "next"), purposeNext, composite.SeedSize, pass)
+			seed, _, err := readSecret(filepath.Join(dir, "next"), purposeNext, composite.SeedSize(c.suite), pass)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if NextHash(composite.FromSeed([composite.SeedSize]byte(seed)).Public()) != id.Inception().Next {
-				t.Error("the next key is not the committed one")
+			next, err := composite.FromSeed(c.suite, seed)
+			if err != nil || NextHash(next.Public()) != id.Inception().Next {
+				t.Error("the next key is not the committed one", err)
 			}
 			// Neither key opens in place of the other.
-			if _, _, err := readSecret(filepath.Join(dir, "next"), purposeCurrent, composite.SeedSize, pass); err == nil {
+			if _, _, err := readSecret(filepath.Join(dir, "next"), purposeCurrent, composite.SeedSize(c.suite), pass); err == nil {
 				t.Error("the next key opens as the current one")
 			}
 		})
@@ -183,7 +195,11 @@ func TestInceptionRefusals(t *testing.T) {
 		t.Error("trailing byte")
 	}
 	// Someone else's transport key cannot be claimed: its signature would be needed.
-	k, n := composite.FromSeed([64]byte{1}), composite.FromSeed([64]byte{2})
+	k, err := composite.FromSeed(trust.SuiteDefault, bytes.Repeat([]byte{1}, 64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := k
 	victim := ed25519.NewKeyFromSeed(make([]byte, 32))
 	thief := append(bytes.Clone(victim[:32]), victim[32:]...)
 	thief[0] ^= 1 // not the victim's private key, but its public half
@@ -218,6 +234,8 @@ func TestDIDSpelling(t *testing.T) {
 func FuzzDecodeInception(f *testing.F) {
 	id, _ := create(f, Options{})
 	f.Add(id.Inception().Encode())
+	cnsa, _ := create(f, Options{Suite: trust.SuiteCNSA})
+	f.Add(cnsa.Inception().Encode())
 	f.Add([]byte{1})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		i, err := DecodeInception(raw)

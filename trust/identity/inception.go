@@ -88,7 +88,7 @@ func clip(s string) string {
 type Inception struct {
 	Version   uint8       // of the record: 1
 	Suite     trust.Suite // of Key and Next
-	Key       []byte      // composite public key, 1984 bytes
+	Key       []byte      // public key of Suite
 	Next      [32]byte    // hash of the next composite public key (NextHash)
 	Transport [32]byte    // Ed25519 public key of the libp2p host
 	Name      string      // what its owner calls it: 1 to 63 of A-Z a-z 0-9 . _ -, not unique
@@ -106,8 +106,6 @@ type inceptionContent struct {
 	Transport []byte      `cbor:"4,keyasint"`
 	Name      string      `cbor:"5,keyasint"`
 }
-
-const inceptionSignatures = composite.SignatureSize + ed25519.SignatureSize
 
 // NextHash is the commitment to a next key: SHA-256("omega/next-key/1" || 0x00 || public key).
 func NextHash(p *composite.PublicKey) [32]byte {
@@ -141,7 +139,7 @@ func newInception(name string, key, next *composite.PrivateKey, transport ed2551
 	}
 	nextHash := NextHash(next.Public())
 	content, err := canonical.Marshal(inceptionContent{
-		Suite: trust.SuiteDefault, Key: key.Public().Bytes(), Next: nextHash[:],
+		Suite: key.Suite(), Key: key.Public().Bytes(), Next: nextHash[:],
 		Transport: transport[ed25519.SeedSize:], Name: name,
 	})
 	if err != nil {
@@ -164,19 +162,16 @@ func newInception(name string, key, next *composite.PrivateKey, transport ed2551
 // DecodeInception reads a record, at most trust.MaxInception bytes: version byte, canonical CBOR, composite signature,
 // transport signature. Both signatures have been verified when it returns without error.
 func DecodeInception(raw []byte) (*Inception, error) {
-	if len(raw) > trust.MaxInception || len(raw) < 1+inceptionSignatures {
+	if len(raw) > trust.MaxInception || len(raw) < 1 {
 		return nil, fmt.Errorf("identity: %d bytes: %w", len(raw), ErrInception)
 	}
 	if raw[0] != inceptionVersion {
 		return nil, fmt.Errorf("identity: version %d: %w", raw[0], ErrInception)
 	}
-	signed, signatures := raw[:len(raw)-inceptionSignatures], raw[len(raw)-inceptionSignatures:]
 	var c inceptionContent
-	if err := canonical.Unmarshal(signed[1:], &c, trust.MaxInception); err != nil {
-		return nil, fmt.Errorf("identity: %w: %w", ErrInception, err)
-	}
-	if !c.Suite.Known() {
-		return nil, fmt.Errorf("identity: suite %d: %w", c.Suite, ErrInception)
+	signed, full, possession := splitInception(raw, &c)
+	if signed == nil {
+		return nil, fmt.Errorf("identity: %d bytes are no record of a suite that this build knows: %w", len(raw), ErrInception)
 	}
 	if len(c.Next) != 32 || len(c.Transport) != ed25519.PublicKeySize {
 		return nil, fmt.Errorf("identity: next of %d and transport of %d bytes: %w", len(c.Next), len(c.Transport), ErrInception)
@@ -184,14 +179,14 @@ func DecodeInception(raw []byte) (*Inception, error) {
 	if err := CheckName(c.Name); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInception, err)
 	}
-	pub, err := composite.ParsePublicKey(c.Key)
+	pub, err := composite.ParsePublicKey(c.Suite, c.Key)
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w: %w", ErrInception, err)
 	}
-	if ed25519.VerifyWithOptions(c.Transport, signed, signatures[composite.SignatureSize:], &ed25519.Options{Context: contextTransport, Hash: crypto.Hash(0)}) != nil {
+	if ed25519.VerifyWithOptions(c.Transport, signed, possession, &ed25519.Options{Context: contextTransport, Hash: crypto.Hash(0)}) != nil {
 		return nil, fmt.Errorf("identity: transport signature: %w", ErrInception)
 	}
-	if !pub.Verify(contextInception, signed, signatures[:composite.SignatureSize]) {
+	if !pub.Verify(contextInception, signed, full) {
 		return nil, fmt.Errorf("identity: signature: %w", ErrInception)
 	}
 	h := sha256.New()
@@ -203,6 +198,23 @@ func DecodeInception(raw []byte) (*Inception, error) {
 		Version: inceptionVersion, Suite: c.Suite, Key: c.Key, Next: [32]byte(c.Next), Transport: [32]byte(c.Transport), Name: c.Name,
 		raw: own, did: DIDFromBytes([32]byte(h.Sum(nil))), pub: pub,
 	}, nil
+}
+
+// splitInception finds the signed part of a record, and its two signatures. The suite decides how long a signature is and
+// stands within, so each suite is tried: a record has the length of one alone. It returns nils where none fits.
+func splitInception(raw []byte, c *inceptionContent) (signed, full, possession []byte) {
+	for _, suite := range trust.Suites() {
+		size := composite.SignatureSize(suite)
+		cut := len(raw) - size - ed25519.SignatureSize
+		if cut < 1 {
+			continue
+		}
+		*c = inceptionContent{}
+		if canonical.Unmarshal(raw[1:cut], c, trust.MaxInception) == nil && c.Suite == suite {
+			return raw[:cut:cut], raw[cut : cut+size], raw[cut+size:]
+		}
+	}
+	return nil, nil, nil
 }
 
 // Encode is the record as it travels. The caller must not change it.

@@ -207,14 +207,14 @@ func (e *Entry) parse(raw []byte) (contentLen int, err error) {
 	r.expect(keyBody)
 	e.Body = r.bytes(trust.MaxEvidenceBody)
 	contentLen = r.at
-	sig := r.bytes(composite.SignatureSize)
+	sig := r.bytes(composite.MaxSignatureSize)
 	if !r.ok() || r.at != len(raw) {
 		return 0, errMalformed
 	}
-	switch len(sig) {
-	case ed25519.SignatureSize:
+	switch {
+	case len(sig) == ed25519.SignatureSize:
 		e.Sig = sig
-	case composite.SignatureSize:
+	case composite.IsSignatureSize(len(sig)): // of which suite, its author's key says
 		e.Full = sig
 	default:
 		return 0, fmt.Errorf("signature of %d bytes", len(sig))
