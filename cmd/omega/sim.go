@@ -236,27 +236,6 @@ func (a *app) simSteps(s *world.Scenario, seed uint64) error {
 	return failed
 }
 
-func newSimImport(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "import FILE", Short: "Turn the XML of an nmap scan into a scenario file, on standard output", Args: cobra.ExactArgs(1),
-		Long: `Turn what "nmap -oX FILE" wrote into a scenario: the hosts that were up, their open TCP ports, and a zone a network. What a
-scan does not tell (holes, values, links, secrets, sensors, attackers) is for you to add.`,
-		Example: "  omega sim import scan.xml > network.yaml",
-		RunE: func(_ *cobra.Command, args []string) error {
-			f, err := os.Open(args[0])
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			s, err := world.ReadNmap(f)
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			return s.Write(a.out)
-		},
-	}
-}
-
 func newSimBench(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "bench", Short: "The simulator's performance figures on this machine", Args: cobra.NoArgs,

@@ -37,7 +37,7 @@ func checkKeys(n *yaml.Node, t reflect.Type) error {
 			key, value := n.Content[i], n.Content[i+1]
 			f, ok := fields[key.Value]
 			if !ok {
-				return fmt.Errorf("line %d: unknown key %q%s", key.Line, clip(key.Value), nearest(key.Value, fields))
+				return fmt.Errorf("line %d: unknown key %q%s", key.Line, clip(key.Value), Nearest(key.Value, fields))
 			}
 			if seen[key.Value] {
 				return fmt.Errorf("line %d: key %q again", key.Line, key.Value)
@@ -60,8 +60,8 @@ func checkKeys(n *yaml.Node, t reflect.Type) error {
 	return nil
 }
 
-// nearest names the known word closest to one that is not known, if any is close.
-func nearest[V any](word string, known map[string]V) string {
+// Nearest names the known word closest to one that is not known, if any is close.
+func Nearest[V any](word string, known map[string]V) string {
 	best, distance := "", 4
 	for _, k := range slices.Sorted(maps.Keys(known)) {
 		if d := edits(clip(word), clip(k)); d < distance {

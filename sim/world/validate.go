@@ -98,7 +98,7 @@ func (s *Scenario) Validate() error {
 	for _, l := range s.Links {
 		for _, z := range []string{l.From, l.To} {
 			if !zones[z] {
-				return fmt.Errorf("link %q to %q: no host and no attacker is in zone %q%s", clip(l.From), clip(l.To), clip(z), nearest(z, zones))
+				return fmt.Errorf("link %q to %q: no host and no attacker is in zone %q%s", clip(l.From), clip(l.To), clip(z), Nearest(z, zones))
 			}
 		}
 		if slices.Contains(l.Ports, 0) {
@@ -108,14 +108,14 @@ func (s *Scenario) Validate() error {
 	known := func(who string, names []string) error {
 		for _, n := range names {
 			if !hosts[n] {
-				return fmt.Errorf("%s: no host %q%s", who, clip(n), nearest(n, hosts))
+				return fmt.Errorf("%s: no host %q%s", who, clip(n), Nearest(n, hosts))
 			}
 		}
 		return nil
 	}
 	owner := func(who, account string) error {
 		if account != "" && !accounts[account] {
-			return fmt.Errorf("%s: no host has an account %q%s", who, clip(account), nearest(account, accounts))
+			return fmt.Errorf("%s: no host has an account %q%s", who, clip(account), Nearest(account, accounts))
 		}
 		return nil
 	}
