@@ -33,6 +33,15 @@ type untilValue struct {
 	Expires uint64
 	Hits    uint64
 	ID      [16]byte
+	Flags   uint64
+}
+
+const flagSwarmPasses = 1 // UNTIL_SWARM_PASSES
+
+// Listener is a port that the swarm of this host listens on: Protocol is 6 for TCP or 17 for UDP.
+type Listener struct {
+	Protocol uint8  `cbor:"1,keyasint"`
+	Port     uint16 `cbor:"2,keyasint"`
 }
 
 // slot is one map entry that enforces something. Two responses may want the same slot: the entry then carries the later end.
@@ -47,6 +56,7 @@ type enforcement struct {
 	action  event.Action
 	expires uint64
 	slots   []slot
+	passes  bool // a contained member's address: its talk to our swarm listeners passes
 }
 
 // Enforced is one response as it stands in the kernel now.
@@ -61,6 +71,9 @@ type Enforced struct {
 
 // Apply makes the kernel enforce r until its TTL is over, counted from now: the caller takes off the response's age.
 // The receipt says by which means; a response that cannot be enforced here has OutcomeFailed and the reason.
+//
+// A containment with an address is of another member that has it: the address is denied, but for what is said between it
+// and this host's own swarm listeners (SetSwarm), so that the member hears of its release. One without is of this host.
 func (k *Kernel) Apply(ctx context.Context, r event.Response) (event.Receipt, error) {
 	receipt := event.Receipt{Response: r.ID}
 	fail := func(err error) (event.Receipt, error) {
@@ -91,7 +104,7 @@ func (k *Kernel) Apply(ctx context.Context, r event.Response) (event.Receipt, er
 	expires := BootTime() + uint64(r.TTL)
 	var slots []slot
 	switch {
-	case r.Action == event.ActionDeny && r.Target.Address.IsValid():
+	case (r.Action == event.ActionDeny || r.Action == event.ActionContain) && r.Target.Address.IsValid():
 		if k.deny == nil {
 			return fail(errors.New("this host cannot refuse addresses: see omega doctor"))
 		}
@@ -116,7 +129,8 @@ func (k *Kernel) Apply(ctx context.Context, r event.Response) (event.Receipt, er
 	default:
 		return fail(fmt.Errorf("this host has no way to %s that target", r.Action))
 	}
-	k.enforced[r.ID] = &enforcement{target: r.Target, action: r.Action, expires: expires, slots: slots}
+	k.enforced[r.ID] = &enforcement{target: r.Target, action: r.Action, expires: expires, slots: slots,
+		passes: r.Action == event.ActionContain && r.Target.Address.IsValid()}
 	err := k.countRules() // before the rule: the program must ask for it
 	for _, s := range slots {
 		if err = errors.Join(err, k.settle(s)); err != nil {
@@ -208,9 +222,9 @@ func (k *Kernel) Active() []Enforced {
 	return all
 }
 
-// SetSwarm says what passes while the host is contained: its own swarm listeners, and the other peers' addresses with
-// theirs. At most 16 ports and 2,000 endpoints; the rest is left out.
-func (k *Kernel) SetSwarm(ports []uint16, peers []netip.AddrPort) error {
+// SetSwarm says what passes while this host, or another member, is contained: its own swarm listeners, and the other
+// peers' addresses with theirs. At most 32 listeners and 2,000 endpoints; the rest is left out.
+func (k *Kernel) SetSwarm(listeners []Listener, peers []netip.AddrPort) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.deny == nil {
@@ -218,9 +232,8 @@ func (k *Kernel) SetSwarm(ports []uint16, peers []netip.AddrPort) error {
 	}
 	one := uint8(1)
 	want := map[string]bool{}
-	for _, p := range ports[:min(len(ports), 16)] {
-		key := string([]byte{byte(p), byte(p >> 8)})
-		want[key] = true
+	for _, l := range listeners[:min(len(listeners), 32)] {
+		want[string([]byte{byte(l.Port), byte(l.Port >> 8), l.Protocol, 0})] = true
 	}
 	if err := replaceSet(k.deny.Maps["swarm_ports"], want, one); err != nil {
 		return fmt.Errorf("set the swarm's own ports: %w", err)
@@ -283,7 +296,7 @@ func (k *Kernel) look(s slot) (untilValue, error) {
 	return v, err
 }
 
-// settle sets an entry to what the responses that stand ask of it (the latest end), or removes it.
+// settle sets an entry to what the responses that stand ask of it (the latest end, and the least that passes), or removes it.
 func (k *Kernel) settle(s slot) error {
 	m := k.table(s.table)
 	if m == nil {
@@ -291,8 +304,15 @@ func (k *Kernel) settle(s slot) error {
 	}
 	var keep *enforcement
 	var keepID string
+	flags := uint64(flagSwarmPasses)
 	for id, e := range k.enforced {
-		if slices.Contains(e.slots, s) && (keep == nil || e.expires > keep.expires) {
+		if !slices.Contains(e.slots, s) {
+			continue
+		}
+		if !e.passes {
+			flags = 0 // one that lets nothing pass is not softened by another
+		}
+		if keep == nil || e.expires > keep.expires {
 			keep, keepID = e, id
 		}
 	}
@@ -302,10 +322,10 @@ func (k *Kernel) settle(s slot) error {
 			return err
 		}
 		was, err := k.look(s)
-		if err == nil && was.Expires == keep.expires && was.ID == id {
+		if err == nil && was.Expires == keep.expires && was.ID == id && was.Flags == flags {
 			return nil
 		}
-		return m.Put([]byte(s.key), untilValue{Expires: keep.expires, Hits: was.Hits, ID: id})
+		return m.Put([]byte(s.key), untilValue{Expires: keep.expires, Hits: was.Hits, ID: id, Flags: flags})
 	}
 	if s.table == "contain" { // an array's entry cannot be deleted
 		return m.Put([]byte(s.key), untilValue{})
@@ -372,7 +392,10 @@ func (k *Kernel) adopt() error {
 			id := hex.EncodeToString(v.ID[:])
 			e := k.enforced[id]
 			if e == nil {
-				e = &enforcement{action: event.ActionDeny, expires: v.Expires}
+				e = &enforcement{action: event.ActionDeny, expires: v.Expires, passes: v.Flags&flagSwarmPasses != 0}
+				if e.passes {
+					e.action = event.ActionContain
+				}
 				k.enforced[id] = e
 			}
 			s := slot{name, string(key)}

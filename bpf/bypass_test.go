@@ -11,11 +11,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/omega-mesh/omega/swarm/event"
 )
@@ -136,6 +138,140 @@ func TestNoFrameGoesRound(t *testing.T) {
 		if got := pass(slices.Clone(f.bytes)); got != f.whenContained {
 			t.Errorf("%s, contained: passes %v, want %v", f.name, got, f.whenContained)
 		}
+	}
+}
+
+// What a contained member may still send here, and what is sent to it, frame by frame: only the swarm's own port at this
+// side counts, whatever port the contained host chose at its own.
+func TestContainedMemberReachesTheSwarmAlone(t *testing.T) {
+	a, _ := twoHosts(t)
+	k := a.load(Options{})
+	const member, member6, swarm, service, chosen = "10.99.0.7", "fd00::7", 7946, 22, 40000
+	if err := k.SetSwarm([]Listener{{unix.IPPROTO_TCP, swarm}}, []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(member), swarm)}); err != nil {
+		t.Fatal(err)
+	}
+	for id, p := range map[string]string{id1: member + "/32", id2: member6 + "/128"} {
+		if _, err := k.Apply(t.Context(), event.Response{ID: id, Action: event.ActionContain, Target: event.Target{Address: netip.MustParsePrefix(p)}, TTL: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ports := func(b []byte, from, to uint16) []byte {
+		binary.BigEndian.PutUint16(b, from)
+		binary.BigEndian.PutUint16(b[2:], to)
+		return b
+	}
+	tcp := func(from, to uint16) []byte { return ports(tcpSYN(0), from, to) }
+	dgram := func(from, to uint16) []byte { return ports(udp(0), from, to) }
+	out := func(packet []byte) []byte { // the other way round: to the member
+		if packet[0]>>4 == 4 {
+			from := slices.Clone(packet[12:16])
+			copy(packet[12:], packet[16:20])
+			copy(packet[16:], from)
+		} else {
+			from := slices.Clone(packet[8:24])
+			copy(packet[8:], packet[24:40])
+			copy(packet[24:], from)
+		}
+		return packet
+	}
+	frames := []struct {
+		name   string
+		out    bool
+		packet []byte
+		pass   bool
+	}{
+		{"to the swarm", false, ipv4(member, 6, 0, tcp(chosen, swarm)), true},
+		{"to a service", false, ipv4(member, 6, 0, tcp(chosen, service)), false},
+		{"to a service, from the swarm's port", false, ipv4(member, 6, 0, tcp(swarm, service)), false},
+		{"to the swarm's number by UDP, where only TCP listens", false, ipv4(member, 17, 0, dgram(chosen, swarm)), false},
+		{"to a service by UDP, from the swarm's port", false, ipv4(member, 17, 0, dgram(swarm, 53)), false},
+		{"a later fragment", false, ipv4(member, 6, 100, tcp(chosen, swarm)), false},
+		{"echo", false, ipv4(member, 1, 0, []byte{8, 0, 0, 0, 0, 0, 0, 0}), false},
+		{"too big", false, ipv4(member, 1, 0, []byte{3, 4, 0, 0, 0, 0, 0, 0}), true},
+		{"another protocol", false, ipv4(member, 47, 0, tcp(chosen, swarm)), false},
+		{"IPv6, to the swarm", false, ipv6(member6, 6, tcp(chosen, swarm)), true},
+		{"IPv6, to a service", false, ipv6(member6, 6, tcp(swarm, service)), false},
+		{"IPv6, neighbour solicitation", false, ipv6(member6, 58, []byte{135, 0, 0, 0, 0, 0, 0, 0}), true},
+		{"IPv6, to the swarm behind an extension header", false, ipv6(member6, 0, slices.Concat([]byte{6, 0, 1, 4, 0, 0, 0, 0}, tcp(chosen, swarm))), false},
+		{"as an IPv4-mapped source, to a service", false, ipv6("::ffff:"+member, 6, tcp(swarm, service)), false},
+		{"from the swarm's port", true, out(ipv4(member, 6, 0, tcp(swarm, chosen))), true},
+		{"from a service", true, out(ipv4(member, 6, 0, tcp(service, chosen))), false},
+		{"from a port of the kernel's choosing to its swarm", true, out(ipv4(member, 6, 0, tcp(chosen, swarm))), false},
+		{"IPv6, from the swarm's port", true, out(ipv6(member6, 6, tcp(swarm, chosen))), true},
+		{"IPv6, from a service", true, out(ipv6(member6, 6, tcp(service, swarm))), false},
+	}
+	check := func(when string, pass func(i int) bool) {
+		t.Helper()
+		for i, f := range frames {
+			kind := uint16(0x0800)
+			if f.packet[0]>>4 == 6 {
+				kind = 0x86dd
+			}
+			program := k.deny.Programs["packet_in"]
+			if f.out {
+				program = k.deny.Programs["packet_out"]
+			}
+			ret, err := program.Run(&ebpf.RunOptions{Data: slices.Concat(ethernet(kind), f.packet, make([]byte, 300))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := int32(ret) == -1; got != pass(i) {
+				t.Errorf("%s, %s: passes %v", when, f.name, got)
+			}
+		}
+	}
+	check("contained", func(i int) bool { return frames[i].pass })
+	// Another response refuses the same addresses outright, for less long: nothing passes while it stands.
+	const id3, id4 = "200102030405060708090a0b0c0d0e0f", "300102030405060708090a0b0c0d0e0f"
+	for id, p := range map[string]string{id3: member + "/32", id4: member6 + "/128"} {
+		if _, err := k.Apply(t.Context(), event.Response{ID: id, Action: event.ActionDeny, Target: event.Target{Address: netip.MustParsePrefix(p)}, TTL: time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("denied as well", func(int) bool { return false })
+	for _, id := range []string{id3, id4} {
+		if _, err := k.Release(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("contained alone again", func(i int) bool { return frames[i].pass })
+}
+
+// The same with real connections, from the member's side and from this one.
+func TestContainedMemberKeepsItsSwarm(t *testing.T) {
+	a, b := twoHosts(t)
+	k := a.load(Options{})
+	own, other, theirs := a.listen(t), a.listen(t), b.listen(t)
+	if err := k.SetSwarm([]Listener{{unix.IPPROTO_TCP, own}}, []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(b.addr), theirs)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionContain, Target: event.Target{Address: netip.MustParsePrefix(b.addr + "/32")}, TTL: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	from := func(h *host, port uint16, to string, toPort uint16) error {
+		return h.do(func() error {
+			d := net.Dialer{Timeout: 500 * time.Millisecond, LocalAddr: &net.TCPAddr{IP: net.ParseIP(h.addr), Port: int(port)},
+				Control: func(_, _ string, c syscall.RawConn) (err error) {
+					return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }), err)
+				}}
+			c, err := d.Dial("tcp", netip.AddrPortFrom(netip.MustParseAddr(to), toPort).String())
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
+	}
+	if err := from(b, 0, a.addr, own); err != nil {
+		t.Error("the member does not reach the swarm:", err)
+	}
+	if from(b, 0, a.addr, other) == nil || from(b, own, a.addr, other) == nil {
+		t.Error("the member reaches another port")
+	}
+	if from(a, 0, b.addr, theirs) == nil {
+		t.Error("a program of this host reaches the contained one")
+	}
+	if k.Active()[0].Hits == 0 {
+		t.Error("nothing was counted as refused")
 	}
 }
 

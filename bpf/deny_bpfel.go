@@ -20,6 +20,13 @@ type denyEndpoint struct {
 	Pad     uint16
 }
 
+type denyListener struct {
+	_        structs.HostLayout
+	Port     uint16
+	Protocol uint8
+	Pad      uint8
+}
+
 type denyLpm4 struct {
 	_       structs.HostLayout
 	Prefix  uint32
@@ -111,6 +118,7 @@ type denyUntil struct {
 	Expires uint64
 	Hits    uint64
 	Id      [16]uint8
+	Flags   uint64
 }
 
 // Names of all BPF objects in the ELF.

@@ -51,6 +51,7 @@ type executionUntil struct {
 	Expires uint64
 	Hits    uint64
 	Id      [16]uint8
+	Flags   uint64
 }
 
 // Names of all BPF objects in the ELF.

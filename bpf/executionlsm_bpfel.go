@@ -31,6 +31,7 @@ type executionLSMUntil struct {
 	Expires uint64
 	Hits    uint64
 	Id      [16]uint8
+	Flags   uint64
 }
 
 // Names of all BPF objects in the ELF.

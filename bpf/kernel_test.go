@@ -476,7 +476,7 @@ func TestContainPassesOnlyTheSwarm(t *testing.T) {
 	a, b := twoHosts(t)
 	k := a.load(Options{})
 	own, other, theirs := a.listen(t), a.listen(t), b.listen(t)
-	if err := k.SetSwarm([]uint16{own}, []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(b.addr), theirs)}); err != nil {
+	if err := k.SetSwarm([]Listener{{unix.IPPROTO_TCP, own}}, []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(b.addr), theirs)}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionContain, TTL: time.Hour}); err != nil {

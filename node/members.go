@@ -12,7 +12,9 @@ import (
 	"strings"
 
 	ma "github.com/multiformats/go-multiaddr"
+	"golang.org/x/sys/unix"
 
+	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/node/privileged"
 	"github.com/omega-mesh/omega/swarm"
 	"github.com/omega-mesh/omega/swarm/event"
@@ -248,15 +250,22 @@ func (n *Node) proved() []privileged.Proved {
 	return out
 }
 
-// ports are those this node's own swarm listeners have.
-func (n *Node) ports() []uint16 {
-	var out []uint16
+// listeners are where this node's own swarm is called.
+func (n *Node) listeners() []bpf.Listener {
+	var out []bpf.Listener
 	for _, s := range n.swarm.Addrs() {
-		if ap, ok := endpoint(s); ok && !slices.Contains(out, ap.Port()) {
-			out = append(out, ap.Port())
+		ap, ok := endpoint(s)
+		if !ok {
+			continue
+		}
+		l := bpf.Listener{Protocol: unix.IPPROTO_TCP, Port: ap.Port()}
+		if strings.Contains(s, "/udp/") {
+			l.Protocol = unix.IPPROTO_UDP
+		}
+		if !slices.Contains(out, l) {
+			out = append(out, l)
 		}
 	}
-	slices.Sort(out)
 	return out
 }
 

@@ -383,7 +383,7 @@ func (n *Node) refresh(ctx context.Context) error {
 		}
 		proved := n.proved()
 		if !slices.Equal(proved, last) {
-			if err := n.service.Protect(ctx, n.ports(), proved); err != nil {
+			if err := n.service.Protect(ctx, n.listeners(), proved); err != nil {
 				n.log.Warn("guard rails not brought up to date", "err", err)
 			} else {
 				last = proved

@@ -59,11 +59,17 @@ struct {
 	__type(value, __u8);
 } swarm_peers SEC(".maps");
 
+struct listener {
+	__u16 port; // host order
+	__u8 protocol;
+	__u8 pad;
+};
+
 // Our own swarm listeners: they may call us there.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16);
-	__type(key, __u16);
+	__uint(max_entries, 32);
+	__type(key, struct listener);
 	__type(value, __u8);
 } swarm_ports SEC(".maps");
 
@@ -74,29 +80,24 @@ struct {
 	__type(value, __u64);
 } dropped_packets SEC(".maps"); // 0 in, 1 out
 
-static __always_inline bool denied4(__be32 address)
+// denial is the entry that refuses an address now, or none.
+static __always_inline struct until *denial4(__be32 address)
 {
 	struct lpm4 key = { .prefix = 32 };
 	__builtin_memcpy(key.address, &address, 4);
 	struct until *u = bpf_map_lookup_elem(&deny4, &key);
-	if (!stands(u))
-		return false;
-	__sync_fetch_and_add(&u->hits, 1);
-	return true;
+	return stands(u) ? u : 0;
 }
 
-static __always_inline bool denied6(const __u8 address[16])
+static __always_inline struct until *denial(const __u8 address[16])
 {
 	const __u32 *w = (const __u32 *)address;
-	if (w[0] == 0 && w[1] == 0 && w[2] == bpf_htonl(0xffff)) // IPv4-mapped: the same host by its other name
-		return denied4(w[3]);
+	if (w[0] == 0 && w[1] == 0 && w[2] == bpf_htonl(0xffff)) // IPv4, or IPv4-mapped: the same host by its other name
+		return denial4(w[3]);
 	struct lpm6 key = { .prefix = 128 };
 	__builtin_memcpy(key.address, address, 16);
 	struct until *u = bpf_map_lookup_elem(&deny6, &key);
-	if (!stands(u))
-		return false;
-	__sync_fetch_and_add(&u->hits, 1);
-	return true;
+	return stands(u) ? u : 0;
 }
 
 static __always_inline bool contained(void)
@@ -105,27 +106,30 @@ static __always_inline bool contained(void)
 	return stands(bpf_map_lookup_elem(&contain, &zero));
 }
 
-// swarm_traffic: is a packet between local_port here and remote:remote_port part of the swarm's own talk?
-static __always_inline bool swarm_traffic(const __u8 remote[16], __u16 remote_port, __u16 local_port)
+// swarm_port: does the swarm of this host listen here?
+static __always_inline bool swarm_port(__u8 protocol, __u16 port)
 {
-	struct endpoint e = {};
-	__builtin_memcpy(e.address, remote, 16);
-	e.port = remote_port;
-	if (bpf_map_lookup_elem(&swarm_peers, &e))
-		return true;
-	if (!bpf_map_lookup_elem(&swarm_ports, &local_port))
-		return false;
-	e.port = 0; // port 0 stands for the peer's host: it calls from a port of its choosing
-	return bpf_map_lookup_elem(&swarm_peers, &e) != 0;
+	struct listener l = { .port = port, .protocol = protocol };
+	return bpf_map_lookup_elem(&swarm_ports, &l) != 0;
 }
 
+// What a decision needs of a packet. What is not a whole IP header, or has no ports to read, says so.
 struct packet {
-	__u8 remote[16];
+	__u8 remote[16]; // IPv4 as ::ffff:a.b.c.d
 	__u16 remote_port, local_port;
 	__u8 protocol;
 	__u8 tcp_flags;
-	bool v6;
+	bool ip;    // else ARP and the link's own
+	bool ports; // TCP or UDP, and their ports were read
+	bool vital;
+	bool in;
 };
+
+// opening: the first packet of a TCP connection.
+static __always_inline bool opening(const struct packet *p)
+{
+	return p->protocol == IPPROTO_TCP && (p->tcp_flags & 0x12) == 0x02;
+}
 
 // vital is the ICMPv6 and ICMP without which not even the swarm's own traffic lives: neighbour discovery, and being
 // told from outside that a packet is too big. Echo and the rest carry data, and so do not pass a contained host.
@@ -139,58 +143,102 @@ static __always_inline bool vital(__u8 protocol, void *at, void *end, bool in)
 	return in && icmp[0] == 3 && icmp[1] == 4;
 }
 
-// refused_ip decides on one packet from its IP header on; in says whose address is the remote one.
-static __always_inline bool refused_ip(void *next, void *end, __be16 proto, bool in, struct packet *p)
+// dissect reads one packet from its IP header on, the only place that does; in says whose address is the remote one.
+static __always_inline void dissect(void *next, void *end, __be16 proto, bool in, struct packet *p)
 {
+	bool v6 = false;
+	p->in = in;
 	if (proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = next;
 		if ((void *)(ip + 1) > end)
-			return false;
-		__be32 remote = in ? ip->saddr : ip->daddr;
-		v4_mapped(p->remote, remote);
+			return;
+		v4_mapped(p->remote, in ? ip->saddr : ip->daddr);
 		p->protocol = ip->protocol;
-		if (denied4(remote))
-			return true;
+		p->ip = true;
 		__u32 length = (ip->ihl_version & 15) * 4;
-		if (length < sizeof(*ip))
-			return false;
+		if (length < sizeof(*ip) || ip->frag_off & bpf_htons(0x1fff)) // a later fragment has no ports
+			return;
 		next = (void *)ip + length;
-		if (ip->frag_off & bpf_htons(0x1fff)) // a later fragment has no ports: it follows its first one's fate only by address
-			return contained();
 	} else if (proto == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = next;
 		if ((void *)(ip + 1) > end)
-			return false;
+			return;
 		__builtin_memcpy(p->remote, in ? ip->saddr : ip->daddr, 16);
 		p->protocol = ip->nexthdr;
-		p->v6 = true;
-		if (denied6(p->remote))
-			return true;
+		p->ip = true;
+		v6 = true;
 		next = ip + 1;
 	} else {
-		return false; // ARP and the link's own
+		return;
 	}
+	__be16 source, dest;
 	if (p->protocol == IPPROTO_TCP) {
 		struct tcphdr *tcp = next;
 		if ((void *)(tcp + 1) > end)
-			return contained();
-		p->remote_port = bpf_ntohs(in ? tcp->source : tcp->dest);
-		p->local_port = bpf_ntohs(in ? tcp->dest : tcp->source);
+			return;
+		source = tcp->source;
+		dest = tcp->dest;
 		p->tcp_flags = tcp->flags;
 	} else if (p->protocol == IPPROTO_UDP) {
 		struct udphdr *udp = next;
 		if ((void *)(udp + 1) > end)
-			return contained();
-		p->remote_port = bpf_ntohs(in ? udp->source : udp->dest);
-		p->local_port = bpf_ntohs(in ? udp->dest : udp->source);
+			return;
+		source = udp->source;
+		dest = udp->dest;
+	} else {
+		p->vital = p->protocol == (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP) && vital(p->protocol, next, end, in);
+		return;
+	}
+	p->remote_port = bpf_ntohs(in ? source : dest);
+	p->local_port = bpf_ntohs(in ? dest : source);
+	p->ports = true;
+}
+
+// swarm_traffic: is a packet of this contained host part of the swarm's own talk? Other peers may call our listeners, and
+// we theirs: a connection is opened to a listener's port, whatever port it comes from.
+static __always_inline bool swarm_traffic(const struct packet *p)
+{
+	struct endpoint e = { .port = p->remote_port };
+	__builtin_memcpy(e.address, p->remote, 16);
+	bool theirs = bpf_map_lookup_elem(&swarm_peers, &e) != 0;
+	if (theirs && !(p->in && opening(p)))
+		return true;
+	if (!p->in && opening(p))
+		return false;
+	if (!swarm_port(p->protocol, p->local_port))
+		return false;
+	e.port = 0; // port 0 stands for the peer's host: it calls from a port of its choosing
+	return bpf_map_lookup_elem(&swarm_peers, &e) != 0;
+}
+
+// member_traffic: is a packet between this host and a contained member part of the swarm's own talk? Only the port at our
+// side counts, since that at the other is the contained host's to choose.
+static __always_inline bool member_traffic(const struct packet *p)
+{
+	return p->vital || (p->ports && swarm_port(p->protocol, p->local_port));
+}
+
+// forbidden decides on one packet.
+static __always_inline bool forbidden(const struct packet *p)
+{
+	if (!p->ip)
+		return false;
+	struct until *u = denial(p->remote);
+	if (u && !((u->flags & UNTIL_SWARM_PASSES) && member_traffic(p))) {
+		__sync_fetch_and_add(&u->hits, 1);
+		return true;
 	}
 	if (!contained())
 		return false;
-	if (p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP)
-		return !swarm_traffic(p->remote, p->remote_port, p->local_port);
-	if (p->protocol == (p->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
-		return !vital(p->protocol, next, end, in);
-	return true; // other protocols, and TCP behind extension headers
+	if (p->ports)
+		return !swarm_traffic(p);
+	return !p->vital; // other protocols, later fragments, TCP behind extension headers
+}
+
+static __always_inline bool refused_ip(void *next, void *end, __be16 proto, bool in, struct packet *p)
+{
+	dissect(next, end, proto, in, p);
+	return forbidden(p);
 }
 
 // refused decides on one Ethernet frame, below up to two VLAN tags. What is shorter than its headers is no packet: the
@@ -415,10 +463,18 @@ static __always_inline void note_refusal(const __u8 remote[16], __u16 port, __u8
 	bpf_ringbuf_submit(r, urgent());
 }
 
-static __always_inline int may_reach(struct bpf_sock_addr *ctx, const __u8 remote[16], __u16 local_port, bool denied)
+static __always_inline int may_reach(struct bpf_sock_addr *ctx, const __u8 remote[16], __u16 from)
 {
-	__u16 port = bpf_ntohs((__u16)ctx->user_port);
-	if (!denied) {
+	struct packet p = {
+		.remote_port = bpf_ntohs((__u16)ctx->user_port), .local_port = from, .protocol = (__u8)ctx->protocol, .ip = true, .ports = true,
+	};
+	__builtin_memcpy(p.remote, remote, 16);
+	if (p.protocol == IPPROTO_TCP)
+		p.tcp_flags = 0x02;
+	struct until *u = denial(remote);
+	if (u && !((u->flags & UNTIL_SWARM_PASSES) && member_traffic(&p))) {
+		__sync_fetch_and_add(&u->hits, 1);
+	} else {
 		if (!contained())
 			return 1;
 		if (remote[0] == 0 && remote[12] == 127) // ::ffff:127.0.0.0/8; ::1 is below
@@ -426,29 +482,29 @@ static __always_inline int may_reach(struct bpf_sock_addr *ctx, const __u8 remot
 		const __u32 *w = (const __u32 *)remote;
 		if (w[0] == 0 && w[1] == 0 && w[2] == 0 && w[3] == bpf_htonl(1))
 			return 1;
-		// A TCP listener's replies do not come through here; those of a QUIC one do, so the port it sends from counts.
-		if (swarm_traffic(remote, port, local_port))
+		if (swarm_traffic(&p))
 			return 1;
 	}
-	note_refusal(remote, port, (__u8)ctx->protocol);
+	note_refusal(remote, p.remote_port, p.protocol);
 	return 0;
 }
 
+// The port a socket was bound to before it connects or sends; 0 for none. A TCP listener's replies do not come through
+// here; those of a QUIC one do.
 static __always_inline __u16 sent_from(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 	return sk ? (__u16)sk->src_port : 0;
 }
 
-static __always_inline int reach4(struct bpf_sock_addr *ctx, __u16 local_port)
+static __always_inline int reach4(struct bpf_sock_addr *ctx)
 {
 	__u8 remote[16] __attribute__((aligned(8)));
-	__be32 address = ctx->user_ip4;
-	v4_mapped(remote, address);
-	return may_reach(ctx, remote, local_port, denied4(address));
+	v4_mapped(remote, ctx->user_ip4);
+	return may_reach(ctx, remote, sent_from(ctx));
 }
 
-static __always_inline int reach6(struct bpf_sock_addr *ctx, __u16 local_port)
+static __always_inline int reach6(struct bpf_sock_addr *ctx)
 {
 	__u8 remote[16] __attribute__((aligned(8)));
 	__u32 *w = (__u32 *)remote;
@@ -456,17 +512,17 @@ static __always_inline int reach6(struct bpf_sock_addr *ctx, __u16 local_port)
 	w[1] = ctx->user_ip6[1];
 	w[2] = ctx->user_ip6[2];
 	w[3] = ctx->user_ip6[3];
-	return may_reach(ctx, remote, local_port, denied6(remote));
+	return may_reach(ctx, remote, sent_from(ctx));
 }
 
 SEC("cgroup/connect4")
-int connect4(struct bpf_sock_addr *ctx) { return reach4(ctx, 0); }
+int connect4(struct bpf_sock_addr *ctx) { return reach4(ctx); }
 
 SEC("cgroup/connect6")
-int connect6(struct bpf_sock_addr *ctx) { return reach6(ctx, 0); }
+int connect6(struct bpf_sock_addr *ctx) { return reach6(ctx); }
 
 SEC("cgroup/sendmsg4")
-int sendmsg4(struct bpf_sock_addr *ctx) { return reach4(ctx, sent_from(ctx)); }
+int sendmsg4(struct bpf_sock_addr *ctx) { return reach4(ctx); }
 
 SEC("cgroup/sendmsg6")
-int sendmsg6(struct bpf_sock_addr *ctx) { return reach6(ctx, sent_from(ctx)); }
+int sendmsg6(struct bpf_sock_addr *ctx) { return reach6(ctx); }

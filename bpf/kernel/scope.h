@@ -26,7 +26,10 @@ struct until {
 	__u64 expires; // CLOCK_BOOTTIME, ns
 	__u64 hits;
 	__u8 id[16];
+	__u64 flags;
 };
+
+#define UNTIL_SWARM_PASSES 1 // the address is a contained member's: what it says to our own swarm ports passes
 
 // stands: a refusal past its end is void, whether or not anybody lived to remove it.
 static __always_inline bool stands(struct until *u)

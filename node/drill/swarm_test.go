@@ -264,6 +264,25 @@ func memberAndApproval(s swarm) {
 	if s.reaches("n4", "n2", s.host("n2").Decoy) || s.reaches("n2", "n4", n4.Decoy) {
 		s.Error("n4 is contained, and yet a connection that is not the swarm's passes")
 	}
+	if !s.reaches("n4", "n2", s.host("n2").Port) {
+		s.Error("n4 is contained, and does not reach the swarm's port on n2")
+	}
+	// It stays a member: both ends say so, and it hears of what the others do.
+	const later = "203.0.113.77"
+	s.omega("n1", "respond", "deny", "ip", later)
+	s.eventually("n4 hears of a response", func() bool {
+		hosts, _ := s.refusing("deny", later)
+		return slices.Contains(hosts, "n4")
+	})
+	s.eventually("every other member is connected to n4", func() bool {
+		for _, h := range s.net.Members() {
+			list, err := h.Client().ListPeers(s.Context(), &apiv1.ListPeersRequest{})
+			if err != nil || h.Name != "n4" && !slices.ContainsFunc(list.GetPeers(), func(p *apiv1.Peer) bool { return p.GetDid() == did && p.GetConnected() }) {
+				return false
+			}
+		}
+		return true
+	})
 	s.omega("n1", "respond", "release", id)
 	s.eventually("n4 is free again", func() bool {
 		hosts, _ := s.refusing("contain", did)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
@@ -162,8 +163,8 @@ func (c *Client) Counters(ctx context.Context) (map[string]uint64, error) {
 }
 
 // Protect implements Service.
-func (c *Client) Protect(ctx context.Context, ports []uint16, proved []Proved) error {
-	body := protectBody{Ports: ports[:min(len(ports), MaxPorts)], Proved: proved[:min(len(proved), MaxProtected)]}
+func (c *Client) Protect(ctx context.Context, listeners []bpf.Listener, proved []Proved) error {
+	body := protectBody{Listeners: listeners[:min(len(listeners), MaxListeners)], Proved: proved[:min(len(proved), MaxProtected)]}
 	return c.call(ctx, KindProtect, body, nil)
 }
 

@@ -28,7 +28,7 @@ type Kernel interface {
 	Active() []bpf.Enforced
 	Coverage() []bpf.Check
 	Drops() (map[string]uint64, error)
-	SetSwarm(ports []uint16, peers []netip.AddrPort) error
+	SetSwarm(listeners []bpf.Listener, peers []netip.AddrPort) error
 }
 
 // HostOptions say what a Host stands on.
@@ -148,7 +148,7 @@ func (h *Host) Apply(ctx context.Context, r event.Response, heard uint64) (event
 		rc.Outcome, rc.Detail = event.OutcomeFailed, ErrUnavailable.Error()
 		return rc, nil
 	}
-	rc, err := h.enforce(ctx, r)
+	rc, err := h.enforce(ctx, r, heard)
 	if err != nil {
 		h.opt.Log.Warn("response not enforced", "response", r.ID, "action", r.Action, "err", err)
 		if rc.Outcome == "" {
@@ -160,8 +160,9 @@ func (h *Host) Apply(ctx context.Context, r event.Response, heard uint64) (event
 	return rc, nil
 }
 
-// enforce is Apply past every check. To contain another host is to refuse each address it was proved to have.
-func (h *Host) enforce(ctx context.Context, r event.Response) (event.Receipt, error) {
+// enforce is Apply past the rails. To contain another host is to refuse each address it was proved to have, but for the
+// swarm's own traffic; the rails are asked again of each, since where a member is was said by the other half.
+func (h *Host) enforce(ctx context.Context, r event.Response, heard uint64) (event.Receipt, error) {
 	if r.Action != event.ActionContain || r.Target.Peer == h.opt.Self {
 		return h.opt.Kernel.Apply(ctx, r)
 	}
@@ -174,7 +175,11 @@ func (h *Host) enforce(ctx context.Context, r event.Response) (event.Receipt, er
 	var parts []string
 	for _, a := range addrs {
 		part := r
-		part.ID, part.Action, part.Target = partID(r.ID, a), event.ActionDeny, event.Target{Address: netip.PrefixFrom(a, a.BitLen())}
+		part.ID, part.Target = partID(r.ID, a), event.Target{Address: netip.PrefixFrom(a, a.BitLen())}
+		if rail, why := h.mayContain(part, r.Target.Peer, heard); rail != "" {
+			rc.Guard, rc.Detail = rail, cut(why)
+			continue
+		}
 		done, err := h.opt.Kernel.Apply(ctx, part)
 		if err != nil {
 			for _, id := range parts {
@@ -187,11 +192,28 @@ func (h *Host) enforce(ctx context.Context, r event.Response) (event.Receipt, er
 		parts = append(parts, part.ID)
 		rc.Outcome, rc.Means, rc.Acted, rc.Time = done.Outcome, done.Means, done.Acted, done.Time
 	}
+	if len(parts) == 0 {
+		rc.Outcome = event.OutcomeRefused
+		return rc, nil
+	}
+	rc.Guard = ""                  // some address was refused by a rail, and others were not: Detail says which
 	if len(h.parts) >= MaxListed { // all of them are in the kernel with an end of their own
 		clear(h.parts)
 	}
 	h.parts[r.ID] = parts
 	return rc, nil
+}
+
+// mayContain asks the rails about one address of a member. That it is that member's, and nobody else's, is no reason not to.
+func (h *Host) mayContain(part event.Response, did string, heard uint64) (rail, why string) {
+	part.Action = event.ActionDeny
+	rail, why = h.opt.Rails.Check(part, heard)
+	if rail == guard.RailPeer {
+		if at, ok := h.opt.Rails.MemberAt(part.Target.Address.Addr()); ok && at == did {
+			return "", ""
+		}
+	}
+	return rail, why
 }
 
 // partID names one denial of a containment, the same in every life of the node.
@@ -306,7 +328,7 @@ func (h *Host) Counters(context.Context) (map[string]uint64, error) {
 }
 
 // Protect implements Service.
-func (h *Host) Protect(_ context.Context, ports []uint16, proved []Proved) error {
+func (h *Host) Protect(_ context.Context, listeners []bpf.Listener, proved []Proved) error {
 	rails := make([]guard.Proved, 0, len(proved))
 	for _, p := range proved {
 		one := guard.Proved{DID: p.DID, Address: p.Addr.Unmap(), Since: p.Since}
@@ -341,7 +363,7 @@ func (h *Host) Protect(_ context.Context, ports []uint16, proved []Proved) error
 	if h.opt.Kernel == nil {
 		return nil
 	}
-	return h.opt.Kernel.SetSwarm(ports, peers)
+	return h.opt.Kernel.SetSwarm(listeners, peers)
 }
 
 // Allow implements Service.

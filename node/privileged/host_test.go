@@ -18,7 +18,7 @@ import (
 // fake is a kernel that remembers.
 type fake struct {
 	standing map[string]event.Response
-	ports    []uint16
+	ports    []bpf.Listener
 	peers    []netip.AddrPort
 	refuse   error
 }
@@ -53,7 +53,7 @@ func (f *fake) Active() (out []bpf.Enforced) {
 }
 func (f *fake) Coverage() []bpf.Check             { return []bpf.Check{{Name: "actuator/deny-address", OK: true}} }
 func (f *fake) Drops() (map[string]uint64, error) { return map[string]uint64{"exec": 0}, nil }
-func (f *fake) SetSwarm(ports []uint16, peers []netip.AddrPort) error {
+func (f *fake) SetSwarm(ports []bpf.Listener, peers []netip.AddrPort) error {
 	f.ports, f.peers = ports, peers
 	return nil
 }
@@ -112,7 +112,7 @@ func TestModesDecideWhetherTheKernelIsTouched(t *testing.T) {
 func TestRailsHoldOnThisSide(t *testing.T) {
 	k := &fake{standing: map[string]event.Response{}}
 	h := host(t, ModeEnforce, k, func(o *HostOptions) { o.Allow = []string{"198.51.100.0/24"} })
-	if err := h.Protect(t.Context(), []uint16{7946}, []Proved{{DID: "did:omega:n4", Addr: netip.MustParseAddr("::ffff:203.0.113.4"), Port: 7946, Since: 1}}); err != nil {
+	if err := h.Protect(t.Context(), []bpf.Listener{{Protocol: 6, Port: 7946}}, []Proved{{DID: "did:omega:n4", Addr: netip.MustParseAddr("::ffff:203.0.113.4"), Port: 7946, Since: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.Operators(t.Context(), []string{"192.0.2.7"}); err != nil {
@@ -153,7 +153,7 @@ func TestContainingAnotherHostRefusesItsAddresses(t *testing.T) {
 		t.Fatalf("%+v, kernel holds %v", rc, k.standing)
 	}
 	for _, r := range k.standing {
-		if r.Action != event.ActionDeny || !r.Target.Address.IsSingleIP() {
+		if r.Action != event.ActionContain || !r.Target.Address.IsSingleIP() || r.Target.Peer != "" {
 			t.Errorf("the kernel holds %+v", r)
 		}
 	}
@@ -163,6 +163,39 @@ func TestContainingAnotherHostRefusesItsAddresses(t *testing.T) {
 	contain.Target.Peer = self
 	if rc := outcome(t, h, contain); rc.Outcome != event.OutcomeDone || k.standing[id].Action != event.ActionContain {
 		t.Errorf("itself: %+v, kernel holds %v", rc, k.standing)
+	}
+}
+
+// Where a member is is said by the half that parses: no word of it has the kernel refuse what the rails protect.
+func TestContainingAnotherHostKeepsToTheRails(t *testing.T) {
+	k := &fake{standing: map[string]event.Response{}}
+	h := host(t, ModeEnforce, k, func(o *HostOptions) { o.Allow = []string{"10.77.0.1"} })
+	const liar, honest = "did:omega:liar", "did:omega:honest"
+	told := func(did string, addrs ...string) (out []Proved) {
+		for _, a := range addrs {
+			out = append(out, Proved{DID: did, Addr: netip.MustParseAddr(a), Since: 1})
+		}
+		return out
+	}
+	if err := h.Protect(t.Context(), nil, slices.Concat(told(liar, "10.77.0.1", "10.77.0.5", "127.0.0.1"), told(honest, "10.77.0.5"))); err != nil {
+		t.Fatal(err)
+	}
+	contain := event.Response{ID: id, Action: event.ActionContain, Target: event.Target{Peer: liar}, Authority: event.AuthorityOperator, TTL: time.Hour}
+	if rc := outcome(t, h, contain); rc.Outcome != event.OutcomeRefused || rc.Guard == "" || len(k.standing) != 0 {
+		t.Errorf("an allowed address, another member's and loopback: %+v, kernel holds %v", rc, k.standing)
+	}
+	if err := h.Protect(t.Context(), nil, slices.Concat(told(liar, "10.77.0.1", "10.77.0.6"), told(honest, "10.77.0.5"))); err != nil {
+		t.Fatal(err)
+	}
+	if rc := outcome(t, h, contain); rc.Outcome != event.OutcomeDone || rc.Detail == "" || len(k.standing) != 1 {
+		t.Errorf("its own address beside an allowed one: %+v, kernel holds %v", rc, k.standing)
+	}
+	// Nor does an address ride along with a peer's name.
+	contain.Target.Address = netip.MustParsePrefix("10.77.0.1/32")
+	for _, peer := range []string{liar, self} {
+		if contain.Target.Peer = peer; outcome(t, h, contain).Outcome != event.OutcomeRefused {
+			t.Errorf("a containment of %s with an address was taken", peer)
+		}
 	}
 }
 

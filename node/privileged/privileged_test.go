@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
@@ -27,11 +28,12 @@ func TestMain(m *testing.M) {
 
 // recorder is a Service that remembers what reached it.
 type recorder struct {
-	mu       sync.Mutex
-	applied  []event.Response
-	proved   []Proved
-	allowed  []string
-	released []string
+	mu        sync.Mutex
+	applied   []event.Response
+	listeners []bpf.Listener
+	proved    []Proved
+	allowed   []string
+	released  []string
 }
 
 func (r *recorder) Apply(_ context.Context, x event.Response, _ uint64) (event.Receipt, error) {
@@ -60,10 +62,10 @@ func (r *recorder) Coverage(context.Context) ([]Check, error) {
 func (r *recorder) Counters(context.Context) (map[string]uint64, error) {
 	return map[string]uint64{"drops": 1}, nil
 }
-func (r *recorder) Protect(_ context.Context, ports []uint16, p []Proved) error {
+func (r *recorder) Protect(_ context.Context, l []bpf.Listener, p []Proved) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.proved = p
+	r.listeners, r.proved = l, p
 	return nil
 }
 func (r *recorder) Process(_ context.Context, pid uint32) (event.Process, error) {
@@ -130,8 +132,11 @@ func TestCommandsCrossTheLine(t *testing.T) {
 	if m, err := c.Mode(ctx); m != "observe" || err != nil {
 		t.Fatal(m, err)
 	}
-	if err := c.Protect(ctx, []uint16{7946}, []Proved{{DID: "did:omega:x", Addr: netip.MustParseAddr("10.0.0.1"), Port: 1, Since: 2}}); err != nil || r.proved[0].Addr.String() != "10.0.0.1" {
-		t.Fatal(r.proved, err)
+	if err := c.Protect(ctx, []bpf.Listener{{Protocol: 6, Port: 7946}}, []Proved{{DID: "did:omega:x", Addr: netip.MustParseAddr("10.0.0.1"), Port: 1, Since: 2}}); err != nil || r.proved[0].Addr.String() != "10.0.0.1" || r.listeners[0].Port != 7946 {
+		t.Fatal(r.proved, r.listeners, err)
+	}
+	if err := c.Protect(ctx, []bpf.Listener{{Protocol: 1, Port: 7946}}, nil); err == nil {
+		t.Fatal("ICMP is no protocol to listen on")
 	}
 	if err := c.Allow(ctx, "10.0.0.0/8"); err != nil {
 		t.Fatal(err)

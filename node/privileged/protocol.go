@@ -7,6 +7,7 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 
+	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
@@ -21,7 +22,7 @@ const (
 	MaxListed    = 4096      // rows of one answer
 	MaxProtected = 1024      // proved addresses told at once: some 100 bytes each, so that they fit one frame
 	MaxOperators = 1024      // lines of the operators' allow list
-	MaxPorts     = 16        // listen ports of the swarm
+	MaxListeners = 32        // of the swarm, TCP and UDP
 	MaxArguments = 4096      // bytes of a process's arguments
 	maxNesting   = 8
 )
@@ -90,8 +91,8 @@ type listBody[T any] struct {
 }
 
 type protectBody struct {
-	Ports  []uint16 `cbor:"1,keyasint"`
-	Proved []Proved `cbor:"2,keyasint"`
+	Listeners []bpf.Listener `cbor:"1,keyasint"`
+	Proved    []Proved       `cbor:"2,keyasint"`
 }
 
 // Start is the first frame, from the privileged side: all the other half is told.

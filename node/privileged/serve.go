@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Serve answers the requests that come over conn, one after the other, until the line closes or ctx ends. ready is
@@ -86,15 +88,20 @@ func answer(ctx context.Context, cd codec, s Service, f Frame) (any, error) {
 		if err := cd.body(f, &b); err != nil {
 			return nil, err
 		}
-		if len(b.Proved) > MaxProtected || len(b.Ports) > MaxPorts {
-			return nil, fmt.Errorf("%w: %d addresses, %d ports", ErrFrame, len(b.Proved), len(b.Ports))
+		if len(b.Proved) > MaxProtected || len(b.Listeners) > MaxListeners {
+			return nil, fmt.Errorf("%w: %d addresses, %d listeners", ErrFrame, len(b.Proved), len(b.Listeners))
+		}
+		for _, l := range b.Listeners {
+			if l.Port == 0 || l.Protocol != unix.IPPROTO_TCP && l.Protocol != unix.IPPROTO_UDP {
+				return nil, fmt.Errorf("%w: listener %d/%d", ErrFrame, l.Protocol, l.Port)
+			}
 		}
 		for _, p := range b.Proved {
 			if len(p.DID) > 128 || !p.Addr.IsValid() {
 				return nil, fmt.Errorf("%w: proved address", ErrFrame)
 			}
 		}
-		return nil, s.Protect(ctx, b.Ports, b.Proved)
+		return nil, s.Protect(ctx, b.Listeners, b.Proved)
 	case KindProcess:
 		var b numberBody
 		if err := cd.body(f, &b); err != nil {

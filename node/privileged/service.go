@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 
+	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
@@ -25,9 +26,9 @@ type Service interface {
 	Coverage(ctx context.Context) ([]Check, error)
 	// Counters are what the kernel half counted: drops by class, refusals by hook.
 	Counters(ctx context.Context) (map[string]uint64, error)
-	// Protect says which local ports the swarm listens on, and replaces the addresses of members proved by live
+	// Protect says where the swarm listens on this host, and replaces the addresses of members proved by live
 	// connections; at most four a member count. Both pass while the host is contained.
-	Protect(ctx context.Context, ports []uint16, proved []Proved) error
+	Protect(ctx context.Context, listeners []bpf.Listener, proved []Proved) error
 	// Process looks a process up in /proc, which the unprivileged side may not read for others' processes.
 	Process(ctx context.Context, pid uint32) (event.Process, error)
 	// Allow adds to what must never be blocked on this host, Disallow takes it away; Allowed lists it. An address, a
