@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/omega-mesh/omega/bpf"
@@ -123,76 +121,6 @@ func (b backend) EachEvent(ctx context.Context, since int64, follow bool, yield 
 		}
 		return yield(e)
 	})
-}
-
-// EachEntry implements api.Backend: what is stored, feed by feed, and then what comes.
-func (b backend) EachEntry(ctx context.Context, author, kind string, follow bool, yield func(*api.Record) error) error {
-	want := func(e *ledger.Entry) bool {
-		return (kind == "" || e.Kind.String() == kind) &&
-			(author == "" || string(e.Author) == author || b.nameOf(e.Author) == author)
-	}
-	seen := map[ledger.Feed]uint64{}
-	err := b.ledger.Replay(func(e *ledger.Entry) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		seen[e.Feed()] = e.Seq + 1
-		if !want(e) {
-			return nil
-		}
-		return yield(record(e))
-	})
-	if err != nil || !follow {
-		return err
-	}
-	return b.feed.entries.each(ctx, true, func(e *ledger.Entry) error {
-		if e.Seq < seen[e.Feed()] || !want(e) {
-			return nil
-		}
-		return yield(record(e))
-	})
-}
-
-func record(e *ledger.Entry) *api.Record {
-	h := e.Hash()
-	r := &api.Record{
-		Raw: e.Raw(), Hash: h.String(), Author: string(e.Author), Chain: e.Chain.String(), Seq: e.Seq, Kind: e.Kind.String(),
-		Time: timestamppb.New(time.Unix(0, e.Time)),
-	}
-	r.BodyJson = bodyJSON(e)
-	return r
-}
-
-// bodyJSON shows a body to people; what this build cannot read is left empty, the raw entry has it.
-func bodyJSON(e *ledger.Entry) string {
-	switch e.Kind {
-	case ledger.KindFinding:
-		if f, err := ledger.DecodeFinding(e); err == nil {
-			if raw, err := protojson.Marshal(api.Finding(&f)); err == nil {
-				return string(raw)
-			}
-		}
-		return ""
-	case ledger.KindReceipt:
-		if rc, err := ledger.DecodeReceipt(e); err == nil {
-			if raw, err := protojson.Marshal(api.Receipt(&rc)); err == nil {
-				return string(raw)
-			}
-		}
-		return ""
-	}
-	if e.Chain != ledger.Authority {
-		return ""
-	}
-	body, err := authority.DecodeBody(e.Kind, e.Body)
-	if err != nil {
-		return ""
-	}
-	raw, err := json.Marshal(body)
-	if err != nil {
-		return ""
-	}
-	return string(raw)
 }
 
 // Responses implements api.Backend.

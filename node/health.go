@@ -59,10 +59,17 @@ func warnings() []warning {
 				f := faults[0]
 				return fmt.Sprintf("%d damaged feeds, such as %s: %s", len(faults), f.File, f.Detail)
 			}},
-		{"fork", "critical", "see `omega ledger verify`; an operator should revoke that peer",
+		{"fork", "critical", "see both entries with `omega ledger show --evidence`; an operator should revoke that peer",
 			func(n *Node) string {
 				if e := n.ledger.Evidence(); len(e) > 0 {
 					return fmt.Sprintf("%d peers signed two different entries of one number, such as %s: keys were copied, or a host lies", len(e), n.nameOf(e[0].Author))
+				}
+				return ""
+			}},
+		{"history_rewritten", "critical", "compare that feed with other peers' by `omega ledger verify`; restore the ledger folder if this host's copy was replaced",
+			func(n *Node) string {
+				if p := n.witness.Problems(); len(p) > 0 {
+					return p[0]
 				}
 				return ""
 			}},

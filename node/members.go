@@ -44,6 +44,7 @@ func (n *Node) onEntry(e *ledger.Entry) {
 		}
 		n.changes.ring()
 	}
+	n.witness.Observe(e, live)
 	if live && e.Author != n.self.DID() {
 		n.clock.observe(e.Author, e.Time)
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/omega-mesh/omega/trust/authority"
 	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
+	"github.com/omega-mesh/omega/trust/witness"
 )
 
 // Parts are what a Node is given by the process it runs in.
@@ -58,6 +59,7 @@ type Node struct {
 	genesis *authority.Genesis
 	fold    *authority.Fold
 	ledger  *ledger.Ledger
+	witness *witness.Witness
 	swarm   *swarm.Swarm
 	roles   *roles.Supervisor
 	service privileged.Service
@@ -139,6 +141,12 @@ func New(p Parts) (*Node, error) {
 		return fail(fmt.Errorf("ledger: %w", err))
 	}
 	closing = append(closing, n.ledger.Close)
+	n.witness, err = witness.New(witness.Options{
+		Self: n.self, Ledger: n.ledger, Swarm: n.genesis.SwarmID(), State: n.fold.State, Now: n.clock.now, Log: n.log,
+	})
+	if err != nil {
+		return fail(err)
+	}
 	if err := n.replay(); err != nil {
 		return fail(fmt.Errorf("ledger: %w", err))
 	}
@@ -170,6 +178,7 @@ func New(p Parts) (*Node, error) {
 // replay reads what is stored: the fold and the windows stand as they did before.
 func (n *Node) replay() error {
 	err := n.ledger.Replay(func(e *ledger.Entry) error {
+		n.witness.Observe(e, false)
 		if e.Chain == ledger.Authority {
 			if err := n.fold.Apply(e); err != nil {
 				n.log.Debug("authority entry without effect", "entry", e.ID(), "err", err)
@@ -215,6 +224,7 @@ func (n *Node) Run(ctx context.Context) error {
 	work.Add(service{"roles", n.roles.Serve})
 	work.Add(service{"authority", n.followAuthority})
 	work.Add(service{"evidence", n.postEvidence})
+	work.Add(service{"witness", n.witness.Run})
 	work.Add(service{"alarms", n.raiseAlarms})
 	work.Add(service{"refresh", n.refresh})
 	if n.parts.Sensor != nil {

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"io"
 
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/swarm/event"
@@ -38,8 +39,12 @@ type Backend interface {
 	// EachReceipt gives those for one response, or for all when it is empty.
 	EachReceipt(ctx context.Context, response string, follow bool, yield func(*event.Receipt) error) error
 	EachEvent(ctx context.Context, since int64, follow bool, yield func(*event.Event) error) error
-	// EachEntry gives the entries of one author (DID or name) and kind, where given.
-	EachEntry(ctx context.Context, author, kind string, follow bool, yield func(*Record) error) error
+	// EachEntry gives the entries of one author (DID or name) and kind, where given, of since (Unix nanoseconds) and later.
+	EachEntry(ctx context.Context, author, kind string, since int64, follow bool, yield func(*Record) error) error
+	// EachEvidence gives the two entries of each proof of equivocation, one after the other.
+	EachEvidence(ctx context.Context, yield func(*Record) error) error
+	// Export writes everything the node's ledger holds.
+	Export(ctx context.Context, w io.Writer) error
 
 	Responses(ctx context.Context, active bool) ([]*apiv1.Response, error)
 	Pending(ctx context.Context) ([]*apiv1.Pending, error)

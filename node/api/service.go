@@ -95,10 +95,42 @@ func (s *service) Entries(ctx context.Context, in *apiv1.EntriesRequest, out *co
 	if len(in.Peer) > 128 || len(in.Kind) > 64 {
 		return code(fmt.Errorf("%w: peer or kind is too long", ErrInvalid))
 	}
+	since, err := parseSince(in.Since)
+	if err != nil {
+		return code(err)
+	}
 	if err := begin(out); err != nil {
 		return err
 	}
-	return code(s.b.EachEntry(ctx, in.Peer, in.Kind, in.Follow, out.Send))
+	if in.Evidence {
+		return code(s.b.EachEvidence(ctx, out.Send))
+	}
+	return code(s.b.EachEntry(ctx, in.Peer, in.Kind, since, in.Follow, out.Send))
+}
+
+// exportPart is the most bytes of one message of an export.
+const exportPart = 64 << 10
+
+func (s *service) ExportLedger(ctx context.Context, _ *apiv1.ExportLedgerRequest, out *connect.ServerStream[apiv1.ExportLedgerResponse]) error {
+	if err := begin(out); err != nil {
+		return err
+	}
+	return code(s.b.Export(ctx, parts(func(b []byte) error { return out.Send(&apiv1.ExportLedgerResponse{Part: b}) })))
+}
+
+// parts is a writer that sends what is written in messages of bounded size.
+type parts func([]byte) error
+
+// Write implements io.Writer.
+func (p parts) Write(b []byte) (n int, err error) {
+	for n < len(b) {
+		end := min(n+exportPart, len(b))
+		if err := p(b[n:end]); err != nil {
+			return n, err
+		}
+		n = end
+	}
+	return n, nil
 }
 
 func (s *service) ListResponses(ctx context.Context, in *apiv1.ListResponsesRequest) (*apiv1.ListResponsesResponse, error) {

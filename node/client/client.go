@@ -120,6 +120,14 @@ func (c *Client) Entries(ctx context.Context, r *apiv1.EntriesRequest) (*connect
 	return c.NodeClient.Entries(ctx, r)
 }
 
+// ExportLedger streams the export of the node's ledger; it fails at once where no node answers.
+func (c *Client) ExportLedger(ctx context.Context) (*connect.ServerStreamForClient[apiv1.ExportLedgerResponse], error) {
+	if err := c.answers(ctx); err != nil {
+		return nil, err
+	}
+	return c.NodeClient.ExportLedger(ctx, &apiv1.ExportLedgerRequest{})
+}
+
 // Close ends idle connections.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 

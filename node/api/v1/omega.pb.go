@@ -1533,11 +1533,14 @@ func (x *Event) GetOcsfJson() string {
 	return ""
 }
 
+// With evidence set, the entries are those that authors contradicted themselves with: two by two, first and second.
 type EntriesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Follow        bool                   `protobuf:"varint,1,opt,name=follow,proto3" json:"follow,omitempty"`
 	Peer          string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
 	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Since         string                 `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	Evidence      bool                   `protobuf:"varint,5,opt,name=evidence,proto3" json:"evidence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1591,6 +1594,20 @@ func (x *EntriesRequest) GetKind() string {
 		return x.Kind
 	}
 	return ""
+}
+
+func (x *EntriesRequest) GetSince() string {
+	if x != nil {
+		return x.Since
+	}
+	return ""
+}
+
+func (x *EntriesRequest) GetEvidence() bool {
+	if x != nil {
+		return x.Evidence
+	}
+	return false
 }
 
 type Entry struct {
@@ -1693,6 +1710,86 @@ func (x *Entry) GetBodyJson() string {
 	return ""
 }
 
+type ExportLedgerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportLedgerRequest) Reset() {
+	*x = ExportLedgerRequest{}
+	mi := &file_omega_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportLedgerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportLedgerRequest) ProtoMessage() {}
+
+func (x *ExportLedgerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportLedgerRequest.ProtoReflect.Descriptor instead.
+func (*ExportLedgerRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{23}
+}
+
+type ExportLedgerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Part          []byte                 `protobuf:"bytes,1,opt,name=part,proto3" json:"part,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportLedgerResponse) Reset() {
+	*x = ExportLedgerResponse{}
+	mi := &file_omega_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportLedgerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportLedgerResponse) ProtoMessage() {}
+
+func (x *ExportLedgerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportLedgerResponse.ProtoReflect.Descriptor instead.
+func (*ExportLedgerResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ExportLedgerResponse) GetPart() []byte {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
 type Target struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
@@ -1710,7 +1807,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_omega_proto_msgTypes[23]
+	mi := &file_omega_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +1819,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[23]
+	mi := &file_omega_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +1832,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{23}
+	return file_omega_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Target) GetAddress() string {
@@ -1822,7 +1919,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_omega_proto_msgTypes[24]
+	mi := &file_omega_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +1931,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[24]
+	mi := &file_omega_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +1944,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{24}
+	return file_omega_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Response) GetId() string {
@@ -1950,7 +2047,7 @@ type ListResponsesRequest struct {
 
 func (x *ListResponsesRequest) Reset() {
 	*x = ListResponsesRequest{}
-	mi := &file_omega_proto_msgTypes[25]
+	mi := &file_omega_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2059,7 @@ func (x *ListResponsesRequest) String() string {
 func (*ListResponsesRequest) ProtoMessage() {}
 
 func (x *ListResponsesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[25]
+	mi := &file_omega_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2072,7 @@ func (x *ListResponsesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponsesRequest.ProtoReflect.Descriptor instead.
 func (*ListResponsesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{25}
+	return file_omega_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListResponsesRequest) GetActive() bool {
@@ -1994,7 +2091,7 @@ type ListResponsesResponse struct {
 
 func (x *ListResponsesResponse) Reset() {
 	*x = ListResponsesResponse{}
-	mi := &file_omega_proto_msgTypes[26]
+	mi := &file_omega_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2103,7 @@ func (x *ListResponsesResponse) String() string {
 func (*ListResponsesResponse) ProtoMessage() {}
 
 func (x *ListResponsesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[26]
+	mi := &file_omega_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2116,7 @@ func (x *ListResponsesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponsesResponse.ProtoReflect.Descriptor instead.
 func (*ListResponsesResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{26}
+	return file_omega_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListResponsesResponse) GetResponses() []*Response {
@@ -2037,7 +2134,7 @@ type ListPendingRequest struct {
 
 func (x *ListPendingRequest) Reset() {
 	*x = ListPendingRequest{}
-	mi := &file_omega_proto_msgTypes[27]
+	mi := &file_omega_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2049,7 +2146,7 @@ func (x *ListPendingRequest) String() string {
 func (*ListPendingRequest) ProtoMessage() {}
 
 func (x *ListPendingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[27]
+	mi := &file_omega_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2062,7 +2159,7 @@ func (x *ListPendingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPendingRequest.ProtoReflect.Descriptor instead.
 func (*ListPendingRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{27}
+	return file_omega_proto_rawDescGZIP(), []int{29}
 }
 
 type Pending struct {
@@ -2077,7 +2174,7 @@ type Pending struct {
 
 func (x *Pending) Reset() {
 	*x = Pending{}
-	mi := &file_omega_proto_msgTypes[28]
+	mi := &file_omega_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2186,7 @@ func (x *Pending) String() string {
 func (*Pending) ProtoMessage() {}
 
 func (x *Pending) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[28]
+	mi := &file_omega_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2199,7 @@ func (x *Pending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pending.ProtoReflect.Descriptor instead.
 func (*Pending) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{28}
+	return file_omega_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Pending) GetProposal() *Response {
@@ -2152,7 +2249,7 @@ type Joiner struct {
 
 func (x *Joiner) Reset() {
 	*x = Joiner{}
-	mi := &file_omega_proto_msgTypes[29]
+	mi := &file_omega_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2164,7 +2261,7 @@ func (x *Joiner) String() string {
 func (*Joiner) ProtoMessage() {}
 
 func (x *Joiner) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[29]
+	mi := &file_omega_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2177,7 +2274,7 @@ func (x *Joiner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joiner.ProtoReflect.Descriptor instead.
 func (*Joiner) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{29}
+	return file_omega_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Joiner) GetId() string {
@@ -2260,7 +2357,7 @@ type ListPendingResponse struct {
 
 func (x *ListPendingResponse) Reset() {
 	*x = ListPendingResponse{}
-	mi := &file_omega_proto_msgTypes[30]
+	mi := &file_omega_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2369,7 @@ func (x *ListPendingResponse) String() string {
 func (*ListPendingResponse) ProtoMessage() {}
 
 func (x *ListPendingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[30]
+	mi := &file_omega_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2382,7 @@ func (x *ListPendingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPendingResponse.ProtoReflect.Descriptor instead.
 func (*ListPendingResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{30}
+	return file_omega_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListPendingResponse) GetPending() []*Pending {
@@ -2310,7 +2407,7 @@ type ListDecoysRequest struct {
 
 func (x *ListDecoysRequest) Reset() {
 	*x = ListDecoysRequest{}
-	mi := &file_omega_proto_msgTypes[31]
+	mi := &file_omega_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2322,7 +2419,7 @@ func (x *ListDecoysRequest) String() string {
 func (*ListDecoysRequest) ProtoMessage() {}
 
 func (x *ListDecoysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[31]
+	mi := &file_omega_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2335,7 +2432,7 @@ func (x *ListDecoysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecoysRequest.ProtoReflect.Descriptor instead.
 func (*ListDecoysRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{31}
+	return file_omega_proto_rawDescGZIP(), []int{33}
 }
 
 type Decoy struct {
@@ -2352,7 +2449,7 @@ type Decoy struct {
 
 func (x *Decoy) Reset() {
 	*x = Decoy{}
-	mi := &file_omega_proto_msgTypes[32]
+	mi := &file_omega_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2364,7 +2461,7 @@ func (x *Decoy) String() string {
 func (*Decoy) ProtoMessage() {}
 
 func (x *Decoy) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[32]
+	mi := &file_omega_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2377,7 +2474,7 @@ func (x *Decoy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decoy.ProtoReflect.Descriptor instead.
 func (*Decoy) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{32}
+	return file_omega_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Decoy) GetPeer() string {
@@ -2431,7 +2528,7 @@ type ListDecoysResponse struct {
 
 func (x *ListDecoysResponse) Reset() {
 	*x = ListDecoysResponse{}
-	mi := &file_omega_proto_msgTypes[33]
+	mi := &file_omega_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2443,7 +2540,7 @@ func (x *ListDecoysResponse) String() string {
 func (*ListDecoysResponse) ProtoMessage() {}
 
 func (x *ListDecoysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[33]
+	mi := &file_omega_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2456,7 +2553,7 @@ func (x *ListDecoysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecoysResponse.ProtoReflect.Descriptor instead.
 func (*ListDecoysResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{33}
+	return file_omega_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListDecoysResponse) GetDecoys() []*Decoy {
@@ -2474,7 +2571,7 @@ type ListInvitesRequest struct {
 
 func (x *ListInvitesRequest) Reset() {
 	*x = ListInvitesRequest{}
-	mi := &file_omega_proto_msgTypes[34]
+	mi := &file_omega_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2486,7 +2583,7 @@ func (x *ListInvitesRequest) String() string {
 func (*ListInvitesRequest) ProtoMessage() {}
 
 func (x *ListInvitesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[34]
+	mi := &file_omega_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2499,7 +2596,7 @@ func (x *ListInvitesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitesRequest.ProtoReflect.Descriptor instead.
 func (*ListInvitesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{34}
+	return file_omega_proto_rawDescGZIP(), []int{36}
 }
 
 type Invite struct {
@@ -2518,7 +2615,7 @@ type Invite struct {
 
 func (x *Invite) Reset() {
 	*x = Invite{}
-	mi := &file_omega_proto_msgTypes[35]
+	mi := &file_omega_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2530,7 +2627,7 @@ func (x *Invite) String() string {
 func (*Invite) ProtoMessage() {}
 
 func (x *Invite) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[35]
+	mi := &file_omega_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2543,7 +2640,7 @@ func (x *Invite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invite.ProtoReflect.Descriptor instead.
 func (*Invite) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{35}
+	return file_omega_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Invite) GetId() string {
@@ -2611,7 +2708,7 @@ type ListInvitesResponse struct {
 
 func (x *ListInvitesResponse) Reset() {
 	*x = ListInvitesResponse{}
-	mi := &file_omega_proto_msgTypes[36]
+	mi := &file_omega_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2623,7 +2720,7 @@ func (x *ListInvitesResponse) String() string {
 func (*ListInvitesResponse) ProtoMessage() {}
 
 func (x *ListInvitesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[36]
+	mi := &file_omega_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2636,7 +2733,7 @@ func (x *ListInvitesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitesResponse.ProtoReflect.Descriptor instead.
 func (*ListInvitesResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{36}
+	return file_omega_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListInvitesResponse) GetInvites() []*Invite {
@@ -2655,7 +2752,7 @@ type HeadRequest struct {
 
 func (x *HeadRequest) Reset() {
 	*x = HeadRequest{}
-	mi := &file_omega_proto_msgTypes[37]
+	mi := &file_omega_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2667,7 +2764,7 @@ func (x *HeadRequest) String() string {
 func (*HeadRequest) ProtoMessage() {}
 
 func (x *HeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[37]
+	mi := &file_omega_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2680,7 +2777,7 @@ func (x *HeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadRequest.ProtoReflect.Descriptor instead.
 func (*HeadRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{37}
+	return file_omega_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *HeadRequest) GetDid() string {
@@ -2703,7 +2800,7 @@ type HeadResponse struct {
 
 func (x *HeadResponse) Reset() {
 	*x = HeadResponse{}
-	mi := &file_omega_proto_msgTypes[38]
+	mi := &file_omega_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2715,7 +2812,7 @@ func (x *HeadResponse) String() string {
 func (*HeadResponse) ProtoMessage() {}
 
 func (x *HeadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[38]
+	mi := &file_omega_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2728,7 +2825,7 @@ func (x *HeadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadResponse.ProtoReflect.Descriptor instead.
 func (*HeadResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{38}
+	return file_omega_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *HeadResponse) GetNextSeq() uint64 {
@@ -2775,7 +2872,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_omega_proto_msgTypes[39]
+	mi := &file_omega_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2787,7 +2884,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[39]
+	mi := &file_omega_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2800,7 +2897,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{39}
+	return file_omega_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SubmitRequest) GetEntry() []byte {
@@ -2819,7 +2916,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_omega_proto_msgTypes[40]
+	mi := &file_omega_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +2928,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[40]
+	mi := &file_omega_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +2941,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{40}
+	return file_omega_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SubmitResponse) GetId() string {
@@ -2863,7 +2960,7 @@ type RespondLocalRequest struct {
 
 func (x *RespondLocalRequest) Reset() {
 	*x = RespondLocalRequest{}
-	mi := &file_omega_proto_msgTypes[41]
+	mi := &file_omega_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2875,7 +2972,7 @@ func (x *RespondLocalRequest) String() string {
 func (*RespondLocalRequest) ProtoMessage() {}
 
 func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[41]
+	mi := &file_omega_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2888,7 +2985,7 @@ func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalRequest.ProtoReflect.Descriptor instead.
 func (*RespondLocalRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{41}
+	return file_omega_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RespondLocalRequest) GetResponse() *Response {
@@ -2908,7 +3005,7 @@ type RespondLocalResponse struct {
 
 func (x *RespondLocalResponse) Reset() {
 	*x = RespondLocalResponse{}
-	mi := &file_omega_proto_msgTypes[42]
+	mi := &file_omega_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2920,7 +3017,7 @@ func (x *RespondLocalResponse) String() string {
 func (*RespondLocalResponse) ProtoMessage() {}
 
 func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[42]
+	mi := &file_omega_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2933,7 +3030,7 @@ func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalResponse.ProtoReflect.Descriptor instead.
 func (*RespondLocalResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{42}
+	return file_omega_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RespondLocalResponse) GetResponse() *Response {
@@ -2958,7 +3055,7 @@ type ListAllowedRequest struct {
 
 func (x *ListAllowedRequest) Reset() {
 	*x = ListAllowedRequest{}
-	mi := &file_omega_proto_msgTypes[43]
+	mi := &file_omega_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2970,7 +3067,7 @@ func (x *ListAllowedRequest) String() string {
 func (*ListAllowedRequest) ProtoMessage() {}
 
 func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[43]
+	mi := &file_omega_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2983,7 +3080,7 @@ func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedRequest.ProtoReflect.Descriptor instead.
 func (*ListAllowedRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{43}
+	return file_omega_proto_rawDescGZIP(), []int{45}
 }
 
 type Allowed struct {
@@ -2997,7 +3094,7 @@ type Allowed struct {
 
 func (x *Allowed) Reset() {
 	*x = Allowed{}
-	mi := &file_omega_proto_msgTypes[44]
+	mi := &file_omega_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3009,7 +3106,7 @@ func (x *Allowed) String() string {
 func (*Allowed) ProtoMessage() {}
 
 func (x *Allowed) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[44]
+	mi := &file_omega_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3022,7 +3119,7 @@ func (x *Allowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allowed.ProtoReflect.Descriptor instead.
 func (*Allowed) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{44}
+	return file_omega_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Allowed) GetWhat() string {
@@ -3055,7 +3152,7 @@ type ListAllowedResponse struct {
 
 func (x *ListAllowedResponse) Reset() {
 	*x = ListAllowedResponse{}
-	mi := &file_omega_proto_msgTypes[45]
+	mi := &file_omega_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3067,7 +3164,7 @@ func (x *ListAllowedResponse) String() string {
 func (*ListAllowedResponse) ProtoMessage() {}
 
 func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[45]
+	mi := &file_omega_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3080,7 +3177,7 @@ func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedResponse.ProtoReflect.Descriptor instead.
 func (*ListAllowedResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{45}
+	return file_omega_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListAllowedResponse) GetAllowed() []*Allowed {
@@ -3099,7 +3196,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_omega_proto_msgTypes[46]
+	mi := &file_omega_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3111,7 +3208,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[46]
+	mi := &file_omega_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3124,7 +3221,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{46}
+	return file_omega_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *AllowRequest) GetWhat() string {
@@ -3142,7 +3239,7 @@ type AllowResponse struct {
 
 func (x *AllowResponse) Reset() {
 	*x = AllowResponse{}
-	mi := &file_omega_proto_msgTypes[47]
+	mi := &file_omega_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3154,7 +3251,7 @@ func (x *AllowResponse) String() string {
 func (*AllowResponse) ProtoMessage() {}
 
 func (x *AllowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[47]
+	mi := &file_omega_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3167,7 +3264,7 @@ func (x *AllowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowResponse.ProtoReflect.Descriptor instead.
 func (*AllowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{47}
+	return file_omega_proto_rawDescGZIP(), []int{49}
 }
 
 type DisallowRequest struct {
@@ -3179,7 +3276,7 @@ type DisallowRequest struct {
 
 func (x *DisallowRequest) Reset() {
 	*x = DisallowRequest{}
-	mi := &file_omega_proto_msgTypes[48]
+	mi := &file_omega_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3191,7 +3288,7 @@ func (x *DisallowRequest) String() string {
 func (*DisallowRequest) ProtoMessage() {}
 
 func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[48]
+	mi := &file_omega_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3204,7 +3301,7 @@ func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowRequest.ProtoReflect.Descriptor instead.
 func (*DisallowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{48}
+	return file_omega_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DisallowRequest) GetWhat() string {
@@ -3222,7 +3319,7 @@ type DisallowResponse struct {
 
 func (x *DisallowResponse) Reset() {
 	*x = DisallowResponse{}
-	mi := &file_omega_proto_msgTypes[49]
+	mi := &file_omega_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3234,7 +3331,7 @@ func (x *DisallowResponse) String() string {
 func (*DisallowResponse) ProtoMessage() {}
 
 func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[49]
+	mi := &file_omega_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3247,7 +3344,7 @@ func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowResponse.ProtoReflect.Descriptor instead.
 func (*DisallowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{49}
+	return file_omega_proto_rawDescGZIP(), []int{51}
 }
 
 type PanicRequest struct {
@@ -3258,7 +3355,7 @@ type PanicRequest struct {
 
 func (x *PanicRequest) Reset() {
 	*x = PanicRequest{}
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3270,7 +3367,7 @@ func (x *PanicRequest) String() string {
 func (*PanicRequest) ProtoMessage() {}
 
 func (x *PanicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3283,7 +3380,7 @@ func (x *PanicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicRequest.ProtoReflect.Descriptor instead.
 func (*PanicRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{50}
+	return file_omega_proto_rawDescGZIP(), []int{52}
 }
 
 type PanicResponse struct {
@@ -3295,7 +3392,7 @@ type PanicResponse struct {
 
 func (x *PanicResponse) Reset() {
 	*x = PanicResponse{}
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3307,7 +3404,7 @@ func (x *PanicResponse) String() string {
 func (*PanicResponse) ProtoMessage() {}
 
 func (x *PanicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3320,7 +3417,7 @@ func (x *PanicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicResponse.ProtoReflect.Descriptor instead.
 func (*PanicResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{51}
+	return file_omega_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PanicResponse) GetReleased() uint32 {
@@ -3338,7 +3435,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3350,7 +3447,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3363,7 +3460,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{52}
+	return file_omega_proto_rawDescGZIP(), []int{54}
 }
 
 type LeaveResponse struct {
@@ -3374,7 +3471,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_omega_proto_msgTypes[53]
+	mi := &file_omega_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3386,7 +3483,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[53]
+	mi := &file_omega_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3399,7 +3496,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{53}
+	return file_omega_proto_rawDescGZIP(), []int{55}
 }
 
 var File_omega_proto protoreflect.FileDescriptor
@@ -3541,11 +3638,13 @@ const file_omega_proto_rawDesc = "" +
 	"\x05where\x18\x02 \x01(\tR\x05where\x12\x14\n" +
 	"\x05since\x18\x03 \x01(\tR\x05since\"$\n" +
 	"\x05Event\x12\x1b\n" +
-	"\tocsf_json\x18\x01 \x01(\tR\bocsfJson\"P\n" +
+	"\tocsf_json\x18\x01 \x01(\tR\bocsfJson\"\x82\x01\n" +
 	"\x0eEntriesRequest\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\bR\x06follow\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x12\n" +
-	"\x04kind\x18\x03 \x01(\tR\x04kind\"\xce\x01\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05since\x18\x04 \x01(\tR\x05since\x12\x1a\n" +
+	"\bevidence\x18\x05 \x01(\bR\bevidence\"\xce\x01\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03raw\x18\x01 \x01(\fR\x03raw\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x16\n" +
@@ -3554,7 +3653,10 @@ const file_omega_proto_rawDesc = "" +
 	"\x03seq\x18\x05 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04kind\x18\x06 \x01(\tR\x04kind\x12.\n" +
 	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1b\n" +
-	"\tbody_json\x18\b \x01(\tR\bbodyJson\"\xcc\x01\n" +
+	"\tbody_json\x18\b \x01(\tR\bbodyJson\"\x15\n" +
+	"\x13ExportLedgerRequest\"*\n" +
+	"\x14ExportLedgerResponse\x12\x12\n" +
+	"\x04part\x18\x01 \x01(\fR\x04part\"\xcc\x01\n" +
 	"\x06Target\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n" +
@@ -3661,7 +3763,7 @@ const file_omega_proto_rawDesc = "" +
 	"\rPanicResponse\x12\x1a\n" +
 	"\breleased\x18\x01 \x01(\rR\breleased\"\x0e\n" +
 	"\fLeaveRequest\"\x0f\n" +
-	"\rLeaveResponse2\xa5\n" +
+	"\rLeaveResponse2\xf6\n" +
 	"\n" +
 	"\x04Node\x12;\n" +
 	"\x06Status\x12\x17.omega.v1.StatusRequest\x1a\x18.omega.v1.StatusResponse\x12;\n" +
@@ -3671,7 +3773,8 @@ const file_omega_proto_rawDesc = "" +
 	"\bFindings\x12\x19.omega.v1.FindingsRequest\x1a\x11.omega.v1.Finding0\x01\x12:\n" +
 	"\bReceipts\x12\x19.omega.v1.ReceiptsRequest\x1a\x11.omega.v1.Receipt0\x01\x124\n" +
 	"\x06Events\x12\x17.omega.v1.EventsRequest\x1a\x0f.omega.v1.Event0\x01\x126\n" +
-	"\aEntries\x12\x18.omega.v1.EntriesRequest\x1a\x0f.omega.v1.Entry0\x01\x12P\n" +
+	"\aEntries\x12\x18.omega.v1.EntriesRequest\x1a\x0f.omega.v1.Entry0\x01\x12O\n" +
+	"\fExportLedger\x12\x1d.omega.v1.ExportLedgerRequest\x1a\x1e.omega.v1.ExportLedgerResponse0\x01\x12P\n" +
 	"\rListResponses\x12\x1e.omega.v1.ListResponsesRequest\x1a\x1f.omega.v1.ListResponsesResponse\x12J\n" +
 	"\vListPending\x12\x1c.omega.v1.ListPendingRequest\x1a\x1d.omega.v1.ListPendingResponse\x12G\n" +
 	"\n" +
@@ -3698,7 +3801,7 @@ func file_omega_proto_rawDescGZIP() []byte {
 	return file_omega_proto_rawDescData
 }
 
-var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_omega_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: omega.v1.StatusRequest
 	(*Problem)(nil),               // 1: omega.v1.Problem
@@ -3723,72 +3826,74 @@ var file_omega_proto_goTypes = []any{
 	(*Event)(nil),                 // 20: omega.v1.Event
 	(*EntriesRequest)(nil),        // 21: omega.v1.EntriesRequest
 	(*Entry)(nil),                 // 22: omega.v1.Entry
-	(*Target)(nil),                // 23: omega.v1.Target
-	(*Response)(nil),              // 24: omega.v1.Response
-	(*ListResponsesRequest)(nil),  // 25: omega.v1.ListResponsesRequest
-	(*ListResponsesResponse)(nil), // 26: omega.v1.ListResponsesResponse
-	(*ListPendingRequest)(nil),    // 27: omega.v1.ListPendingRequest
-	(*Pending)(nil),               // 28: omega.v1.Pending
-	(*Joiner)(nil),                // 29: omega.v1.Joiner
-	(*ListPendingResponse)(nil),   // 30: omega.v1.ListPendingResponse
-	(*ListDecoysRequest)(nil),     // 31: omega.v1.ListDecoysRequest
-	(*Decoy)(nil),                 // 32: omega.v1.Decoy
-	(*ListDecoysResponse)(nil),    // 33: omega.v1.ListDecoysResponse
-	(*ListInvitesRequest)(nil),    // 34: omega.v1.ListInvitesRequest
-	(*Invite)(nil),                // 35: omega.v1.Invite
-	(*ListInvitesResponse)(nil),   // 36: omega.v1.ListInvitesResponse
-	(*HeadRequest)(nil),           // 37: omega.v1.HeadRequest
-	(*HeadResponse)(nil),          // 38: omega.v1.HeadResponse
-	(*SubmitRequest)(nil),         // 39: omega.v1.SubmitRequest
-	(*SubmitResponse)(nil),        // 40: omega.v1.SubmitResponse
-	(*RespondLocalRequest)(nil),   // 41: omega.v1.RespondLocalRequest
-	(*RespondLocalResponse)(nil),  // 42: omega.v1.RespondLocalResponse
-	(*ListAllowedRequest)(nil),    // 43: omega.v1.ListAllowedRequest
-	(*Allowed)(nil),               // 44: omega.v1.Allowed
-	(*ListAllowedResponse)(nil),   // 45: omega.v1.ListAllowedResponse
-	(*AllowRequest)(nil),          // 46: omega.v1.AllowRequest
-	(*AllowResponse)(nil),         // 47: omega.v1.AllowResponse
-	(*DisallowRequest)(nil),       // 48: omega.v1.DisallowRequest
-	(*DisallowResponse)(nil),      // 49: omega.v1.DisallowResponse
-	(*PanicRequest)(nil),          // 50: omega.v1.PanicRequest
-	(*PanicResponse)(nil),         // 51: omega.v1.PanicResponse
-	(*LeaveRequest)(nil),          // 52: omega.v1.LeaveRequest
-	(*LeaveResponse)(nil),         // 53: omega.v1.LeaveResponse
-	nil,                           // 54: omega.v1.StatusResponse.SensorsEntry
-	nil,                           // 55: omega.v1.StatusResponse.QueuesEntry
-	nil,                           // 56: omega.v1.StatusResponse.RejectedEntry
-	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
+	(*ExportLedgerRequest)(nil),   // 23: omega.v1.ExportLedgerRequest
+	(*ExportLedgerResponse)(nil),  // 24: omega.v1.ExportLedgerResponse
+	(*Target)(nil),                // 25: omega.v1.Target
+	(*Response)(nil),              // 26: omega.v1.Response
+	(*ListResponsesRequest)(nil),  // 27: omega.v1.ListResponsesRequest
+	(*ListResponsesResponse)(nil), // 28: omega.v1.ListResponsesResponse
+	(*ListPendingRequest)(nil),    // 29: omega.v1.ListPendingRequest
+	(*Pending)(nil),               // 30: omega.v1.Pending
+	(*Joiner)(nil),                // 31: omega.v1.Joiner
+	(*ListPendingResponse)(nil),   // 32: omega.v1.ListPendingResponse
+	(*ListDecoysRequest)(nil),     // 33: omega.v1.ListDecoysRequest
+	(*Decoy)(nil),                 // 34: omega.v1.Decoy
+	(*ListDecoysResponse)(nil),    // 35: omega.v1.ListDecoysResponse
+	(*ListInvitesRequest)(nil),    // 36: omega.v1.ListInvitesRequest
+	(*Invite)(nil),                // 37: omega.v1.Invite
+	(*ListInvitesResponse)(nil),   // 38: omega.v1.ListInvitesResponse
+	(*HeadRequest)(nil),           // 39: omega.v1.HeadRequest
+	(*HeadResponse)(nil),          // 40: omega.v1.HeadResponse
+	(*SubmitRequest)(nil),         // 41: omega.v1.SubmitRequest
+	(*SubmitResponse)(nil),        // 42: omega.v1.SubmitResponse
+	(*RespondLocalRequest)(nil),   // 43: omega.v1.RespondLocalRequest
+	(*RespondLocalResponse)(nil),  // 44: omega.v1.RespondLocalResponse
+	(*ListAllowedRequest)(nil),    // 45: omega.v1.ListAllowedRequest
+	(*Allowed)(nil),               // 46: omega.v1.Allowed
+	(*ListAllowedResponse)(nil),   // 47: omega.v1.ListAllowedResponse
+	(*AllowRequest)(nil),          // 48: omega.v1.AllowRequest
+	(*AllowResponse)(nil),         // 49: omega.v1.AllowResponse
+	(*DisallowRequest)(nil),       // 50: omega.v1.DisallowRequest
+	(*DisallowResponse)(nil),      // 51: omega.v1.DisallowResponse
+	(*PanicRequest)(nil),          // 52: omega.v1.PanicRequest
+	(*PanicResponse)(nil),         // 53: omega.v1.PanicResponse
+	(*LeaveRequest)(nil),          // 54: omega.v1.LeaveRequest
+	(*LeaveResponse)(nil),         // 55: omega.v1.LeaveResponse
+	nil,                           // 56: omega.v1.StatusResponse.SensorsEntry
+	nil,                           // 57: omega.v1.StatusResponse.QueuesEntry
+	nil,                           // 58: omega.v1.StatusResponse.RejectedEntry
+	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
 }
 var file_omega_proto_depIdxs = []int32{
-	54, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
-	55, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
+	56, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
+	57, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
 	1,  // 2: omega.v1.StatusResponse.problems:type_name -> omega.v1.Problem
-	56, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
+	58, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
 	5,  // 4: omega.v1.DoctorResponse.checks:type_name -> omega.v1.Check
-	57, // 5: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	59, // 5: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
 	8,  // 6: omega.v1.ListPeersResponse.peers:type_name -> omega.v1.Peer
-	57, // 7: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
+	59, // 7: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
 	11, // 8: omega.v1.ListRolesResponse.grants:type_name -> omega.v1.RoleGrant
-	57, // 9: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
+	59, // 9: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
 	14, // 10: omega.v1.Finding.subject:type_name -> omega.v1.Subject
 	15, // 11: omega.v1.Finding.evidence:type_name -> omega.v1.Evidence
-	57, // 12: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
-	57, // 13: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
-	23, // 14: omega.v1.Response.target:type_name -> omega.v1.Target
-	57, // 15: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
-	24, // 16: omega.v1.ListResponsesResponse.responses:type_name -> omega.v1.Response
-	24, // 17: omega.v1.Pending.proposal:type_name -> omega.v1.Response
+	59, // 12: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	59, // 13: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	25, // 14: omega.v1.Response.target:type_name -> omega.v1.Target
+	59, // 15: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
+	26, // 16: omega.v1.ListResponsesResponse.responses:type_name -> omega.v1.Response
+	26, // 17: omega.v1.Pending.proposal:type_name -> omega.v1.Response
 	16, // 18: omega.v1.Pending.evidence:type_name -> omega.v1.Finding
-	57, // 19: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
-	28, // 20: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
-	29, // 21: omega.v1.ListPendingResponse.joiners:type_name -> omega.v1.Joiner
-	32, // 22: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
-	57, // 23: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
-	35, // 24: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
-	24, // 25: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
-	24, // 26: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
+	59, // 19: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
+	30, // 20: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
+	31, // 21: omega.v1.ListPendingResponse.joiners:type_name -> omega.v1.Joiner
+	34, // 22: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
+	59, // 23: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
+	37, // 24: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
+	26, // 25: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
+	26, // 26: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
 	18, // 27: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
-	44, // 28: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
+	46, // 28: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
 	2,  // 29: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
 	0,  // 30: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
 	4,  // 31: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
@@ -3798,40 +3903,42 @@ var file_omega_proto_depIdxs = []int32{
 	17, // 35: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
 	19, // 36: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
 	21, // 37: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
-	25, // 38: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
-	27, // 39: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
-	31, // 40: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
-	34, // 41: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
-	37, // 42: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
-	39, // 43: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
-	41, // 44: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
-	43, // 45: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
-	46, // 46: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
-	48, // 47: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
-	50, // 48: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
-	52, // 49: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
-	3,  // 50: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
-	6,  // 51: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
-	9,  // 52: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
-	12, // 53: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
-	16, // 54: omega.v1.Node.Findings:output_type -> omega.v1.Finding
-	18, // 55: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
-	20, // 56: omega.v1.Node.Events:output_type -> omega.v1.Event
-	22, // 57: omega.v1.Node.Entries:output_type -> omega.v1.Entry
-	26, // 58: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
-	30, // 59: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
-	33, // 60: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
-	36, // 61: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
-	38, // 62: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
-	40, // 63: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
-	42, // 64: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
-	45, // 65: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
-	47, // 66: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
-	49, // 67: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
-	51, // 68: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
-	53, // 69: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
-	50, // [50:70] is the sub-list for method output_type
-	30, // [30:50] is the sub-list for method input_type
+	23, // 38: omega.v1.Node.ExportLedger:input_type -> omega.v1.ExportLedgerRequest
+	27, // 39: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
+	29, // 40: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
+	33, // 41: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
+	36, // 42: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
+	39, // 43: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
+	41, // 44: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
+	43, // 45: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
+	45, // 46: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
+	48, // 47: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
+	50, // 48: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
+	52, // 49: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
+	54, // 50: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
+	3,  // 51: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
+	6,  // 52: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
+	9,  // 53: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
+	12, // 54: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
+	16, // 55: omega.v1.Node.Findings:output_type -> omega.v1.Finding
+	18, // 56: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
+	20, // 57: omega.v1.Node.Events:output_type -> omega.v1.Event
+	22, // 58: omega.v1.Node.Entries:output_type -> omega.v1.Entry
+	24, // 59: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
+	28, // 60: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
+	32, // 61: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
+	35, // 62: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
+	38, // 63: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
+	40, // 64: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
+	42, // 65: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
+	44, // 66: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
+	47, // 67: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
+	49, // 68: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
+	51, // 69: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
+	53, // 70: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
+	55, // 71: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
+	51, // [51:72] is the sub-list for method output_type
+	30, // [30:51] is the sub-list for method input_type
 	30, // [30:30] is the sub-list for extension type_name
 	30, // [30:30] is the sub-list for extension extendee
 	0,  // [0:30] is the sub-list for field type_name
@@ -3848,7 +3955,7 @@ func file_omega_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_omega_proto_rawDesc), len(file_omega_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   57,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -52,6 +52,8 @@ const (
 	NodeEventsProcedure = "/omega.v1.Node/Events"
 	// NodeEntriesProcedure is the fully-qualified name of the Node's Entries RPC.
 	NodeEntriesProcedure = "/omega.v1.Node/Entries"
+	// NodeExportLedgerProcedure is the fully-qualified name of the Node's ExportLedger RPC.
+	NodeExportLedgerProcedure = "/omega.v1.Node/ExportLedger"
 	// NodeListResponsesProcedure is the fully-qualified name of the Node's ListResponses RPC.
 	NodeListResponsesProcedure = "/omega.v1.Node/ListResponses"
 	// NodeListPendingProcedure is the fully-qualified name of the Node's ListPending RPC.
@@ -89,6 +91,8 @@ type NodeClient interface {
 	Receipts(context.Context, *v1.ReceiptsRequest) (*connect.ServerStreamForClient[v1.Receipt], error)
 	Events(context.Context, *v1.EventsRequest) (*connect.ServerStreamForClient[v1.Event], error)
 	Entries(context.Context, *v1.EntriesRequest) (*connect.ServerStreamForClient[v1.Entry], error)
+	// ExportLedger streams the export file of everything this node holds: what trust/README.md describes.
+	ExportLedger(context.Context, *v1.ExportLedgerRequest) (*connect.ServerStreamForClient[v1.ExportLedgerResponse], error)
 	ListResponses(context.Context, *v1.ListResponsesRequest) (*v1.ListResponsesResponse, error)
 	ListPending(context.Context, *v1.ListPendingRequest) (*v1.ListPendingResponse, error)
 	ListDecoys(context.Context, *v1.ListDecoysRequest) (*v1.ListDecoysResponse, error)
@@ -163,6 +167,12 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			httpClient,
 			baseURL+NodeEntriesProcedure,
 			connect.WithSchema(nodeMethods.ByName("Entries")),
+			connect.WithClientOptions(opts...),
+		),
+		exportLedger: connect.NewClient[v1.ExportLedgerRequest, v1.ExportLedgerResponse](
+			httpClient,
+			baseURL+NodeExportLedgerProcedure,
+			connect.WithSchema(nodeMethods.ByName("ExportLedger")),
 			connect.WithClientOptions(opts...),
 		),
 		listResponses: connect.NewClient[v1.ListResponsesRequest, v1.ListResponsesResponse](
@@ -250,6 +260,7 @@ type nodeClient struct {
 	receipts      *connect.Client[v1.ReceiptsRequest, v1.Receipt]
 	events        *connect.Client[v1.EventsRequest, v1.Event]
 	entries       *connect.Client[v1.EntriesRequest, v1.Entry]
+	exportLedger  *connect.Client[v1.ExportLedgerRequest, v1.ExportLedgerResponse]
 	listResponses *connect.Client[v1.ListResponsesRequest, v1.ListResponsesResponse]
 	listPending   *connect.Client[v1.ListPendingRequest, v1.ListPendingResponse]
 	listDecoys    *connect.Client[v1.ListDecoysRequest, v1.ListDecoysResponse]
@@ -318,6 +329,11 @@ func (c *nodeClient) Events(ctx context.Context, req *v1.EventsRequest) (*connec
 // Entries calls omega.v1.Node.Entries.
 func (c *nodeClient) Entries(ctx context.Context, req *v1.EntriesRequest) (*connect.ServerStreamForClient[v1.Entry], error) {
 	return c.entries.CallServerStream(ctx, connect.NewRequest(req))
+}
+
+// ExportLedger calls omega.v1.Node.ExportLedger.
+func (c *nodeClient) ExportLedger(ctx context.Context, req *v1.ExportLedgerRequest) (*connect.ServerStreamForClient[v1.ExportLedgerResponse], error) {
+	return c.exportLedger.CallServerStream(ctx, connect.NewRequest(req))
 }
 
 // ListResponses calls omega.v1.Node.ListResponses.
@@ -439,6 +455,8 @@ type NodeHandler interface {
 	Receipts(context.Context, *v1.ReceiptsRequest, *connect.ServerStream[v1.Receipt]) error
 	Events(context.Context, *v1.EventsRequest, *connect.ServerStream[v1.Event]) error
 	Entries(context.Context, *v1.EntriesRequest, *connect.ServerStream[v1.Entry]) error
+	// ExportLedger streams the export file of everything this node holds: what trust/README.md describes.
+	ExportLedger(context.Context, *v1.ExportLedgerRequest, *connect.ServerStream[v1.ExportLedgerResponse]) error
 	ListResponses(context.Context, *v1.ListResponsesRequest) (*v1.ListResponsesResponse, error)
 	ListPending(context.Context, *v1.ListPendingRequest) (*v1.ListPendingResponse, error)
 	ListDecoys(context.Context, *v1.ListDecoysRequest) (*v1.ListDecoysResponse, error)
@@ -509,6 +527,12 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		NodeEntriesProcedure,
 		svc.Entries,
 		connect.WithSchema(nodeMethods.ByName("Entries")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeExportLedgerHandler := connect.NewServerStreamHandlerSimple(
+		NodeExportLedgerProcedure,
+		svc.ExportLedger,
+		connect.WithSchema(nodeMethods.ByName("ExportLedger")),
 		connect.WithHandlerOptions(opts...),
 	)
 	nodeListResponsesHandler := connect.NewUnaryHandlerSimple(
@@ -601,6 +625,8 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeEventsHandler.ServeHTTP(w, r)
 		case NodeEntriesProcedure:
 			nodeEntriesHandler.ServeHTTP(w, r)
+		case NodeExportLedgerProcedure:
+			nodeExportLedgerHandler.ServeHTTP(w, r)
 		case NodeListResponsesProcedure:
 			nodeListResponsesHandler.ServeHTTP(w, r)
 		case NodeListPendingProcedure:
@@ -664,6 +690,10 @@ func (UnimplementedNodeHandler) Events(context.Context, *v1.EventsRequest, *conn
 
 func (UnimplementedNodeHandler) Entries(context.Context, *v1.EntriesRequest, *connect.ServerStream[v1.Entry]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.Entries is not implemented"))
+}
+
+func (UnimplementedNodeHandler) ExportLedger(context.Context, *v1.ExportLedgerRequest, *connect.ServerStream[v1.ExportLedgerResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.ExportLedger is not implemented"))
 }
 
 func (UnimplementedNodeHandler) ListResponses(context.Context, *v1.ListResponsesRequest) (*v1.ListResponsesResponse, error) {
