@@ -1,0 +1,183 @@
+package sentinel
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/omega-mesh/omega/roles"
+	"github.com/omega-mesh/omega/swarm/event"
+)
+
+// obey does what operators say: their responses and releases, then their verdicts. At start, kills are not repeated.
+func (r *responder) obey(ctx context.Context, first bool) {
+	a := r.p.Authority()
+	now := r.p.Boot()
+	all := a.Responses()
+	// Releases first: a release that came with its response must win whatever the order.
+	for _, o := range all {
+		if o.Action == event.ActionRelease && !r.handled["release "+o.ID] {
+			r.handled["release "+o.ID] = true
+			r.release(ctx, o, all, now)
+		}
+	}
+	for _, o := range all {
+		if o.Action == event.ActionRelease || r.handled[o.ID] {
+			continue
+		}
+		r.handled[o.ID] = true
+		if len(o.Scope) > 0 && !slices.Contains(o.Scope, r.p.DID()) {
+			continue
+		}
+		r.order(ctx, o, first, now)
+	}
+	for _, v := range a.Verdicts() {
+		if !r.handled["verdict "+v.ID] {
+			r.judge(ctx, v.Response)
+		}
+	}
+	if len(r.handled) > 4*maxHandled {
+		r.prune(a, all)
+	}
+}
+
+// maxHandled is about what the authority keeps: ids that it has forgotten are forgotten here too.
+const maxHandled = 8192
+
+func (r *responder) prune(a roles.Authority, all []event.Response) {
+	kept := make(map[string]bool, len(all))
+	keep := func(key string) {
+		if r.handled[key] {
+			kept[key] = true
+		}
+	}
+	for _, o := range all {
+		keep(o.ID)
+		keep("release " + o.ID)
+	}
+	for _, v := range a.Verdicts() {
+		keep("verdict " + v.ID)
+	}
+	r.handled = kept
+}
+
+// order acts on an operator's response.
+func (r *responder) order(ctx context.Context, o event.Response, first bool, heard uint64) {
+	age := max(0, r.p.Now().Sub(time.Unix(0, o.Issued)))
+	left := o.TTL - age
+	if s, known := r.board.Response(o.ID); known && s.State == roles.StateReleased {
+		return
+	}
+	if left <= 0 {
+		return
+	}
+	switch o.Action {
+	case event.ActionKill, event.ActionQuarantine:
+		if o.Target.Peer != r.p.DID() || o.Action == event.ActionKill && (first || age > killFresh) {
+			return
+		}
+		// The peer was for the swarm; this host's kernel and rails know processes and files.
+		local := o
+		local.Target.Peer = ""
+		r.stand(o, r.act(ctx, local, left), left, heard)
+		return
+	}
+	r.stand(o, r.act(ctx, o, left), left, heard)
+}
+
+// release ends a response here, and with it every other one of the policy on the same address: a person who lets an
+// address in again does not mean one of several equal blocks.
+func (r *responder) release(ctx context.Context, o event.Response, all []event.Response, heard uint64) {
+	ids := []string{o.Releases}
+	target := r.active[o.Releases].Target.Address
+	if s, known := r.board.Response(o.Releases); known && !target.IsValid() {
+		target = s.Response.Target.Address
+	}
+	if target.IsValid() {
+		r.released[target] = max(r.released[target], o.Issued)
+		for _, id := range r.byTarget[target] {
+			if id != o.Releases && r.active[id].Authority == event.AuthorityPolicy {
+				ids = append(ids, id)
+			}
+		}
+		if len(r.released) > maxHandled {
+			r.dropReleases()
+		}
+	}
+	if i := slices.IndexFunc(all, func(a event.Response) bool { return a.ID == o.Releases }); i >= 0 {
+		r.handled[o.Releases] = true // whichever came first, it is released
+	}
+	for _, id := range ids {
+		resp, enforced := r.active[id]
+		s, known := r.board.Response(id)
+		if !known {
+			s = roles.Standing{Response: event.Response{ID: id, Action: event.ActionRelease, Reason: o.Reason, By: o.By, Authority: o.Authority, Issued: o.Issued}}
+		}
+		rc := event.Receipt{Response: id, Outcome: event.OutcomeReleased, Detail: "nothing was enforced here", Time: r.p.Now().UnixNano(), Heard: heard, Acted: r.p.Boot()}
+		if enforced {
+			s.Response = resp
+			var err error
+			if rc, err = r.p.Release(ctx, id); err != nil {
+				rc.Outcome, rc.Detail = event.OutcomeFailed, roles.Printable(err.Error(), maxPath)
+			}
+			rc.Response = id
+			if rc.Time == 0 {
+				rc.Time = r.p.Now().UnixNano()
+			}
+			rc.Heard, rc.Acted = heard, max(rc.Acted, heard)
+			if rc.Outcome == event.OutcomeFailed {
+				// It still stands: the books say so, and its own end comes.
+				r.receipt(rc)
+				continue
+			}
+		}
+		r.forget(id)
+		r.board.Withdraw(id)
+		s.State, s.Detail, s.Acted, s.Expires = roles.StateReleased, rc.Detail, rc.Acted, 0
+		r.board.Set(s)
+		r.receipt(rc)
+	}
+}
+
+// releasedAt is when an operator released a response, Unix nanoseconds; 0 if none did.
+func (r *responder) releasedAt(id string) int64 {
+	at := int64(0)
+	for _, o := range r.p.Authority().Responses() {
+		if o.Action == event.ActionRelease && o.Releases == id {
+			at = max(at, o.Issued)
+		}
+	}
+	return at
+}
+
+// letIn notes that resp was released before it was derived here, and ends what older findings had put on its address.
+func (r *responder) letIn(ctx context.Context, resp event.Response, at int64, heard uint64) {
+	target := resp.Target.Address
+	r.released[target] = max(r.released[target], at)
+	r.board.Set(roles.Standing{Response: resp, State: roles.StateReleased, Acted: r.p.Boot()})
+	for _, id := range slices.Clone(r.byTarget[target]) {
+		old := r.active[id]
+		if old.Authority != event.AuthorityPolicy || old.Issued > at {
+			continue
+		}
+		rc, err := r.p.Release(ctx, id)
+		if err != nil {
+			r.log.Warn("response not released", "id", id, "err", err)
+			continue
+		}
+		r.forget(id)
+		r.board.Set(roles.Standing{Response: old, State: roles.StateReleased, Detail: rc.Detail, Acted: r.p.Boot()})
+		rc.Response, rc.Heard, rc.Time = id, heard, r.p.Now().UnixNano()
+		r.receipt(rc)
+	}
+}
+
+// dropReleases forgets releases older than any finding that is still folded.
+func (r *responder) dropReleases() {
+	oldest := r.p.Now().Add(-history).UnixNano()
+	for p, at := range r.released {
+		if at < oldest {
+			delete(r.released, p)
+		}
+	}
+}
