@@ -39,8 +39,11 @@ const (
 	MaxEvidenceBody = 2*(MaxAuthorityBody+MaxEntryOverhead) + 1<<10
 	// MaxEntryOverhead is everything of an entry but its body: signature 4627 (of the larger suite), MaxSeen heads of at most 84 bytes, header.
 	MaxEntryOverhead = 4627 + MaxSeen*84 + 256
+	// MaxRootBody bounds an entry of the root chain, the body of a root entry. Sixteen composite signatures of the larger
+	// suite (4627 bytes) or nine SLH-DSA-SHA2-128s ones (7856) with the inceptions of eight new operators fit.
+	MaxRootBody = 120 << 10
 	// MaxEntry bounds one entry on the wire and on disk, in bytes.
-	MaxEntry = MaxEvidenceBody + MaxEntryOverhead
+	MaxEntry = MaxRootBody + MaxEntryOverhead
 	// MaxSeen is the most heads one entry names: what changed since the author's last; the rest comes with the next.
 	MaxSeen = 16
 	// MaxDepth is the deepest nesting of any CBOR value here. The deepest in use is a finding's subject's process key.
@@ -91,6 +94,36 @@ const (
 	// gossip reorders by a few. MaxAheadPasses is how many such may pass until the feed moves.
 	MaxAhead       = 2 * SealEvery
 	MaxAheadPasses = 256
+)
+
+// Root.
+const (
+	// MaxRootEntries is the most entries of the root chain, forks included, that a peer keeps: each took k operators, so
+	// only they can fill it; a change a day for eleven years.
+	MaxRootEntries = 4096
+	// MaxRootHeld is the most bytes of root entries kept for one member that carried them before their parents came, and
+	// MaxRootHeldAll for all members: a hostile one fills its own share only, sixteen of them the whole.
+	MaxRootHeld    = 2 << 20
+	MaxRootHeldAll = 32 << 20
+	// MaxIssuers is the most issuers, MaxReleases the most releases that stand at once; a newer release of the same name
+	// replaces the older.
+	MaxIssuers  = 256
+	MaxReleases = 1024
+	// SuspendAgain is how long one operator alone may not suspend the same peer again. SuspendShare is the part of the
+	// members (one in so many) that it may keep out at once; one peer at least.
+	SuspendAgain = 7 * 24 * time.Hour
+	SuspendShare = 10
+	// MaxSuspensions is the most suspensions and votes of one operator against one peer that are kept, the newest.
+	MaxSuspensions = 32
+	// MaxWaiting is the most entries, and MaxWaitingBytes the most bytes of them, kept of one author that speaks as an
+	// operator and is none yet: they count when a change of the root makes it one. MaxWaitingAll is for all authors.
+	MaxWaiting      = 256
+	MaxWaitingBytes = 1 << 20
+	MaxWaitingAll   = 32 << 20
+	// MaxSilence is how long a peer acts on new grants, and responds by itself for the swarm, without a word from any
+	// other member that proves it knows the authority chains: past it a revocation may have been missed. It is the
+	// longest suspension, so that none can be waited out.
+	MaxSilence = 24 * time.Hour
 )
 
 // Membership.

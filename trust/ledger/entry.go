@@ -205,7 +205,7 @@ func (e *Entry) parse(raw []byte) (contentLen int, err error) {
 		}
 	}
 	r.expect(keyBody)
-	e.Body = r.bytes(trust.MaxEvidenceBody)
+	e.Body = r.bytes(trust.MaxRootBody)
 	contentLen = r.at
 	sig := r.bytes(composite.MaxSignatureSize)
 	if !r.ok() || r.at != len(raw) {
@@ -258,6 +258,8 @@ func bodyLimit(k Kind) int {
 	switch {
 	case k == KindEvidence:
 		return trust.MaxEvidenceBody
+	case k == KindRoot:
+		return trust.MaxRootBody
 	case k.Chain() == Activity:
 		return trust.MaxActivityBody
 	}

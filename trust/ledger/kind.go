@@ -49,6 +49,7 @@ const (
 	KindApprove    Kind = 13 // an operator lets a pending response act
 	KindReject     Kind = 14 // an operator refuses one
 	KindEvidence   Kind = 15 // a proof of equivocation
+	KindRoot       Kind = 16 // an entry of the root chain
 
 	KindWitness = KindOptional | 18 // a member's ML-DSA-44 key, by which it cosigns checkpoints
 )
@@ -130,6 +131,8 @@ func kindName(k Kind) (string, bool) {
 		return "checkpoint", true
 	case KindCosign:
 		return "cosign", true
+	case KindRoot:
+		return "root", true
 	case KindEpoch:
 		return "epoch", true
 	case KindSeal:
