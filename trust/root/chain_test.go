@@ -1,9 +1,11 @@
 package root
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -225,6 +227,7 @@ func (s *scene) body(name string, words []string) Body {
 				r.Add = append(r.Add, s.id(w).Inception().Encode())
 			}
 		}
+		slices.SortFunc(r.Remove, func(a, b Removal) int { return bytes.Compare(a.Operator, b.Operator) })
 		return r
 	}
 	h := sha256.Sum256([]byte(name))
