@@ -156,6 +156,8 @@ func digest(s *State) string {
 	for _, i := range s.Invites() {
 		fmt.Fprintf(&b, "invite %s %v %v %v %v\n", i.ID, i.Withdrawn, i.Overspent, i.Joiners, i.Uses)
 	}
+	r := s.Root()
+	fmt.Fprintln(&b, r.Seq, r.Head, r.K, r.Frozen, r.Forks, r.Revoked, r.Unrevoked)
 	fmt.Fprintln(&b, s.Responses(), s.Verdicts(), s.Allowed(), s.Problems())
 	p, ok := s.Policy()
 	fmt.Fprintln(&b, p, ok)
@@ -256,6 +258,7 @@ func mustKeyHash(t testing.TB, tok *Token) []byte {
 
 func TestRevokeNeedsKAndSuspendsBefore(t *testing.T) {
 	w := newWorld(t, 3, 2)
+	w.member("op0", "own")
 	w.member("op0", "n1")
 	w.says("op0", &RevokeBody{Subject: w.hash("n1"), Authority: 5, Activity: 9})
 	s := fold(w, w.entries).State()

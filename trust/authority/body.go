@@ -15,6 +15,7 @@ import (
 	"github.com/omega-mesh/omega/trust/composite"
 	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
+	"github.com/omega-mesh/omega/trust/root"
 )
 
 // ErrBody is wrapped where a body is not what its kind wants.
@@ -183,6 +184,13 @@ func DecodeBody(kind ledger.Kind, raw []byte) (Body, error) {
 			return nil, fmt.Errorf("authority: %s: %w: %w", kind, ErrBody, err)
 		}
 		return &EvidenceBody{Proof: p}, nil
+	}
+	if kind == ledger.KindRoot {
+		e, err := root.Decode(raw)
+		if err != nil {
+			return nil, fmt.Errorf("authority: %s: %w: %w", kind, ErrBody, err)
+		}
+		return &RootBody{Entry: e}, nil
 	}
 	b := emptyBody(kind)
 	if b == nil {

@@ -1,7 +1,6 @@
 package authority
 
 import (
-	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -39,12 +38,17 @@ type admitFact struct {
 	inception *identity.Inception
 }
 
+type withdrawFact struct {
+	fact
+	body *WithdrawBody
+}
+
 // inviteFact is an invite, and what the fold last made of it.
 type inviteFact struct {
 	fact
 	body     *InviteBody
 	seen     []ledger.Head
-	withdraw []*WithdrawBody
+	withdraw []*WithdrawBody // those that count
 
 	joiners   []identity.DID // in the order that counts
 	joined    map[identity.DID]bool
@@ -69,25 +73,6 @@ func (i *inviteFact) stands(joiner identity.DID) bool {
 		_, stands := slices.BinarySearchFunc(w.Stand, did[:], func(a, b []byte) int { return strings.Compare(string(a), string(b)) })
 		return !stands
 	})
-}
-
-// removal is what operators said against a peer.
-type removal struct {
-	suspendedUntil int64 // Unix nanoseconds
-	votes          map[identity.DID]RevokeBody
-	untilVoted     int64 // while too few have voted to revoke it
-}
-
-// standing is how many entries of each chain stand, where at least k operators revoked.
-func (r *removal) revoked(k int) (authority, activity uint64, revoked bool) {
-	if r == nil || len(r.votes) < k {
-		return math.MaxUint64, math.MaxUint64, false
-	}
-	authority, activity = math.MaxUint64, math.MaxUint64
-	for _, v := range r.votes {
-		authority, activity = min(authority, v.Authority), min(activity, v.Activity)
-	}
-	return authority, activity, true
 }
 
 type responseFact struct {

@@ -6,13 +6,13 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/composite"
 	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
+	"github.com/omega-mesh/omega/trust/root"
 )
 
 // ErrVoid is wrapped where an entry is well formed and has no effect now. It may gain one when what it depends on comes.
@@ -32,14 +32,19 @@ type Fold struct {
 	held        int                           // admissions whose invite has not come
 	invites     map[string]*inviteFact        // by id
 	byKey       map[[32]byte]*inviteFact
-	withdrawals map[string][]*WithdrawBody
+	withdrawals map[string][]withdrawFact
 	roles       map[identity.DID]map[string]*register // by subject and role
 	removals    map[identity.DID]*removal
+	suspended   map[identity.DID]int64 // derived: until when, Unix nanoseconds
+	share       int                    // derived: how many one operator may suspend at once
 	allowed     map[exemption]*register
 	responses   []responseFact
 	verdicts    []verdictFact
 	policies    []policyFact
 	frost       *frost
+	tree        *root.Tree
+	waiting     map[identity.DID]*waiting
+	waits       int                              // bytes
 	proofs      map[identity.DID][]*ledger.Proof // of authors whose key is not known yet
 	members     map[identity.DID]*membership     // derived
 
@@ -51,10 +56,11 @@ type Fold struct {
 func NewFold(g *Genesis) *Fold {
 	f := &Fold{
 		genesis: g, admits: make(map[identity.DID][]*admitFact), invites: make(map[string]*inviteFact), byKey: make(map[[32]byte]*inviteFact),
-		withdrawals: make(map[string][]*WithdrawBody), roles: make(map[identity.DID]map[string]*register), removals: make(map[identity.DID]*removal),
-		allowed: make(map[exemption]*register), frost: new(frost), known: make(map[string]struct{}), perKey: make(map[[32]byte]int),
+		withdrawals: make(map[string][]withdrawFact), roles: make(map[identity.DID]map[string]*register), removals: make(map[identity.DID]*removal),
+		allowed: make(map[exemption]*register), tree: root.NewTree(g.Anchor()), waiting: make(map[identity.DID]*waiting), known: make(map[string]struct{}), perKey: make(map[[32]byte]int),
 		proofs: make(map[identity.DID][]*ledger.Proof), members: make(map[identity.DID]*membership),
 	}
+	f.frost = &frost{root: f.tree.State()}
 	f.publishAll()
 	return f
 }
@@ -62,11 +68,12 @@ func NewFold(g *Genesis) *Fold {
 // State is the snapshot after everything applied so far.
 func (f *Fold) State() *State { return f.state.Load() }
 
-// Key is the composite key of an operator or member, revoked ones included (ledger.KeyResolver).
+// Key is the composite key of an operator or member, former and revoked ones included (ledger.KeyResolver).
 func (f *Fold) Key(did identity.DID) (*composite.PublicKey, bool) {
-	inception, ok := f.genesis.Operator(did)
+	s := f.State()
+	inception, ok := s.root.Inception(did)
 	if !ok {
-		m, member := f.State().Member(did)
+		m, member := s.Member(did)
 		if !member {
 			return nil, false
 		}
@@ -75,9 +82,13 @@ func (f *Fold) Key(did identity.DID) (*composite.PublicKey, bool) {
 	return f.open.use(inception.PublicKey()), true
 }
 
-// Cut says how many entries of a revoked author's chain stand (ledger.Cutter).
+// Cut says how many entries of a revoked author's chain, or a former operator's authority chain, stand (ledger.Cutter).
 func (f *Fold) Cut(author identity.DID, chain ledger.Chain) (entries uint64, revoked bool) {
-	m, ok := f.State().Member(author)
+	s := f.State()
+	m, ok := s.Member(author)
+	if former, was := s.root.Former[author]; was && !ok && chain == ledger.Authority {
+		return former.Stands, true
+	}
 	if !ok || !m.Revoked {
 		return 0, false
 	}
@@ -99,6 +110,10 @@ func (f *Fold) Apply(e *ledger.Entry) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.apply(e)
+}
+
+func (f *Fold) apply(e *ledger.Entry) error {
 	if !e.Kind.Known() {
 		if !e.Kind.Critical() {
 			return nil
@@ -123,9 +138,11 @@ func (f *Fold) Apply(e *ledger.Entry) error {
 		return f.applyAdmit(e, b)
 	case *EvidenceBody: // anyone may: it proves itself
 		return f.applyProof(b.Proof)
+	case *RootBody: // anyone may: it proves itself
+		return f.applyRoot(e, b)
 	}
-	if _, op := f.genesis.Operator(e.Author); !op {
-		return f.void(e, "its author is no operator")
+	if _, ever := f.frost.root.Inception(e.Author); !ever {
+		return f.wait(e)
 	}
 	switch b := body.(type) {
 	case *MemberBody:
@@ -163,14 +180,9 @@ func (f *Fold) void(e *ledger.Entry, why string) error {
 	return fmt.Errorf("authority: %s %s of %s: %s: %w", e.Kind, e.ID(), e.Author.Short(), why, ErrVoid)
 }
 
-func (f *Fold) frozen(author identity.DID, seq uint64) bool { return f.frost.holds(author, seq) }
-
-// operatorHeads keeps of heads what orders one operator's word after another's.
-func (f *Fold) operatorHeads(heads []ledger.Head) []ledger.Head {
-	return slices.DeleteFunc(slices.Clone(heads), func(h ledger.Head) bool {
-		_, op := f.genesis.Operator(h.Author)
-		return !op || h.Chain != ledger.Authority
-	})
+// authorityHeads keeps of heads what may order one operator's word after another's.
+func authorityHeads(heads []ledger.Head) []ledger.Head {
+	return slices.DeleteFunc(slices.Clone(heads), func(h ledger.Head) bool { return h.Chain != ledger.Authority })
 }
 
 func (f *Fold) role(subject identity.DID, role string) *register {
@@ -185,7 +197,7 @@ func (f *Fold) role(subject identity.DID, role string) *register {
 
 func (f *Fold) applyGrant(e *ledger.Entry, b *GrantBody) {
 	subject := identity.DIDFromBytes([32]byte(b.Subject))
-	w := word{by: e.Author, seq: e.Seq, id: e.ID(), notAfter: b.NotAfter, seen: f.operatorHeads(e.Seen)}
+	w := word{fact: factOf(e), notAfter: b.NotAfter, seen: authorityHeads(e.Seen)}
 	for _, r := range b.Roles {
 		f.role(subject, r).grant(w)
 	}
@@ -200,45 +212,6 @@ func (f *Fold) applyRevokeRole(e *ledger.Entry, b *RevokeRoleBody) {
 	f.publishMember(subject)
 }
 
-func (f *Fold) removal(subject identity.DID) *removal {
-	if f.removals[subject] == nil {
-		f.removals[subject] = &removal{votes: make(map[identity.DID]RevokeBody)}
-	}
-	return f.removals[subject]
-}
-
-func (f *Fold) applySuspend(e *ledger.Entry, b *SuspendBody) error {
-	subject := identity.DIDFromBytes([32]byte(b.Subject))
-	if _, op := f.genesis.Operator(subject); op {
-		return f.void(e, "an operator is removed by a change of the root")
-	}
-	r := f.removal(subject)
-	r.suspendedUntil = max(r.suspendedUntil, min(b.NotAfter*int64(time.Second), e.Time+int64(trust.MaxSuspension)))
-	f.publishMember(subject)
-	return nil
-}
-
-func (f *Fold) applyRevoke(e *ledger.Entry, b *RevokeBody) error {
-	subject := identity.DIDFromBytes([32]byte(b.Subject))
-	if _, op := f.genesis.Operator(subject); op {
-		return f.void(e, "an operator is removed by a change of the root")
-	}
-	r := f.removal(subject)
-	old, voted := r.votes[e.Author]
-	v := *b
-	if voted {
-		v.Authority, v.Activity = min(v.Authority, old.Authority), min(v.Activity, old.Activity)
-	}
-	r.votes[e.Author] = v
-	r.untilVoted = max(r.untilVoted, e.Time+int64(trust.MaxSuspension))
-	if _, _, revoked := r.revoked(f.genesis.Threshold); revoked && len(f.admits[subject]) > 0 {
-		f.rebuild() // what it admitted past its head no longer counts
-		return nil
-	}
-	f.publishMember(subject)
-	return nil
-}
-
 func (f *Fold) register(x exemption) *register {
 	if f.allowed[x] == nil {
 		f.allowed[x] = new(register)
@@ -247,7 +220,7 @@ func (f *Fold) register(x exemption) *register {
 }
 
 func (f *Fold) applyAllow(e *ledger.Entry, b *AllowBody) {
-	f.register(exemption{b.Address, b.Path}).grant(word{by: e.Author, seq: e.Seq, id: e.ID(), seen: f.operatorHeads(e.Seen)})
+	f.register(exemption{b.Address, b.Path}).grant(word{fact: factOf(e), seen: authorityHeads(e.Seen)})
 	f.publishAllowed()
 }
 
@@ -304,10 +277,8 @@ func (f *Fold) ApplyProof(p *ledger.Proof) error {
 
 func (f *Fold) applyProof(p *ledger.Proof) error {
 	var key *composite.PublicKey
-	if op, ok := f.genesis.Operator(p.Author); ok {
-		key = op.PublicKey()
-	} else if m := f.members[p.Author]; m != nil {
-		key = f.open.use(m.inception.PublicKey())
+	if i, ok := f.inceptionOf(p.Author); ok {
+		key = f.open.use(i.PublicKey())
 	} else {
 		if len(f.proofs) >= trust.MaxEvidence && f.proofs[p.Author] == nil || len(f.proofs[p.Author]) >= 4 {
 			return fmt.Errorf("authority: proofs about strangers: %w", ErrFull)

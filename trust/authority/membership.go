@@ -39,21 +39,21 @@ func (c *candidates) Pop() any {
 // candidateOf is a as it counts, where its author is a member or operator and nothing voids it.
 func (f *Fold) candidateOf(a *admitFact) (candidate, bool) {
 	t := a.time
-	if _, op := f.genesis.Operator(a.by); !op {
+	if !f.frost.counts(a.by, a.seq) {
 		m, ok := f.members[a.by]
 		if !ok {
 			return candidate{}, false
 		}
 		t = max(t, m.time)
 	}
-	if f.frozen(a.by, a.seq) {
+	if f.frost.voids(a.fact) {
 		return candidate{}, false
 	}
-	if n, _, cut := f.removals[a.by].revoked(f.genesis.Threshold); cut && a.seq >= n {
+	if n, _, cut := f.revoked(a.by); cut && a.seq >= n {
 		return candidate{}, false
 	}
 	inv := f.byKey[a.keyHash]
-	if inv == nil || f.frozen(inv.by, inv.seq) || !inv.lets(a.inception.DID(), a.time) {
+	if inv == nil || !f.frost.allows(inv.fact) || !inv.lets(a.inception.DID(), a.time) {
 		return candidate{}, false
 	}
 	c := candidate{fact: a.fact, inception: a.inception, invite: inv}
@@ -64,7 +64,7 @@ func (f *Fold) candidateOf(a *admitFact) (candidate, bool) {
 // directCandidate is m as it counts. On an invite it waits for that to come; its time is no matter, since an operator
 // may take its own.
 func (f *Fold) directCandidate(m *memberFact) (candidate, bool) {
-	if f.frozen(m.by, m.seq) {
+	if !f.frost.allows(m.fact) {
 		return candidate{}, false
 	}
 	c := candidate{fact: m.fact, inception: m.inception}
@@ -72,7 +72,7 @@ func (f *Fold) directCandidate(m *memberFact) (candidate, bool) {
 		return c, true
 	}
 	inv := f.invites[m.invite]
-	if inv == nil || f.byKey[[32]byte(inv.body.KeyHash)] != inv || f.frozen(inv.by, inv.seq) || !inv.stands(m.inception.DID()) {
+	if inv == nil || f.byKey[[32]byte(inv.body.KeyHash)] != inv || !f.frost.allows(inv.fact) || !inv.stands(m.inception.DID()) {
 		return candidate{}, false
 	}
 	c.invite = inv
@@ -83,7 +83,7 @@ func (f *Fold) directCandidate(m *memberFact) (candidate, bool) {
 // admission never counts before its author's), and publishes a new state.
 func (f *Fold) rebuild() {
 	f.members = make(map[identity.DID]*membership, len(f.members))
-	for _, inv := range f.byKey {
+	for _, inv := range f.invites {
 		inv.reset()
 	}
 	var queue candidates
@@ -92,8 +92,11 @@ func (f *Fold) rebuild() {
 			queue = append(queue, c)
 		}
 	}
-	for _, op := range f.genesis.Operators {
-		for _, a := range f.admits[op.DID()] {
+	for did, list := range f.admits {
+		if _, op := f.frost.root.Inception(did); !op {
+			continue
+		}
+		for _, a := range list {
 			if c, ok := f.candidateOf(a); ok {
 				queue = append(queue, c)
 			}
@@ -112,6 +115,7 @@ func (f *Fold) rebuild() {
 		}
 	}
 	f.publishAll()
+	f.rejudge(nil)
 }
 
 // settle counts c, which comes after all counted before it; it reports whether that made a new member.
@@ -153,6 +157,7 @@ func (f *Fold) applyMember(e *ledger.Entry, b *MemberBody) error {
 		m.invite = fmt.Sprintf("%x", b.Invite)
 	}
 	f.direct = append(f.direct, m)
+	defer f.rejudge(m)
 	c, ok := f.directCandidate(m)
 	if !ok {
 		return f.void(e, "its author is frozen, or its invite does not allow it, or has not come")
@@ -250,6 +255,7 @@ func (f *Fold) count(e *ledger.Entry, a *admitFact) error {
 	default:
 		if f.settle(c) {
 			f.publishMember(did)
+			f.rejudge(nil)
 		}
 		f.publishInvite(c.invite)
 	}
@@ -267,12 +273,12 @@ func (f *Fold) applyInvite(e *ledger.Entry, b *InviteBody) error {
 	if len(f.invites) >= trust.MaxInvites {
 		return fmt.Errorf("authority: %w: %d invites", ErrFull, len(f.invites))
 	}
-	inv := &inviteFact{fact: factOf(e), body: b, seen: f.operatorHeads(e.Seen), withdraw: f.withdrawals[e.ID()]}
+	inv := &inviteFact{fact: factOf(e), body: b, seen: authorityHeads(e.Seen), withdraw: f.withdrawn(e.ID())}
 	inv.reset()
 	f.invites[e.ID()] = inv
 	hash := [32]byte(b.KeyHash)
 	old := f.byKey[hash]
-	if old == nil || inv.before(old.fact) { // one key, one invite: the first
+	if f.frost.counts(inv.by, inv.seq) && (old == nil || inv.before(old.fact)) { // one key, one invite: the first
 		f.byKey[hash] = inv
 	}
 	waits := func(m *memberFact) bool { return m.invite == inv.id }
@@ -301,12 +307,15 @@ func (f *Fold) recountHeld() {
 func (f *Fold) applyWithdraw(e *ledger.Entry, b *WithdrawBody) error {
 	id := fmt.Sprintf("%x", b.Invite)
 	list := f.withdrawals[id]
+	if slices.ContainsFunc(list, func(w withdrawFact) bool { return w.id == e.ID() }) {
+		return nil
+	}
 	if len(list) >= trust.MaxOperators {
 		return fmt.Errorf("authority: invite withdrawn %d times: %w", len(list), ErrFull)
 	}
-	f.withdrawals[id] = append(list, b)
+	f.withdrawals[id] = append(list, withdrawFact{factOf(e), b})
 	if inv := f.invites[id]; inv != nil {
-		inv.withdraw = f.withdrawals[id]
+		inv.withdraw = f.withdrawn(id)
 		f.rebuild()
 	}
 	return nil

@@ -18,7 +18,7 @@ import (
 
 // publishAll derives every part of the state.
 func (f *Fold) publishAll() {
-	s := &State{genesis: f.genesis, members: new(memberTable), transports: new(transportTable), byName: new(sortedMembers)}
+	s := &State{genesis: f.genesis, root: f.frost.root, members: new(memberTable), transports: new(transportTable), byName: new(sortedMembers)}
 	for did := range f.members {
 		s.put(f.member(did))
 	}
@@ -70,7 +70,7 @@ func (f *Fold) publishMember(did identity.DID) {
 // provenNow applies the proofs that waited for a member's key.
 func (f *Fold) provenNow() {
 	for did, proofs := range f.proofs {
-		if f.members[did] == nil {
+		if _, ok := f.inceptionOf(did); !ok {
 			continue
 		}
 		delete(f.proofs, did)
@@ -92,14 +92,14 @@ func (f *Fold) member(did identity.DID) *Member {
 	if inv := x.invite; inv != nil {
 		m.Invite = inv.id
 		fromInvite = inv.body.Roles
-		inviteWord = word{by: inv.by, seq: inv.seq, id: inv.id, seen: inv.seen}
+		inviteWord = word{fact: inv.fact, seen: inv.seen}
 	}
 	for _, role := range fromInvite {
 		r := f.roles[did][role]
 		if r == nil {
 			r = new(register)
 		}
-		if w, ok := r.best(f.frozen, inviteWord); ok {
+		if w, ok := r.best(f.frost, inviteWord); ok {
 			m.Roles[role] = w.grant(role)
 		}
 	}
@@ -107,19 +107,13 @@ func (f *Fold) member(did identity.DID) *Member {
 		if slices.Contains(fromInvite, role) {
 			continue
 		}
-		if w, ok := r.best(f.frozen); ok {
+		if w, ok := r.best(f.frost); ok {
 			m.Roles[role] = w.grant(role)
 		}
 	}
-	if r := f.removals[did]; r != nil {
-		m.authorityStands, m.activityStands, m.Revoked = r.revoked(f.genesis.Threshold)
-		until := r.suspendedUntil
-		if !m.Revoked {
-			until = max(until, r.untilVoted)
-		}
-		if until > 0 {
-			m.SuspendedUntil = time.Unix(0, until).UTC()
-		}
+	m.authorityStands, m.activityStands, m.Revoked = f.revoked(did)
+	if until := f.suspended[did]; until > 0 {
+		m.SuspendedUntil = time.Unix(0, until).UTC()
 	}
 	return m
 }
@@ -163,7 +157,7 @@ func (f *Fold) fillInvites(s *State) {
 	s.invites = make([]*Invite, 0, len(f.invites))
 	s.byKey = new(invitesByKey)
 	for _, x := range f.invites {
-		if !f.frozen(x.by, x.seq) {
+		if f.frost.allows(x.fact) {
 			s.invites = append(s.invites, x.face())
 		}
 	}
@@ -184,7 +178,7 @@ func (f *Fold) publishAllowed() {
 func (f *Fold) fillAllowed(s *State) {
 	s.allowed = nil
 	for x, r := range f.allowed {
-		if w, ok := r.best(f.frozen); ok {
+		if w, ok := r.best(f.frost); ok {
 			s.allowed = append(s.allowed, Allowed{Address: x.address, Path: x.path, By: w.by, Entry: w.id})
 		}
 	}
@@ -223,23 +217,27 @@ type orders struct {
 	policy    *Policy
 }
 
-// made derives. A frozen operator's denials and rejections hold; its releases, approvals and policies do not.
+// made derives. A frozen operator's denials and rejections hold; its releases, approvals and policies do not. Once the
+// root names a policy, no operator alone does.
 func (o *orders) made() *orders {
 	o.once.Do(func() {
 		for _, x := range o.responseFacts {
-			if x.response.Action != event.ActionRelease || !o.frost.holds(x.by, x.seq) {
+			if o.frost.counts(x.by, x.seq) && (x.response.Action != event.ActionRelease || o.frost.allows(x.fact)) {
 				o.responses = append(o.responses, x.response)
 			}
 		}
 		for _, x := range o.verdictFacts {
-			if !x.approved || !o.frost.holds(x.by, x.seq) {
+			if o.frost.counts(x.by, x.seq) && (!x.approved || o.frost.allows(x.fact)) {
 				o.verdicts = append(o.verdicts, Verdict{ID: x.id, By: x.by, Response: x.response, Approved: x.approved, Time: time.Unix(0, x.time).UTC()})
 			}
 		}
 		for _, x := range o.policyFacts {
-			if !o.frost.holds(x.by, x.seq) {
+			if o.frost.allows(x.fact) {
 				o.policy = &Policy{Text: x.text, By: x.by, Entry: x.id, Time: time.Unix(0, x.time).UTC()}
 			}
+		}
+		if r := o.frost.root; r.PolicyText != "" {
+			o.policy = &Policy{Text: r.PolicyText, Time: time.Unix(0, r.PolicyTime).UTC()}
 		}
 	})
 	return o
@@ -247,11 +245,16 @@ func (o *orders) made() *orders {
 
 func (f *Fold) fillProblems(s *State) {
 	s.problems = nil
+	if frozen := f.frost.root.Frozen; frozen != nil {
+		s.problems = append(s.problems, frozen.Detail+": what operators allow since then is ignored, what they forbid holds; see `omega root show`")
+	}
+	var others []string
 	for did, seq := range f.frost.unknown {
-		s.problems = append(s.problems, fmt.Sprintf("entry %d of %s is of a kind that this version does not know: what its author allows since then is ignored; update omega", seq, did))
+		others = append(others, fmt.Sprintf("entry %d of %s is of a kind that this version does not know: what its author allows since then is ignored; update omega", seq, did))
 	}
 	for feed, seq := range f.frost.forks {
-		s.problems = append(s.problems, fmt.Sprintf("%s signed two different entries %d of its %s chain: what it allows since then is ignored", feed.Author, seq, feed.Chain))
+		others = append(others, fmt.Sprintf("%s signed two different entries %d of its %s chain: what it allows since then is ignored", feed.Author, seq, feed.Chain))
 	}
-	slices.Sort(s.problems)
+	slices.Sort(others)
+	s.problems = append(s.problems, others...)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust/identity"
+	"github.com/omega-mesh/omega/trust/root"
 )
 
 // Grant is a role that a member holds.
@@ -95,6 +96,7 @@ type transportTable [shards]map[[32]byte]*Member
 // State is one immutable snapshot of the fold.
 type State struct {
 	genesis    *Genesis
+	root       *root.State
 	members    *memberTable
 	transports *transportTable
 	invites    []*Invite
@@ -188,7 +190,7 @@ func (s *State) HasRole(did identity.DID, role string, now time.Time) bool {
 }
 
 // IsOperator reports whether did is an operator.
-func (s *State) IsOperator(did identity.DID) bool { _, ok := s.genesis.Operator(did); return ok }
+func (s *State) IsOperator(did identity.DID) bool { _, ok := s.root.Operator(did); return ok }
 
 // Revoked reports whether did is out of the swarm for good: revoked, or proved to have equivocated.
 func (s *State) Revoked(did identity.DID) bool {
@@ -229,5 +231,5 @@ func (s *State) Policy() (p Policy, ok bool) {
 	return Policy{}, false
 }
 
-// Problems say where the fold failed closed: unknown critical kinds, forked authors. Empty when all is well.
+// Problems say where the fold failed closed, the root first: a forked root, unknown critical kinds, forked authors. Empty when all is well.
 func (s *State) Problems() []string { return s.problems }

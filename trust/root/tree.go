@@ -136,6 +136,19 @@ func (t *Tree) Add(e *Entry, by identity.DID) (changed bool, err error) {
 	return true, nil
 }
 
+// Check says why e would not be taken, without taking it; nil where it is known already.
+func (t *Tree) Check(e *Entry) error {
+	if t.Has(e.hash) {
+		return nil
+	}
+	parent, ok := t.nodes[e.Prev]
+	if !ok {
+		return ErrOrphan
+	}
+	_, _, err := t.judge(parent, e)
+	return err
+}
+
 func (t *Tree) hold(e *Entry, by identity.DID) error {
 	raw, err := e.Encode()
 	if err != nil {
@@ -163,26 +176,14 @@ func (t *Tree) grow(parent *node, e *Entry) error {
 	if len(t.nodes) > trust.MaxRootEntries {
 		return fmt.Errorf("root: %d entries: %w", len(t.nodes), ErrFull)
 	}
-	before := parent.path()
-	next, err := before.after(e)
+	next, common, err := t.judge(parent, e)
 	if err != nil {
 		return err
 	}
 	n := &node{hash: e.hash, entry: e, state: next, parent: parent}
-	if e.Kind == KindRecover {
-		common, err := t.authorised(parent, e)
-		if err != nil {
-			return err
-		}
+	if common != nil {
 		common.recovers = append(common.recovers, n)
 	} else {
-		k, err := e.valid(before.Operators)
-		if err != nil {
-			return err
-		}
-		if k < before.K {
-			return fmt.Errorf("root: entry %d has %d of %d signatures: %w", e.Seq, k, before.K, ErrUnsigned)
-		}
 		i, _ := slices.BinarySearchFunc(parent.children, e.hash, func(c *node, h Hash) int { return bytes.Compare(c.entry.hash[:], h[:]) })
 		parent.children = slices.Insert(parent.children, i, n)
 	}
@@ -191,6 +192,23 @@ func (t *Tree) grow(parent *node, e *Entry) error {
 		parent.state = nil
 	}
 	return nil
+}
+
+// judge says what follows from e after parent, and for a recovery which entry it names as common.
+func (t *Tree) judge(parent *node, e *Entry) (next *State, common *node, err error) {
+	before := parent.path()
+	if next, err = before.after(e); err != nil {
+		return nil, nil, err
+	}
+	if e.Kind == KindRecover {
+		common, err = t.authorised(parent, e)
+		return next, common, err
+	}
+	k, err := e.valid(before.Operators)
+	if err == nil && k < before.K {
+		err = fmt.Errorf("root: entry %d has %d of %d signatures: %w", e.Seq, k, before.K, ErrUnsigned)
+	}
+	return next, nil, err
 }
 
 // authorised finds the entry that a recovery names as the last common one, and checks its signatures.
