@@ -111,11 +111,11 @@ func TestChangingRootEndsAsRuled(t *testing.T) {
 	}
 	roles := func(n string) string { return fmt.Sprint(s.Roles(w.did(n), w.now)) }
 	for n, want := range map[string]string{
-		"n1": "[decoy]", // op2's grant came after what stands of it; op1's was frozen until the fork was resolved
-		"n2": "[decoy]", // granted by one who became an operator later
-		"n4": "[]",      // what a frozen root's operators forbid holds, what they allow does not
-		"n6": "[]",      // admitted by one who became an operator later
-		"n7": "[]",      // its invite came after what stands of op2
+		"n1": "[decoy]",    // op2's grant came after what stands of it; op1's was frozen until the fork was resolved
+		"n2": "[decoy]",    // granted by one who became an operator later
+		"n4": "[]",         // what a frozen root's operators forbid holds, what they allow does not
+		"n6": "[]",         // admitted by one who became an operator later
+		"n7": "[sentinel]", // its invite is op2's first entry, which stands
 	} {
 		if got := roles(n); got != want {
 			t.Errorf("%s holds %s, want %s", n, got, want)
