@@ -51,10 +51,12 @@ func newBenchCommand(a *app) *cobra.Command {
 					a.progress(fmt.Sprintf("%s cannot be measured here: %v", b.Name, err))
 					continue
 				}
-				ratio := value / b.Limit
-				within := ratio <= 1
+				ratio, within := value/b.Limit, value <= b.Limit
 				if b.HigherIsBetter {
-					within = ratio >= 1
+					within = value >= b.Limit
+				}
+				if b.Limit == 0 { // nothing is allowed, and nothing can be in proportion to that
+					ratio = value
 				}
 				if !within {
 					over++

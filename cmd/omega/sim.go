@@ -198,8 +198,12 @@ func newSimRun(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.say(sum, "%s: %d runs, seed %d\nloss          %.2f ± %.2f\nhosts taken   %.2f, as root %.2f\nsteps caught  %.2f\nsources refused everywhere %.2f\nusers' logons %.1f, of them refused %.2f",
-				s.Name, sum.Runs, sum.Seed, sum.Loss, sum.CI95, sum.Taken, sum.Rooted, sum.Caught, sum.Blocks, sum.Logons, sum.Harmed)
+			if a.json {
+				return a.emit(sum)
+			}
+			_, err = fmt.Fprintf(a.out, "%s: %d runs, seed %d\nloss          %.2f ± %.2f\nhosts taken   %.2f, as root %.2f\nsteps caught  %.2f\nsources refused everywhere %.2f\nusers' logons %.1f, of them refused %.2f\n",
+				printable(s.Name), sum.Runs, sum.Seed, sum.Loss, sum.CI95, sum.Taken, sum.Rooted, sum.Caught, sum.Blocks, sum.Logons, sum.Harmed)
+			return err
 		},
 	}
 	c.Flags().Uint64Var(&seed, "seed", 1, "seed of all runs")

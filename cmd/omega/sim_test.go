@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,6 +85,64 @@ func TestSimRunRecordAndReplay(t *testing.T) {
 	}
 }
 
+// A server on a socket answers a plain POST of JSON, lets no second one take its place, and leaves nothing behind.
+func TestSimServe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	if l, err := net.Listen("unix", path); err != nil {
+		t.Fatal(err)
+	} else { // what a server that was killed leaves
+		l.(*net.UnixListener).SetUnlinkOnClose(false)
+		l.Close()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	read, write := io.Pipe()
+	ended := make(chan int, 1)
+	go func() {
+		ended <- newApp(strings.NewReader(""), write, io.Discard).run(ctx, []string{"sim", "serve", "--listen", "unix:" + path, "--json"})
+	}()
+	said, err := bufio.NewReader(read).ReadString('\n')
+	if err != nil || said != `{"listen":"unix:`+path+`"}`+"\n" {
+		t.Fatalf("%v, %q", err, said)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket is open to others: %v, %v", info, err)
+	}
+	h := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}}}
+	r, err := h.Post("http://localhost/omega.sim.v1.Environments/Create", "application/json", strings.NewReader(`{"environment":"cage2","worlds":3}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(r.Body)
+	r.Body.Close()
+	if err != nil || r.StatusCode != http.StatusOK || !bytes.Contains(body, []byte(`"Restore User4"`)) {
+		t.Errorf("%v, %s, %.200s", err, r.Status, body)
+	}
+	if code, _, e := runSim(t, "serve", "--listen", "unix:"+path); code != exitFailed || !strings.Contains(e, "another server listens") {
+		t.Errorf("a second server: exit %d, %s", code, e)
+	}
+	cancel()
+	if code := <-ended; code != exitDone {
+		t.Errorf("exit %d", code)
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("the socket is left: %v", err)
+	}
+	for _, bad := range [][]string{{"--listen", "0.0.0.0:0"}, {"--listen", ":0"}, {"--listen", "nowhere"}, {"--listen", "unix:"}, {"--idle", "0s"}, {"--client", "--example"}} {
+		if code, _, e := runSim(t, append([]string{"serve"}, bad...)...); code != exitUsage {
+			t.Errorf("%v: exit %d, %s", bad, code, e)
+		}
+	}
+	for flag, want := range map[string]string{"--client": "class VectorEnv", "--example": "import omega_sim"} {
+		if code, out, _ := runSim(t, "serve", flag); code != exitDone || !strings.Contains(out, want) {
+			t.Errorf("%s: exit %d, %.100s", flag, code, out)
+		}
+	}
+}
+
 func TestSimEval(t *testing.T) {
 	code, out, e := runSim(t, "eval", "--scenario", "cage2", "--policy", "rules", "--episodes", "20", "--seed", "3", "--json")
 	var s struct {
@@ -120,6 +182,9 @@ func TestSimRun(t *testing.T) {
 	}
 	if code, again, _ := runSim(t, "run", file, "--runs", "20", "--json"); code != exitDone || again != out {
 		t.Errorf("the same seed gives %s, then %s", out, again)
+	}
+	if code, out, _ := runSim(t, "run", file, "--runs", "20"); code != exitDone || strings.Count(out, "\n") != 6 || strings.Contains(out, `\x`) {
+		t.Errorf("for a person: exit %d, %q", code, out)
 	}
 	code, out, _ = runSim(t, "run", file, "--steps")
 	if code != exitDone || !strings.Contains(out, "burglar") || !strings.Contains(out, "T1018") {

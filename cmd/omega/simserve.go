@@ -29,6 +29,9 @@ to this user alone. The Python client is one file that needs python3 and numpy: 
   omega sim serve & python3 train.py 127.0.0.1:8737`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if client && example {
+				return fail(exitUsage, "--client and --example are two files: ask for one at a time")
+			}
 			if client || example {
 				text := serve.Client()
 				if example {
@@ -59,7 +62,6 @@ to this user alone. The Python client is one file that needs python3 and numpy: 
 	c.Flags().DurationVar(&idle, "idle", serve.DefaultIdle, "end a session that nobody used for so long")
 	c.Flags().BoolVar(&client, "client", false, "instead: print the Python client")
 	c.Flags().BoolVar(&example, "example", false, "instead: print an example of a trainer that uses it")
-	c.MarkFlagsMutuallyExclusive("client", "example")
 	return c
 }
 

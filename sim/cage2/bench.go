@@ -12,6 +12,11 @@ func Benchmarks() []event.Benchmark {
 	return []event.Benchmark{{
 		Name: "sim/cage2/steps", Unit: "steps/s", Limit: 4_000_000, HigherIsBetter: true,
 		Measure: func() (float64, error) { return 1e9 / event.PerOperation(stepBenchmark(BLine, false)), nil },
+	}, {
+		Name: "sim/cage2/allocations", Unit: "a step", Limit: 0,
+		Measure: func() (float64, error) {
+			return float64(testing.Benchmark(stepBenchmark(BLine, false)).AllocsPerOp()), nil
+		},
 	}}
 }
 

@@ -62,11 +62,7 @@ func python(ctx context.Context) (string, error) {
 
 // runPython serves on a socket in a folder of its own and runs a script beside the client, with the server's address
 // as its first argument. It gives what the script printed.
-func runPython(ctx context.Context, script []byte, args ...string) (_ []byte, err error) {
-	interpreter, err := python(ctx)
-	if err != nil {
-		return nil, err
-	}
+func runPython(ctx context.Context, interpreter string, script []byte, args ...string) (_ []byte, err error) {
 	dir, err := os.MkdirTemp("", "omega-sim-")
 	if err != nil {
 		return nil, err
@@ -101,7 +97,11 @@ func runPython(ctx context.Context, script []byte, args ...string) (_ []byte, er
 }
 
 func measurePython(ctx context.Context) (float64, error) {
-	out, err := runPython(ctx, []byte(benchmarkSource))
+	interpreter, err := python(ctx)
+	if err != nil {
+		return 0, err
+	}
+	out, err := runPython(ctx, interpreter, []byte(benchmarkSource))
 	if err != nil {
 		return 0, err
 	}

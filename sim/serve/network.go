@@ -60,12 +60,13 @@ func newNetworkBatch(r *simv1.CreateRequest) (*networkBatch, int64, error) {
 	if whole := uint32(min(maxSteps, (time.Duration(s.Duration)+b.stride-1)/b.stride)); b.steps == 0 || b.steps > whole {
 		b.steps = whole
 	}
-	turns := 0.0
+	turns, targets := 0.0, 0
 	for _, a := range s.Attackers {
 		turns += float64(b.stride) / float64(a.Pace)
 	}
 	for _, u := range s.Users {
 		turns += float64(b.stride) / float64(u.Each)
+		targets += len(u.To)
 	}
 	if turns*float64(r.Worlds) > maxTurns {
 		return nil, 0, fmt.Errorf("%w: a step of %s in %d worlds has %.3g turns of attackers and users: at most %d; take fewer worlds or a shorter step", ErrExhausted, b.stride, r.Worlds, turns*float64(r.Worlds), maxTurns)
@@ -75,7 +76,7 @@ func newNetworkBatch(r *simv1.CreateRequest) (*networkBatch, int64, error) {
 		return nil, 0, fmt.Errorf("%w: %d hosts and attackers: at most %d are an agent's actions", ErrExhausted, sources, maxSources)
 	}
 	// What a world holds: a few bytes for each attacker and host, its tables by source, and the queue.
-	each := int64(len(s.Attackers)*(16*len(s.Hosts)+2*sources+len(s.Credentials)) + 64*sources + 40*len(s.Users) + 1024)
+	each := int64(len(s.Attackers)*(16*len(s.Hosts)+2*sources+len(s.Credentials)+targets) + 64*sources + 64*len(s.Users) + targets + 1024)
 	if size := each * int64(r.Worlds); size > MaxMemory {
 		return nil, 0, fmt.Errorf("%w: %d worlds of this network take some %d MiB: at most %d", ErrExhausted, r.Worlds, size>>20, MaxMemory>>20)
 	}

@@ -5,26 +5,33 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/omega-mesh/omega/sim/cage2"
 )
 
+// interpreter is looked for once: starting a python3 that imports numpy takes a while.
+var interpreter = sync.OnceValues(func() (string, error) { return python(context.Background()) })
+
 // script runs a script of testdata beside the client, or skips where there is no python3 with numpy.
 func script(t *testing.T, text []byte, args ...string) []byte {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	out, err := runPython(ctx, text, args...)
-	if errors.Is(err, errNoPython) {
+	if testing.Short() {
+		t.Skip("short: the run with the race detector does without Python")
+	}
+	name, err := interpreter()
+	if err != nil {
 		t.Skip(err)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	out, err := runPython(ctx, name, text, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
