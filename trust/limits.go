@@ -204,3 +204,18 @@ const (
 	// OpenKeys is how many expanded composite public keys (about 50 KiB each) the fold keeps ready.
 	OpenKeys = 256
 )
+
+// Credentials.
+const (
+	// MaxCredentialLifetime is the longest a credential may be good for: a revocation that a partition holds up is over
+	// then all the same.
+	MaxCredentialLifetime = 24 * time.Hour
+	// MaxDelegation is how often a credential may be passed on.
+	MaxDelegation = 3
+	// MaxCapabilities, MaxCapabilityPeers and MaxAction bound what one says: 64 hosts by name, or all.
+	MaxCapabilities    = 16
+	MaxCapabilityPeers = 64
+	MaxAction          = 48
+	// MaxCredential bounds one, in bytes: signature 4627, and some 16 capabilities of 4 hosts each.
+	MaxCredential = 8 << 10
+)
