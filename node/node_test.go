@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 	if IsChild() {
 		os.Exit(Child())
 	}
+	if raw := os.Getenv(crashEnv); raw != "" {
+		os.Exit(upToBeKilled(raw))
+	}
 	// Libraries below us keep goroutines for the life of the process; each is named, so that one of ours is not hidden.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreTopFunction("github.com/libp2p/go-libp2p/p2p/net/swarm.(*connWithMetrics)"),
@@ -137,32 +140,41 @@ func (r *rig) found(swarm string) {
 // operate has the operator of r's folder sign an entry, and hands it to r's node.
 func (r *rig) operate(body authority.Body) string {
 	r.t.Helper()
-	op, err := identity.Open(Layout{r.dir}.Operator(), identity.Options{})
+	id, _, err := r.submit(body)
 	if err != nil {
 		r.t.Fatal(err)
+	}
+	return id
+}
+
+// submit is operate for a node that may be gone; entry is what was signed.
+func (r *rig) submit(body authority.Body) (id string, entry []byte, err error) {
+	op, err := identity.Open(Layout{r.dir}.Operator(), identity.Options{})
+	if err != nil {
+		return "", nil, err
 	}
 	defer op.Close()
 	head, err := r.client.Head(r.t.Context(), &apiv1.HeadRequest{})
 	if err != nil {
-		r.t.Fatal(err)
+		return "", nil, err
 	}
 	g, err := authority.DecodeGenesis(head.Genesis)
 	if err != nil {
-		r.t.Fatal(err)
+		return "", nil, err
 	}
 	raw, err := body.Encode()
 	if err != nil {
-		r.t.Fatal(err)
+		return "", nil, err
 	}
-	entry, err := ledger.SignEntry(op, g.SwarmID(), head.NextSeq, ledger.Hash(head.Prev), body.Kind(), raw, time.Now())
+	entry, err = ledger.SignEntry(op, g.SwarmID(), head.NextSeq, ledger.Hash(head.Prev), body.Kind(), raw, time.Now())
 	if err != nil {
-		r.t.Fatal(err)
+		return "", nil, err
 	}
 	out, err := r.client.Submit(r.t.Context(), &apiv1.SubmitRequest{Entry: entry})
 	if err != nil {
-		r.t.Fatal(err)
+		return "", nil, err
 	}
-	return out.Id
+	return out.Id, entry, nil
 }
 
 // invite makes a token that names r and others.
