@@ -17,6 +17,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(readerEnv) != "" { // before any test: this process is the child of one
 		os.Exit(readAsChild())
 	}
+	if args := os.Getenv(killedEnv); args != "" {
+		os.Exit(blockAndWait(args))
+	}
 	goleak.VerifyTestMain(m)
 }
 
