@@ -13,7 +13,7 @@ PREFIX ?= /usr/local
 RACE := ./swarm/event/... ./trust/... ./bpf/... ./sim/cage2/... ./sim/world/... ./sim/serve/...
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak build install generate bench lint picture
+.PHONY: help run test models soak build install generate bench lint picture
 
 help: ## show this
 	@echo "omega: a host-security mesh without a server"
@@ -30,7 +30,10 @@ run: ## build, then watch five hosts catch a real attack and refuse the attacker
 
 test: ## every test; as root also those in real kernels and networks; what links no libp2p under the race detector too
 	@if [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v gcc >/dev/null; then set -x; $(GO) test -race -short -timeout 10m $(RACE); else echo "no gcc: the race detector is left out"; fi
-	$(GO) test -timeout 20m ./...
+	@tally=$$(mktemp); echo "$(GO) test -timeout 20m ./..."; OMEGA_TALLY=$$tally $(GO) test -timeout 20m ./...; code=$$?; sort $$tally; rm -f $$tally; exit $$code
+
+models: ## the formal models of the protocols, and their mutants: needs eprover, spin and gcc
+	$(GO) test -count=1 -v -run '^TestModels$$' ./trust/models | grep -v '^=== '
 
 soak: ## longer runs: fuzzing each decoder for a while, ten drills in a row
 	@set -e; for p in $$($(GO) list ./...); do \
