@@ -27,7 +27,7 @@ import numpy as np
 
 
 class Error(Exception):
-    """The server refused a call. code is Connect's: invalid_argument, not_found, resource_exhausted, ..."""
+    """A call was refused or came to nothing. code is Connect's: invalid_argument, not_found, resource_exhausted, unavailable, ..."""
 
     def __init__(self, code, message):
         super().__init__(f"{code}: {message}")
@@ -49,6 +49,7 @@ class Connection:
     """One persistent connection to a server at "unix:PATH" or "HOST:PORT"."""
 
     def __init__(self, address, timeout=300.0):
+        self._address = address
         if address.startswith("unix:"):
             self._http = _UnixConnection(address[5:], timeout)
         else:
@@ -65,9 +66,9 @@ class Connection:
             self._http.request("POST", "/omega.sim.v1.Environments/" + method, body, {"Content-Type": kind})
             answer = self._http.getresponse()
             data = answer.read()
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException) as e:
             self._http.close()
-            raise
+            raise Error("unavailable", f"no answer from {self._address}: {e or type(e).__name__}; is `omega sim serve` running there?") from e
         if answer.status != 200:
             try:
                 told = json.loads(data)
@@ -101,6 +102,29 @@ class Discrete:
 
     def __repr__(self):
         return f"Discrete({self.n})"
+
+
+class MultiDiscrete:
+    """One number of the same Discrete for each world."""
+
+    def __init__(self, n, worlds):
+        self.nvec, self.shape, self.dtype = np.full(worlds, n), (worlds,), np.dtype(np.int64)
+        self._random = np.random.default_rng()
+
+    def seed(self, seed=None):
+        self._random = np.random.default_rng(seed)
+
+    def contains(self, x):
+        return isinstance(x, np.ndarray) and x.shape == self.shape and x.dtype.kind in "iu" and bool(np.all((x >= 0) & (x < self.nvec)))
+
+    def sample(self, mask=None):
+        """A draw for each world; mask: a row of 0 and 1 for each, such as info["action_mask"]."""
+        if mask is None:
+            return self._random.integers(self.nvec)
+        return (self._random.random(np.shape(mask)) * mask).argmax(axis=1)
+
+    def __repr__(self):
+        return f"MultiDiscrete({self.nvec})"
 
 
 class Box:
@@ -259,7 +283,10 @@ class VectorEnv:
         self._agent = self._batch.agents[0]
         self.num_envs = self._batch.worlds
         self.single_action_space = self._batch.action_spaces[self._agent]
-        self.single_observation_space = self._batch.observation_spaces[self._agent]
+        self.single_observation_space = seen = self._batch.observation_spaces[self._agent]
+        self.action_space = MultiDiscrete(self.single_action_space.n, self.num_envs)
+        self.observation_space = Box(seen.low, seen.high, (self.num_envs,) + seen.shape, seen.dtype)
+        self.render_mode = self.spec = None
 
     def _info(self, masks):
         return {} if masks is None else {"action_mask": masks[self._agent]}
@@ -271,6 +298,10 @@ class VectorEnv:
     def step(self, actions):
         seen, rewards, terminated, truncated, masks = self._batch.step({self._agent: actions})
         return seen[self._agent], rewards[self._agent], terminated, truncated, self._info(masks)
+
+    @property
+    def unwrapped(self):
+        return self
 
     def close(self):
         self._batch.close()
@@ -286,6 +317,7 @@ class Env:
         self._agent = self._batch.agents[0]
         self.action_space = self._batch.action_spaces[self._agent]
         self.observation_space = self._batch.observation_spaces[self._agent]
+        self.render_mode = self.spec = None
 
     def _info(self, masks):
         return {} if masks is None else {"action_mask": masks[self._agent][0]}
@@ -297,6 +329,10 @@ class Env:
     def step(self, action):
         seen, rewards, terminated, truncated, masks = self._batch.step({self._agent: np.asarray([action])})
         return seen[self._agent][0], float(rewards[self._agent][0]), bool(terminated[0]), bool(truncated[0]), self._info(masks)
+
+    @property
+    def unwrapped(self):
+        return self
 
     def close(self):
         self._batch.close()
@@ -310,6 +346,16 @@ class ParallelEnv:
     def __init__(self, address, environment="cage2", agents=("blue", "red", "green"), **options):
         self._batch = Batch(address, environment, 1, list(agents), autoreset="disabled", **options)
         self.possible_agents, self.agents = list(self._batch.agents), []
+        self.action_spaces, self.observation_spaces = self._batch.action_spaces, self._batch.observation_spaces
+        self.render_mode = None
+
+    @property
+    def num_agents(self):
+        return len(self.agents)
+
+    @property
+    def max_num_agents(self):
+        return len(self.possible_agents)
 
     def action_space(self, agent):
         return self._batch.action_spaces[agent]
@@ -338,6 +384,10 @@ class ParallelEnv:
         each = self.possible_agents
         return (self._first(seen), {name: float(rewards[name][0]) for name in each}, {name: ends for name in each},
                 {name: cut for name in each}, self._infos(masks))
+
+    @property
+    def unwrapped(self):
+        return self
 
     def close(self):
         self._batch.close()
