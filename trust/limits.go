@@ -216,6 +216,8 @@ const (
 	MaxCapabilities    = 16
 	MaxCapabilityPeers = 64
 	MaxAction          = 48
+	// MaxDelegated is the most orders under credentials that the fold keeps; the oldest go first.
+	MaxDelegated = 1024
 	// MaxCredential bounds one, in bytes: signature 4627, and some 16 capabilities of 4 hosts each.
 	MaxCredential = 8 << 10
 )

@@ -35,7 +35,9 @@ type AuthorityKind string
 const (
 	AuthorityPolicy   AuthorityKind = "policy"   // the response policy, on findings every peer can check
 	AuthorityOperator AuthorityKind = "operator" // an operator's signature
-	AuthorityLocal    AuthorityKind = "local"    // this host's own socket: acts on this host alone
+	// AuthorityDelegated: a member's, whose credential lets it.
+	AuthorityDelegated AuthorityKind = "delegated"
+	AuthorityLocal     AuthorityKind = "local" // this host's own socket: acts on this host alone
 )
 
 // Response is an action on a target, always with an end. Those of the policy are derived by every peer alike from the

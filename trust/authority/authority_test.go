@@ -222,13 +222,13 @@ func TestLifeOfASwarm(t *testing.T) {
 		t.Fatal("allow list after disallow")
 	}
 	deny := event.Response{Action: event.ActionDeny, Target: event.Target{Address: netip.MustParsePrefix("203.0.113.9/32")}, Reason: "test", Authority: event.AuthorityOperator, Issued: 1, TTL: time.Hour}
-	r := w.says("op0", &ResponseBody{deny})
+	r := w.says("op0", &ResponseBody{Response: deny})
 	apply(r)
 	if got := f.State().Responses(); len(got) != 1 || got[0].ID != r.ID() || got[0].By != string(w.did("op0")) {
 		t.Fatalf("%+v", got)
 	}
 	deny.TTL = 48 * time.Hour
-	if err := f.Apply(w.says("op0", &ResponseBody{deny})); !errors.Is(err, ErrVoid) {
+	if err := f.Apply(w.says("op0", &ResponseBody{Response: deny})); !errors.Is(err, ErrVoid) {
 		t.Fatalf("longer than the genesis allows: %v", err)
 	}
 	if err := f.Apply(w.says("n2", &GrantBody{Subject: w.hash("n2"), Roles: []string{"decoy"}})); !errors.Is(err, ErrVoid) {

@@ -13,6 +13,7 @@ import (
 	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/canonical"
 	"github.com/omega-mesh/omega/trust/composite"
+	"github.com/omega-mesh/omega/trust/credential"
 	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
 	"github.com/omega-mesh/omega/trust/root"
@@ -85,9 +86,10 @@ type RevokeBody struct {
 	Why       string `cbor:"4,keyasint"`
 }
 
-// ResponseBody: an operator orders a response, or the release of one.
+// ResponseBody: an operator orders a response, or the release of one; or a member whose credential lets it.
 type ResponseBody struct {
-	Response event.Response `cbor:"1,keyasint"`
+	Response   event.Response `cbor:"1,keyasint"`
+	Credential [][]byte       `cbor:"2,keyasint,omitempty"` // credential.Chain; empty for an operator
 }
 
 // AllowBody: what no response may block: an address prefix, or the path of an executable. Exactly one is set.
@@ -238,6 +240,8 @@ func emptyBody(kind ledger.Kind) checked {
 		return new(ApproveBody)
 	case ledger.KindReject:
 		return new(RejectBody)
+	case ledger.KindRevokeCredential:
+		return new(RevokeCredentialBody)
 	}
 	return nil
 }
@@ -326,7 +330,20 @@ func (b *RevokeBody) check() error {
 	return checkText("reason", b.Why, trust.MaxReason)
 }
 
-func (b *ResponseBody) check() error { return checkResponse(&b.Response) }
+func (b *ResponseBody) check() error {
+	if len(b.Credential) == 0 {
+		return checkResponse(&b.Response, event.AuthorityOperator)
+	}
+	if _, err := credential.DecodeChain(b.Credential); err != nil {
+		return err
+	}
+	for _, p := range b.Response.Scope {
+		if _, err := identity.ParseDID(p); err != nil {
+			return err
+		}
+	}
+	return checkResponse(&b.Response, event.AuthorityDelegated)
+}
 
 func (b *AllowBody) check() error    { return checkAllowed(b.Address, b.Path) }
 func (b *DisallowBody) check() error { return checkAllowed(b.Address, b.Path) }
@@ -412,7 +429,7 @@ func checkPrefix(p netip.Prefix) error {
 	return nil
 }
 
-func checkResponse(r *event.Response) error {
+func checkResponse(r *event.Response, by event.AuthorityKind) error {
 	switch r.Action {
 	case event.ActionRelease:
 		if err := checkID(r.Releases); err != nil {
@@ -425,7 +442,7 @@ func checkResponse(r *event.Response) error {
 	default:
 		return fmt.Errorf("action %.20q", string(r.Action))
 	}
-	if r.Authority != event.AuthorityOperator || r.Issued <= 0 {
+	if r.Authority != by || r.Issued <= 0 {
 		return errors.New("authority or time")
 	}
 	if r.Target.Address.IsValid() {

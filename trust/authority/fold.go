@@ -39,6 +39,8 @@ type Fold struct {
 	share       int                    // derived: how many one operator may suspend at once
 	allowed     map[exemption]*register
 	responses   []responseFact
+	delegated   []delegatedFact
+	serials     []serialFact
 	verdicts    []verdictFact
 	policies    []policyFact
 	frost       *frost
@@ -140,6 +142,10 @@ func (f *Fold) apply(e *ledger.Entry) error {
 		return f.applyProof(b.Proof)
 	case *RootBody: // anyone may: it proves itself
 		return f.applyRoot(e, b)
+	case *ResponseBody: // a member may, as far as its credential goes
+		if len(b.Credential) > 0 {
+			return f.applyDelegated(e, b)
+		}
 	}
 	if _, ever := f.frost.root.Inception(e.Author); !ever {
 		return f.wait(e)
@@ -172,6 +178,8 @@ func (f *Fold) apply(e *ledger.Entry) error {
 		f.applyVerdict(e, b.Response, false)
 	case *PolicyBody:
 		f.applyPolicy(e, b)
+	case *RevokeCredentialBody:
+		f.applyRevokeCredential(e, b)
 	}
 	return nil
 }

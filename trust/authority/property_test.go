@@ -56,8 +56,8 @@ func hostileWorld(t testing.TB) *world {
 	w.says("op1", &DisallowBody{Path: "/usr/sbin/sshd"})
 	w.says("op1", &AllowBody{Address: netip.MustParsePrefix("2001:db8::/32")})
 	deny := event.Response{Action: event.ActionDeny, Target: event.Target{Path: "/tmp/x"}, Authority: event.AuthorityOperator, Issued: 1, TTL: time.Hour}
-	d := w.says("op1", &ResponseBody{deny})
-	w.says("op2", &ResponseBody{event.Response{Action: event.ActionRelease, Releases: d.ID(), Authority: event.AuthorityOperator, Issued: 1}})
+	d := w.says("op1", &ResponseBody{Response: deny})
+	w.says("op2", &ResponseBody{Response: event.Response{Action: event.ActionRelease, Releases: d.ID(), Authority: event.AuthorityOperator, Issued: 1}})
 	w.says("op0", &ApproveBody{Response: d.ID()})
 	w.says("op1", &PolicyBody{Text: "permit (principal, action, resource);"})
 	// op2 forks: two entries of one number, and evidence by a member.

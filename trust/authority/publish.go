@@ -58,6 +58,7 @@ func (f *Fold) publishMember(did identity.DID) {
 	old := f.state.Load()
 	s := *old
 	s.byName = new(sortedMembers)
+	f.fillDelegated(&s)
 	members, transports := *old.members, *old.transports
 	i, j := shardOf(did), m.Inception.Transport[0]
 	members[i], transports[j] = maps.Clone(members[i]), maps.Clone(transports[j])
@@ -201,6 +202,7 @@ func (f *Fold) publishOrders() {
 }
 
 func (f *Fold) fillOrders(s *State) {
+	f.fillDelegated(s)
 	s.orders = &orders{frost: f.frost, responseFacts: f.responses, verdictFacts: f.verdicts, policyFacts: f.policies}
 }
 

@@ -63,7 +63,7 @@ func hostileRoot(t testing.TB) *world {
 	w.says("op2", &SuspendBody{Subject: w.hash("n3"), NotAfter: w.now.Unix() + 1000, Why: "thief"})
 	w.says("op2", &RevokeBody{Subject: w.hash("n4"), Why: "thief"})
 	w.says("op2", &AllowBody{Address: netip.MustParsePrefix("203.0.113.0/24")})
-	w.says("op2", &ResponseBody{event.Response{Action: event.ActionDeny, Target: event.Target{Path: "/bin/true"}, Authority: event.AuthorityOperator, Issued: 1, TTL: time.Hour}})
+	w.says("op2", &ResponseBody{Response: event.Response{Action: event.ActionDeny, Target: event.Target{Path: "/bin/true"}, Authority: event.AuthorityOperator, Issued: 1, TTL: time.Hour}})
 	w.changes("n3", &root.Revoke{Subject: w.hash("n5"), Authority: 0, Activity: 2, Why: "bad"}, "op0", "op1", "new")
 	w.changes("n2", &root.Remove{Operator: w.hash("op2"), Authority: 2, K: 2}, "op0", "op1", "new")
 	w.says("op1", &RevokeBody{Subject: w.hash("n5"), Authority: 3, Activity: 3})

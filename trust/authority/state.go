@@ -102,6 +102,7 @@ type State struct {
 	invites    []*Invite
 	byKey      *invitesByKey
 	orders     *orders
+	delegated  *delegated
 	allowed    []Allowed
 	problems   []string
 	byName     *sortedMembers
@@ -213,9 +214,9 @@ func (s *State) InviteByKey(hash [32]byte) (*Invite, bool) {
 	return i, ok
 }
 
-// Responses are the operators' responses and releases, oldest first; ID, By, Authority and Issued are the entry's. The
+// Responses are the responses and releases of operators, and of members under credentials that stand, oldest first; ID, By, Authority and Issued are the entry's. The
 // caller must not change the slice.
-func (s *State) Responses() []event.Response { return s.orders.made().responses }
+func (s *State) Responses() []event.Response { return s.responsesOf() }
 
 // Verdicts are the operators' approvals and rejections, oldest first. The caller must not change the slice.
 func (s *State) Verdicts() []Verdict { return s.orders.made().verdicts }

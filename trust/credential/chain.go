@@ -42,6 +42,8 @@ func (c Chain) Encode() [][]byte {
 type Authority interface {
 	// Key is the composite key of a member or operator.
 	Key(identity.DID) (*composite.PublicKey, bool)
+	// Signed reports whether key signed link i of a chain (Credential.Verify); it may remember.
+	Signed(i int, c *Credential, key *composite.PublicKey) bool
 	// May reports what a DID may issue: an operator everything (all true), an issuer what the root names.
 	May(identity.DID) (capabilities []string, all bool)
 	// Out reports whether a DID is suspended or revoked, or a serial was revoked.
@@ -86,7 +88,7 @@ func (c Chain) Verify(swarm trust.SwarmID, holder identity.DID, now time.Time, a
 		}
 		// Last, because it costs the most.
 		key, ok := a.Key(x.Issuer)
-		if !ok || !x.Verify(key) {
+		if !ok || !a.Signed(i, x, key) {
 			return nil, fmt.Errorf("%w of %s", ErrSignature, x.Issuer.Short())
 		}
 	}

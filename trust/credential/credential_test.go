@@ -54,7 +54,8 @@ func (s *swarm) Key(d identity.DID) (*composite.PublicKey, bool) {
 	}
 	return nil, false
 }
-func (s *swarm) May(d identity.DID) ([]string, bool) { return s.issuers[d], d == s.did("op") }
+func (s *swarm) Signed(_ int, c *Credential, key *composite.PublicKey) bool { return c.Verify(key) }
+func (s *swarm) May(d identity.DID) ([]string, bool)                        { return s.issuers[d], d == s.did("op") }
 func (s *swarm) Out(d identity.DID, serial [16]byte) bool {
 	return s.out[d] || s.serials[serial]
 }

@@ -51,6 +51,8 @@ const (
 	KindEvidence   Kind = 15 // a proof of equivocation
 	KindRoot       Kind = 16 // an entry of the root chain
 
+	KindRevokeCredential Kind = 20 // an operator revokes a credential by its serial
+
 	KindWitness = KindOptional | 18 // a member's ML-DSA-44 key, by which it cosigns checkpoints
 )
 
@@ -66,6 +68,7 @@ const (
 
 	KindCheckpoint = KindOptional | 0x1006 // the Merkle roots of the author's chains
 	KindCosign     = KindOptional | 0x1007 // a witness's cosignature of a checkpoint
+	KindCredential = KindOptional | 0x1011 // an issuer's credential for a member
 )
 
 // Chain is the chain that k belongs to.
@@ -143,6 +146,10 @@ func kindName(k Kind) (string, bool) {
 		return "receipt", true
 	case KindSummary:
 		return "summary", true
+	case KindRevokeCredential:
+		return "revoke-credential", true
+	case KindCredential:
+		return "credential", true
 	case KindJoinRequest:
 		return "join-request", true
 	}
