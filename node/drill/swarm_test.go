@@ -128,12 +128,36 @@ func (s swarm) omega(on string, args ...string) string {
 // reaches makes a real TCP connect from one host to another.
 func (s swarm) reaches(from, to string, port uint16) bool {
 	s.Helper()
-	out := s.omega(from, "drill", "helper", "dial", s.host(from).Addr.String(), "700ms", netip.AddrPortFrom(s.host(to).Addr, port).String())
+	return s.connects(from, s.host(from).Addr, s.host(to).Addr, port)
+}
+
+// reaches6 is the same over IPv6.
+func (s swarm) reaches6(from, to string, port uint16) bool {
+	s.Helper()
+	return s.connects(from, s.host(from).Addr6, s.host(to).Addr6, port)
+}
+
+// answers6 says whether a host answers another at all over IPv6: where nobody listens, its refusal is an answer too.
+func (s swarm) answers6(from, to string) bool {
+	s.Helper()
+	const port = 9 // discard: nobody's
+	got := s.attempt(from, s.host(from).Addr6, s.host(to).Addr6, port)
+	return got.OK || strings.Contains(got.Error, "refused")
+}
+
+func (s swarm) connects(on string, from, to netip.Addr, port uint16) bool {
+	s.Helper()
+	return s.attempt(on, from, to, port).OK
+}
+
+func (s swarm) attempt(on string, from, to netip.Addr, port uint16) Attempt {
+	s.Helper()
+	out := s.omega(on, "drill", "helper", "dial", from.String(), "700ms", netip.AddrPortFrom(to, port).String())
 	var got []Attempt
 	if err := json.Unmarshal([]byte(out), &got); err != nil || len(got) != 1 {
 		s.Fatalf("dial: %v: %s", err, out)
 	}
-	return got[0].OK
+	return got[0]
 }
 
 // eventually polls what the nodes say, not the clock: it fails only after a limit far above what is asked for.
@@ -180,6 +204,7 @@ func TestSwarmUnderAttack(t *testing.T) {
 	}()
 	// Each part builds on the one before: a failed one leaves nothing to go on with.
 	ok := t.Run("an outsider's touch is refused everywhere, and a release admits it again", func(t *testing.T) { outsiderAndRelease(swarm{t, n}) }) &&
+		t.Run("an outsider's touch over IPv6 is refused everywhere", func(t *testing.T) { outsiderOverIPv6(swarm{t, n}) }) &&
 		t.Run("a member's touch waits for a person, whose approval contains it", func(t *testing.T) { memberAndApproval(swarm{t, n}) }) &&
 		t.Run("a host joins while the inviter is down", func(t *testing.T) { joinWithoutInviter(swarm{t, n}) })
 	if !ok {
@@ -219,6 +244,39 @@ func outsiderAndRelease(s swarm) {
 		if !s.reaches("x1", h.Name, h.Port) {
 			s.Errorf("after the release x1 does not reach %s", h.Name)
 		}
+	}
+}
+
+// An attacker's other address is another source: nothing says that they are one host. It is refused once it attacks.
+func outsiderOverIPv6(s swarm) {
+	x1, n4 := s.host("x1"), s.host("n4")
+	if !x1.Addr6.IsValid() {
+		s.Skip("this kernel has IPv6 off")
+	}
+	if !s.reaches6("x1", "n4", n4.Decoy) {
+		s.Fatal("x1 does not reach the decoy on n4 over IPv6")
+	}
+	var id string
+	s.eventually("all four refuse x1's IPv6 address", func() bool {
+		var hosts []string
+		hosts, id = s.refusing("deny", x1.Addr6.String())
+		return len(hosts) == 4
+	})
+	for _, h := range s.net.Members() {
+		if s.answers6("x1", h.Name) {
+			s.Errorf("x1 still reaches %s over IPv6", h.Name)
+		}
+		if !s.reaches("x1", h.Name, h.Port) {
+			s.Errorf("x1's IPv4 address did nothing since its release, and does not reach %s", h.Name)
+		}
+	}
+	s.omega("n1", "respond", "release", id)
+	s.eventually("none refuses x1's IPv6 address", func() bool {
+		hosts, _ := s.refusing("deny", x1.Addr6.String())
+		return len(hosts) == 0
+	})
+	if !s.answers6("x1", "n1") {
+		s.Error("after the release x1 does not reach n1 over IPv6")
 	}
 }
 
