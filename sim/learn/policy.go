@@ -1,0 +1,37 @@
+package learn
+
+import (
+	"github.com/omega-mesh/omega/sim/cage2"
+	"github.com/omega-mesh/omega/sim/rng"
+)
+
+// Policy is a trained defender: a cage2.Policy that takes the choice its network rates highest. One value serves one
+// goroutine; many may share a network.
+type Policy struct {
+	network  *Network
+	version  cage2.Version
+	memory   Memory
+	features []uint16
+	scratch  []float32
+	out      []float32
+}
+
+// NewPolicy makes a defender for the rules of v.
+func NewPolicy(n *Network, v cage2.Version) *Policy {
+	return &Policy{network: n, version: v, memory: NewMemory(v), features: make([]uint16, 0, n.Inputs),
+		scratch: make([]float32, n.Hidden1+n.Hidden2), out: make([]float32, pad(n.Outputs))}
+}
+
+// Begin forgets the last episode.
+func (p *Policy) Begin(rng.Source) { p.memory = NewMemory(p.version) }
+
+// Act takes in what the last step showed and chooses.
+func (p *Policy) Act(o cage2.Observation) cage2.Action {
+	p.memory.See(o)
+	p.features = p.memory.Features(p.features[:0])
+	p.network.forward(p.features, p.scratch, p.out)
+	mask := p.memory.Mask()
+	a := choices[best(p.out, &mask)]
+	p.memory.Do(a)
+	return a
+}
