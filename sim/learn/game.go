@@ -28,7 +28,7 @@ type Sizes struct {
 
 // DefenderSizes are those of Defence.
 func DefenderSizes() Sizes {
-	return Sizes{Inputs: DefenderInputs, Truth: cage2.TruthBits + attackerBits, Choices: len(choices), Active: 90}
+	return Sizes{Inputs: DefenderInputs, Truth: cage2.TruthBits + learnedBits, Choices: len(choices), Active: 90}
 }
 
 // Defence is the defender's seat. The length of an episode is drawn from the leaderboard's three, which weighs each step
@@ -37,7 +37,7 @@ type Defence struct {
 	Versions  []cage2.Version
 	Opponents []Opponent // drawn by weight
 
-	world  match
+	world  contest
 	memory Memory
 	left   int
 }
@@ -46,6 +46,7 @@ type Defence struct {
 type Opponent struct {
 	Red     cage2.Red
 	Learned *Network // nil: the script
+	Index   int      // of the learned one in its population
 	Weight  float64
 }
 

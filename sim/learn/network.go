@@ -93,6 +93,11 @@ func (n *Network) clone() *Network {
 	return c
 }
 
+// buffers are what forward needs.
+func (n *Network) buffers() (scratch, out []float32) {
+	return make([]float32, n.Hidden1+n.Hidden2), make([]float32, pad(n.Outputs))
+}
+
 // finite says whether every weight is a number.
 func (n *Network) finite() bool { return finite(n.flat) }
 

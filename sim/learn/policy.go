@@ -18,8 +18,9 @@ type Policy struct {
 
 // NewPolicy makes a defender for the rules of v.
 func NewPolicy(n *Network, v cage2.Version) *Policy {
-	return &Policy{network: n, version: v, memory: NewMemory(v), features: make([]uint16, 0, n.Inputs),
-		scratch: make([]float32, n.Hidden1+n.Hidden2), out: make([]float32, pad(n.Outputs))}
+	p := &Policy{network: n, version: v, memory: NewMemory(v), features: make([]uint16, 0, n.Inputs)}
+	p.scratch, p.out = n.buffers()
+	return p
 }
 
 // Begin forgets the last episode.

@@ -70,16 +70,14 @@ type Learner struct {
 	policyAdam *adam
 	criticAdam *adam
 	shards     [shards]*shard
-	source     rng.Source
 	scale      float64 // running scale of the returns, so that the critic's targets are about 1
 	Steps      int64   // of the environment so far
 	lastPolicy []float32
 	lastCritic []float32
 }
 
-// NewLearner makes a learner with fresh networks of the given hidden sizes. make gives a fresh game; each is used by one
-// goroutine at a time.
-func NewLearner(h Hyper, sizes Sizes, hidden1, hidden2 int, seed uint64, make func() Game) (*Learner, error) {
+// NewLearner makes a learner with fresh networks of the given hidden sizes.
+func NewLearner(h Hyper, sizes Sizes, hidden1, hidden2 int, seed uint64) (*Learner, error) {
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}
@@ -91,12 +89,15 @@ func NewLearner(h Hyper, sizes Sizes, hidden1, hidden2 int, seed uint64, make fu
 	if err != nil {
 		return nil, err
 	}
-	l := &Learner{Policy: policy, Critic: critic, hyper: h, sizes: sizes, policyAdam: newAdam(len(policy.flat)), criticAdam: newAdam(len(critic.flat)),
-		source: rng.Derive(seed, 3), scale: 1}
+	return &Learner{Policy: policy, Critic: critic, hyper: h, sizes: sizes, policyAdam: newAdam(len(policy.flat)), criticAdam: newAdam(len(critic.flat)), scale: 1}, nil
+}
+
+// Play sets the learner before fresh games, whose every chance comes from seed: what happens next depends on the
+// learner's networks and on this call alone. Each game is used by one goroutine at a time.
+func (l *Learner) Play(fresh func() Game, seed uint64) {
 	for i := range l.shards {
-		l.shards[i] = newShard(l, i, rng.Derive(seed, uint64(10+i)), make)
+		l.shards[i] = newShard(l, rng.Derive(seed, uint64(i)), fresh)
 	}
-	return l, nil
 }
 
 // Report is what one iteration of training came to.
@@ -129,6 +130,9 @@ func (l *Learner) each(f func(*shard)) {
 func (l *Learner) Iterate(ctx context.Context, progress float64) (r Report, err error) {
 	if err := ctx.Err(); err != nil {
 		return r, err
+	}
+	if l.shards[0] == nil {
+		return r, errors.New("learn: a learner without games: call Play first")
 	}
 	l.lastPolicy = append(l.lastPolicy[:0], l.Policy.flat...)
 	l.lastCritic = append(l.lastCritic[:0], l.Critic.flat...)

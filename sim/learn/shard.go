@@ -38,7 +38,7 @@ type shard struct {
 	entropy, kl, loss      float64
 }
 
-func newShard(l *Learner, index int, source rng.Source, fresh func() Game) *shard {
+func newShard(l *Learner, source rng.Source, fresh func() Game) *shard {
 	worlds := l.hyper.Worlds / shards
 	n := worlds * l.hyper.Horizon
 	s := &shard{l: l, seed: source.Uint64(), source: source,
