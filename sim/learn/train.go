@@ -23,7 +23,7 @@ type Options struct {
 
 // DefaultOptions are those the published weights were trained with.
 func DefaultOptions() Options {
-	return Options{Seed: 1, Steps: 24 << 20, Rounds: 3, AttackerSteps: 1 << 20, Leg: 1 << 19, Hidden: 64, Episodes: 200, Hyper: DefaultHyper()}
+	return Options{Seed: 1, Steps: 24 << 20, Rounds: 3, AttackerSteps: 2 << 20, Leg: 1 << 19, Hidden: 64, Episodes: 200, Hyper: DefaultHyper()}
 }
 
 // Validate says what is wrong with o.
