@@ -44,7 +44,7 @@ const attackerInputs = cage2.RedObservationBits + lastActions*cage2.RedActions +
 func (m *AttackerMemory) Features(dst []uint16, w *cage2.World) []uint16 {
 	var view [(cage2.RedObservationBits + 7) / 8]byte
 	w.RedObservation(view[:])
-	to := writer{dst: dst}
+	to := newWriter(dst, attackerInputs+len(clocks))
 	for i := range cage2.RedObservationBits {
 		to.bit(view[i>>3]>>(i&7)&1 == 1)
 	}
@@ -63,7 +63,7 @@ func (m *AttackerMemory) Features(dst []uint16, w *cage2.World) []uint16 {
 	for _, c := range clocks {
 		to.bit(m.steps >= c)
 	}
-	return to.dst
+	return to.done()
 }
 
 // Mask is what red knows enough to try, less what its own view tells it is in vain: to raise where it holds nothing or

@@ -9,9 +9,11 @@ const lane = 64
 func pad(n int) int { return (n + lane - 1) / lane * lane }
 
 // gather adds the given rows of the matrix w, which is len(dst) wide, to dst.
-func gather(dst, w []float32, rows []uint16) {
+func gather(dst, w []float32, rows []uint16) { gatherWith(vectors, dst, w, rows) }
+
+func gatherWith(fast bool, dst, w []float32, rows []uint16) {
 	width := len(dst)
-	if vectors && len(rows) > 0 {
+	if fast && len(rows) > 0 {
 		top := uint16(0)
 		for _, r := range rows {
 			top = max(top, r)
@@ -31,9 +33,11 @@ func gather(dst, w []float32, rows []uint16) {
 }
 
 // scatter adds d to the given rows of the matrix w, which is len(d) wide. No row is given twice.
-func scatter(w []float32, rows []uint16, d []float32) {
+func scatter(w []float32, rows []uint16, d []float32) { scatterWith(vectors, w, rows, d) }
+
+func scatterWith(fast bool, w []float32, rows []uint16, d []float32) {
 	width := len(d)
-	if vectors && len(rows) > 0 {
+	if fast && len(rows) > 0 {
 		top := uint16(0)
 		for _, r := range rows {
 			top = max(top, r)
@@ -54,11 +58,15 @@ func scatter(w []float32, rows []uint16, d []float32) {
 
 // product adds to dst the sum over k of x[k*stride] times row k of the matrix w, which is len(dst) wide and has n rows.
 func product(dst, x []float32, stride int, w []float32, n int) {
+	productWith(vectors, dst, x, stride, w, n)
+}
+
+func productWith(fast bool, dst, x []float32, stride int, w []float32, n int) {
 	width := len(dst)
 	if n == 0 {
 		return
 	}
-	if vectors {
+	if fast {
 		_, _ = x[(n-1)*stride], w[n*width-1]
 		for c := 0; c < width; c += lane {
 			productAVX(&dst[c:][:lane][0], &x[0], stride, &w[c], width, n)

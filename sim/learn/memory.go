@@ -1,6 +1,10 @@
 package learn
 
-import "github.com/omega-mesh/omega/sim/cage2"
+import (
+	"slices"
+
+	"github.com/omega-mesh/omega/sim/cage2"
+)
 
 // Memory is what a defender knows: the observation, its own deeds and what came of them, and when it saw what where. It
 // is a flat value, so that copying it is a branch, like a world's.
@@ -124,22 +128,35 @@ var (
 	clocks = [...]uint8{1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20}
 )
 
-// writer numbers bits and keeps those that are set.
+// writer numbers bits and keeps those that are set, without a branch a bit: they can hardly be foretold.
 type writer struct {
 	dst []uint16
+	at  int // how many are written
 	n   uint16
 }
 
+// newWriter appends to dst, for which it makes room for as many bits as there are.
+func newWriter(dst []uint16, bits int) writer {
+	at := len(dst)
+	return writer{dst: slices.Grow(dst, bits+1)[:at+bits+1], at: at}
+}
+
 func (w *writer) bit(set bool) {
+	w.dst[w.at] = w.n
+	one := 0
 	if set {
-		w.dst = append(w.dst, w.n)
+		one = 1
 	}
+	w.at += one
 	w.n++
 }
 
+func (w *writer) done() []uint16 { return w.dst[:w.at] }
+
 // oneOf is n bits of which bit i is set.
 func (w *writer) oneOf(i, n int) {
-	w.dst = append(w.dst, w.n+uint16(i))
+	w.dst[w.at] = w.n + uint16(i)
+	w.at++
 	w.n += uint16(n)
 }
 
@@ -152,7 +169,7 @@ func (w *writer) upTo(x uint8, limits []uint8) {
 
 // Features appends to dst the inputs that are set.
 func (m *Memory) Features(dst []uint16) []uint16 {
-	w := writer{dst: dst}
+	w := newWriter(dst, DefenderInputs)
 	for h := range cage2.Hosts {
 		bit := uint16(1) << h
 		w.bit(m.seen.Activity(h) == cage2.ActivityScan)
@@ -214,7 +231,7 @@ func (m *Memory) Features(dst []uint16) []uint16 {
 		w.bit(servers >= i)
 	}
 	w.bit(m.own.Version() == cage2.Later)
-	return w.dst
+	return w.done()
 }
 
 // Mask is what is worth trying: a decoy that would start, Restore where red could be, Remove and Analyse where something

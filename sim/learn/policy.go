@@ -26,13 +26,29 @@ func NewPolicy(n *Network, v cage2.Version) *Policy {
 // Begin forgets the last episode.
 func (p *Policy) Begin(rng.Source) { p.memory = NewMemory(p.version) }
 
-// Act takes in what the last step showed and chooses.
+// Act takes in what the last step showed, chooses and takes the choice as done.
 func (p *Policy) Act(o cage2.Observation) cage2.Action {
-	p.memory.See(o)
-	p.features = p.memory.Features(p.features[:0])
-	p.network.forward(p.features, p.scratch, p.out)
-	mask := p.memory.Mask()
-	a := choices[best(p.out, &mask)]
-	p.memory.Do(a)
+	p.See(o)
+	a := p.Choose()
+	p.Follow(a)
 	return a
 }
+
+// See takes in what the last step showed.
+func (p *Policy) See(o cage2.Observation) { p.memory.See(o) }
+
+// Choose is what the network rates highest now. It changes nothing that the policy remembers.
+func (p *Policy) Choose() cage2.Action {
+	mask := p.rate()
+	return choices[best(p.out, &mask)]
+}
+
+// rate lets the network speak; its outputs are in p.out.
+func (p *Policy) rate() Mask {
+	p.features = p.memory.Features(p.features[:0])
+	p.network.forward(p.features, p.scratch, p.out)
+	return p.memory.Mask()
+}
+
+// Follow takes an action as done, whoever chose it.
+func (p *Policy) Follow(a cage2.Action) { p.memory.Do(a) }

@@ -72,6 +72,7 @@ type Learner struct {
 	shards     [shards]*shard
 	scale      float64 // running scale of the returns, so that the critic's targets are about 1
 	Steps      int64   // of the environment so far
+	lastScale  float64
 	lastPolicy []float32
 	lastCritic []float32
 }
@@ -134,6 +135,7 @@ func (l *Learner) Iterate(ctx context.Context, progress float64) (r Report, err 
 	if l.shards[0] == nil {
 		return r, errors.New("learn: a learner without games: call Play first")
 	}
+	l.lastScale = l.scale
 	l.lastPolicy = append(l.lastPolicy[:0], l.Policy.flat...)
 	l.lastCritic = append(l.lastCritic[:0], l.Critic.flat...)
 	l.each(func(s *shard) { s.play() })
@@ -176,6 +178,7 @@ func (l *Learner) Iterate(ctx context.Context, progress float64) (r Report, err 
 
 // restore goes back to the weights before the iteration, and forgets the optimiser's memory, which may be infected.
 func (l *Learner) restore() error {
+	l.scale = l.lastScale
 	copy(l.Policy.flat, l.lastPolicy)
 	copy(l.Critic.flat, l.lastCritic)
 	l.policyAdam, l.criticAdam = newAdam(len(l.Policy.flat)), newAdam(len(l.Critic.flat))
