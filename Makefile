@@ -10,15 +10,15 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.dat
 PREFIX ?= /usr/local
 
 # What has goroutines and links no libp2p: only this runs under the race detector, which needs gcc.
-RACE := ./swarm/event/... ./trust/... ./bpf/... ./sim/cage2/... ./sim/world/... ./sim/serve/...
+RACE := ./swarm/event/... ./trust/... ./bpf/... ./sim/cage2/... ./sim/learn/... ./sim/world/... ./sim/serve/...
 
 .DEFAULT_GOAL := help
-.PHONY: help run test models soak build install generate bench lint picture
+.PHONY: help run test models soak build install generate bench lint picture train-cage2
 
 help: ## show this
 	@echo "omega: a host-security mesh without a server"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/omega: one static, stripped binary
 	@mkdir -p bin
@@ -48,6 +48,9 @@ lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+
+train-cage2: build ## make the trained CAGE-2 defender anew, from nothing: some fifteen minutes of one idle core
+	bin/omega sim train --seed 1 --out sim/learn/cage2.weights --curve sim/learn/curve.svg
 
 generate: ## make every generated file anew: needs clang, libbpf's headers and protoc
 	$(GO) generate ./...

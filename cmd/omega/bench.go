@@ -14,6 +14,7 @@ import (
 	"github.com/omega-mesh/omega/node/testnet"
 	"github.com/omega-mesh/omega/roles/sentinel"
 	"github.com/omega-mesh/omega/sim/cage2"
+	"github.com/omega-mesh/omega/sim/learn"
 	"github.com/omega-mesh/omega/sim/planner"
 	"github.com/omega-mesh/omega/sim/serve"
 	"github.com/omega-mesh/omega/sim/world"
@@ -26,7 +27,7 @@ import (
 // benchmarks are the figures of every package that has some.
 func benchmarks() []event.Benchmark {
 	return slices.Concat(bpf.Benchmarks(), ledger.Benchmarks(), policy.Benchmarks(), swarm.Benchmarks(), sentinel.Benchmarks(), node.Benchmarks(), testnet.Benchmarks(), drill.Benchmarks(),
-		cage2.Benchmarks(), planner.Benchmarks(), world.Benchmarks(), serve.Benchmarks())
+		cage2.Benchmarks(), planner.Benchmarks(), learn.Benchmarks(), world.Benchmarks(), serve.Benchmarks())
 }
 
 func newBenchCommand(a *app) *cobra.Command {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/omega-mesh/omega/sim/cage2"
+	"github.com/omega-mesh/omega/sim/learn"
 	"github.com/omega-mesh/omega/sim/planner"
 	"github.com/omega-mesh/omega/sim/rng"
 	"github.com/omega-mesh/omega/sim/world"
@@ -49,62 +50,21 @@ func (f *cageFlags) parse() (cage2.Version, error) {
 
 // simPolicy makes a defender by its name.
 func simPolicy(name string, v cage2.Version) (cage2.Policy, error) {
-	if name == "planner" {
+	switch name {
+	case "planner":
 		return planner.New(planner.DefaultConfig(v))
+	case "trained":
+		f, err := learn.Trained()
+		if err != nil {
+			return nil, err
+		}
+		return f.Defender(v)
 	}
 	p, err := cage2.PolicyByName(name)
 	if err != nil {
-		return nil, fail(exitUsage, "policy %q: want sleep, random, react, rules or planner", name)
+		return nil, fail(exitUsage, "policy %q: want sleep, random, react, rules, planner or trained", name)
 	}
 	return p, nil
-}
-
-func newSimEval(a *app) *cobra.Command {
-	var f cageFlags
-	var policy string
-	var episodes, workers int
-	var seed uint64
-	c := &cobra.Command{
-		Use:   "eval",
-		Short: "Measure a defender over the nine settings of the leaderboard",
-		Long: `Measure a defender over the leaderboard's nine settings: 30, 50 and 100 steps against the attackers b_line, meander and
-sleep. Each mean has the half-width of its 95 % interval. The result depends on the seed, not on the number of cores.`,
-		Example: `  omega sim eval --scenario cage2 --policy planner --episodes 100 --seed 153
-  omega sim eval --policy rules --episodes 10000 --version later --json`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			v, err := f.parse()
-			if err != nil {
-				return err
-			}
-			if _, err := simPolicy(policy, v); err != nil {
-				return err
-			}
-			begin := time.Now()
-			s, err := cage2.Evaluate(c.Context(), cage2.Evaluation{Policy: policy, New: func() (cage2.Policy, error) { return simPolicy(policy, v) },
-				Version: v, Episodes: episodes, Seed: seed, Workers: workers})
-			if err != nil {
-				return err
-			}
-			out := a.out
-			if a.json {
-				return a.emit(s)
-			}
-			fmt.Fprintf(out, "%-8s %5s %9s %7s\n", "red", "steps", "mean", "ci95")
-			for _, x := range s.Settings {
-				fmt.Fprintf(out, "%-8s %5d %9.2f %7.2f\n", x.Red, x.Steps, x.Mean, x.CI95)
-			}
-			_, err = fmt.Fprintf(out, "%-14s %9.2f %7.2f   (%s, %s rules, %d episodes a setting, seed %d, %.1f s)\n",
-				"total", s.Total, s.CI95, s.Policy, s.Version, s.Episodes, s.Seed, time.Since(begin).Seconds())
-			return err
-		},
-	}
-	f.register(c)
-	c.Flags().StringVar(&policy, "policy", "planner", "the defender: sleep, random, react, rules or planner")
-	c.Flags().IntVar(&episodes, "episodes", 100, "episodes a setting")
-	c.Flags().IntVar(&workers, "workers", 0, "goroutines (0: one a core)")
-	c.Flags().Uint64Var(&seed, "seed", 153, "seed of all episodes")
-	return c
 }
 
 func newSimExplain(a *app) *cobra.Command {

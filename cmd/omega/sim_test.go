@@ -206,3 +206,58 @@ func TestSimRun(t *testing.T) {
 		t.Errorf("exit %d, %s", code, e)
 	}
 }
+
+// What train writes, eval plays; a training that was stopped goes on to the same weights.
+func TestSimTrain(t *testing.T) {
+	dir := t.TempDir()
+	file := func(n string) string { return filepath.Join(dir, n) }
+	small := []string{"--steps", "70000", "--leg", "33000", "--attacker-steps", "33000", "--rounds", "1", "--json"}
+	code, out, e := runSim(t, append([]string{"train", "--out", file("a"), "--curve", file("a.svg")}, small...)...)
+	if code != exitDone || !strings.Contains(e, "worst learned attacker") {
+		t.Fatalf("exit %d, %s", code, e)
+	}
+	first, _, _ := strings.Cut(out, "\n")
+	var p struct {
+		Learns string
+		Steps  int64
+	}
+	if err := json.Unmarshal([]byte(first), &p); err != nil || p.Learns != "defender" || p.Steps == 0 {
+		t.Errorf("the first line is %s: %v", first, err)
+	}
+	if code, _, e := runSim(t, append([]string{"train", "--out", file("b"), "--checkpoint", file("ckpt"), "--minutes", "1e-9"}, small...)...); code != exitDone || !strings.Contains(e, "go on with --resume") {
+		t.Fatalf("exit %d, %s", code, e)
+	}
+	if _, err := os.Stat(file("ckpt")); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, e := runSim(t, "train", "--resume", "--checkpoint", file("ckpt"), "--out", file("b")); code != exitDone {
+		t.Fatalf("resume: exit %d, %s", code, e)
+	}
+	a, _ := os.ReadFile(file("a"))
+	if b, _ := os.ReadFile(file("b")); len(a) == 0 || !bytes.Equal(a, b) {
+		t.Error("the resumed training gives other weights")
+	}
+	code, out, e = runSim(t, "eval", "--policy", "trained", "--weights", file("a"), "--episodes", "5", "--duels", "5", "--json")
+	var s struct {
+		Settings []any
+		Learned  []struct{ Mean float64 }
+		Worst    struct {
+			Attacker string
+			Mean     float64
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &s); err != nil || code != exitDone || len(s.Settings) != 9 || len(s.Learned) != 1 || s.Worst.Attacker != "learned-1" || s.Worst.Mean >= 0 {
+		t.Errorf("exit %d, %v, %s %s", code, err, out, e)
+	}
+	if err := os.WriteFile(file("c"), a[:len(a)-1], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, e := runSim(t, "eval", "--policy", "trained", "--weights", file("c")); code != exitFailed || !strings.Contains(e, "damaged") {
+		t.Errorf("cut off weights: exit %d, %s", code, e)
+	}
+	for _, bad := range [][]string{{"train", "--steps", "0"}, {"train", "--resume"}, {"train", "--rounds", "99"}, {"train", "--scenario", "cage9"}, {"eval", "--duels", "-1"}} {
+		if code, _, _ := runSim(t, bad...); code != exitUsage {
+			t.Errorf("%v: exit %d", bad, code)
+		}
+	}
+}

@@ -73,6 +73,9 @@ the training can be resumed, with the same result as if it had not been stopped.
 func (a *app) train(c *cobra.Command, t *learn.Training, out, curve, checkpoint string, limit time.Duration) error {
 	begin := time.Now()
 	var stopped error
+	if err := saveCheckpoint(t, checkpoint); err != nil { // now, rather than after the first leg's work
+		return err
+	}
 	for !t.Done() && (limit == 0 || time.Since(begin) < limit) {
 		points := len(t.Curve())
 		err := t.Leg(c.Context(), func(p learn.Progress) {
@@ -91,14 +94,8 @@ func (a *app) train(c *cobra.Command, t *learn.Training, out, curve, checkpoint 
 		if err != nil {
 			return err
 		}
-		if checkpoint != "" {
-			saved, err := t.Checkpoint()
-			if err == nil {
-				err = saved.Save(checkpoint)
-			}
-			if err != nil {
-				return err
-			}
+		if err := saveCheckpoint(t, checkpoint); err != nil {
+			return err
 		}
 		if all := t.Curve(); len(all) > points {
 			p := all[len(all)-1]
@@ -124,4 +121,15 @@ func (a *app) train(c *cobra.Command, t *learn.Training, out, curve, checkpoint 
 		return fmt.Errorf("stopped: %w", stopped)
 	}
 	return nil
+}
+
+func saveCheckpoint(t *learn.Training, path string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := t.Checkpoint()
+	if err != nil {
+		return err
+	}
+	return f.Save(path)
 }

@@ -48,16 +48,6 @@ var (
 	removable = []cage2.Host{cage2.Enterprise1, cage2.Enterprise2, cage2.User2, cage2.User3, cage2.User4}
 	analysed  = []cage2.Host{cage2.Enterprise0, cage2.Enterprise1, cage2.Enterprise2, cage2.OpServer0, cage2.User1, cage2.User2, cage2.User3, cage2.User4}
 
-	choiceOf = func() (of [cage2.Actions]int16) {
-		for a := range of {
-			of[a] = -1
-		}
-		for i, a := range choices {
-			of[a] = int16(i)
-		}
-		return of
-	}()
-
 	// Where the decoys begin among the choices, and which they are: each also has two inputs.
 	firstDecoy = 1 + len(defended) + len(removable) + len(analysed)
 )

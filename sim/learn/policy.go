@@ -52,3 +52,20 @@ func (p *Policy) rate() Mask {
 
 // Follow takes an action as done, whoever chose it.
 func (p *Policy) Follow(a cage2.Action) { p.memory.Do(a) }
+
+// CopyFrom makes p remember what other does; both must have been made of one network.
+func (p *Policy) CopyFrom(other *Policy) { p.memory = other.memory }
+
+// Rank appends the n actions that the network rates highest, the best first.
+func (p *Policy) Rank(dst []cage2.Action, n int) []cage2.Action {
+	mask := p.rate()
+	for range n {
+		if mask.count() == 0 {
+			break
+		}
+		i := best(p.out, &mask)
+		mask[i>>6] &^= 1 << (i & 63)
+		dst = append(dst, choices[i])
+	}
+	return dst
+}

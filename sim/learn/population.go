@@ -2,7 +2,9 @@ package learn
 
 import (
 	"context"
-	"math"
+	"errors"
+	"fmt"
+	"sync"
 
 	"github.com/omega-mesh/omega/sim/cage2"
 	"github.com/omega-mesh/omega/sim/rng"
@@ -71,28 +73,58 @@ type Duel struct {
 	CI95     float64 `json:"ci95"` // half the width of the 95 % interval of the mean
 }
 
+// DuelSteps is the length of a duel.
+const DuelSteps = 100
+
 // Face plays episodes of 100 steps of a defender against one learned attacker. Episode i has its own stream, from seed,
-// the attacker's index and i.
+// the attacker's index and i. Users do not scan.
 func Face(ctx context.Context, d cage2.Policy, v cage2.Version, attacker *Network, index, episodes int, seed uint64) (Duel, error) {
-	sums := make([]float64, episodes)
-	var m contest
+	sums := make([]int64, episodes)
+	var c contest
 	for i := range sums {
 		if err := ctx.Err(); err != nil {
 			return Duel{}, err
 		}
 		source := rng.Derive(seed, 1<<48|uint64(index)<<32|uint64(i))
-		m.begin(v, Opponent{Learned: attacker, Index: index}, source)
+		c.begin(v, Opponent{Learned: attacker, Index: index}, source)
 		d.Begin(rng.Derive(source.State(), 1))
 		var o cage2.Observation
 		for range DuelSteps {
-			r := m.step(d.Act(o))
+			r := c.step(d.Act(o))
 			o = r.Observation
-			sums[i] += float64(r.Reward)
+			sums[i] += int64(r.Reward)
 		}
 	}
-	mean, ci := cage2.Interval(episodes, func(i int) float64 { return sums[i] / 10 })
-	return Duel{Attacker: attackerName(index), Steps: DuelSteps, Mean: math.Round(mean*1e9) / 1e9, CI95: ci}, nil
+	mean, ci := cage2.Interval(episodes, func(i int) float64 { return float64(sums[i]) / 10 })
+	return Duel{Attacker: attackerName(index), Steps: DuelSteps, Mean: mean, CI95: ci}, nil
 }
 
-// DuelSteps is the length of a duel.
-const DuelSteps = 100
+// FaceAll is a duel with each of the attackers, at once, and which of them the defender lost most to. fresh makes a
+// defender for each goroutine.
+func FaceAll(ctx context.Context, fresh func() (cage2.Policy, error), v cage2.Version, attackers []*Network, episodes int, seed uint64) (duels []Duel, worst Duel, err error) {
+	if episodes < 1 || episodes > 1_000_000 {
+		return nil, worst, fmt.Errorf("%d episodes; from 1 to 1,000,000", episodes)
+	}
+	duels = make([]Duel, len(attackers))
+	errs := make([]error, len(attackers))
+	var wg sync.WaitGroup
+	for i, a := range attackers {
+		wg.Go(func() {
+			d, err := fresh()
+			if err == nil {
+				duels[i], err = Face(ctx, d, v, a, i, episodes, seed)
+			}
+			errs[i] = err
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, worst, err
+	}
+	for i, d := range duels {
+		if i == 0 || d.Mean < worst.Mean {
+			worst = d
+		}
+	}
+	return duels, worst, nil
+}

@@ -22,13 +22,17 @@ import (
 // Config sets the planner's effort.
 type Config struct {
 	Version   cage2.Version
-	Reds      []cage2.Red   // who the attacker may be, each as likely at first
-	Green     bool          // whether users scan
-	Particles int           // worlds in the belief, 50 to 100,000
-	Rollouts  int           // simulations a candidate in the first round; each later round halves the candidates and doubles this
-	Rounds    int           // at most
-	Depth     int           // steps a simulation looks ahead, the candidate's own included
-	Deadline  time.Duration // a decision begins no further round after this long; 0: no limit, and then a decision depends on the seed alone
+	Reds      []cage2.Red                       // who the attacker may be, each as likely at first
+	Green     bool                              // whether users scan
+	Particles int                               // worlds in the belief, 50 to 100,000
+	Rollouts  int                               // simulations a candidate in the first round; each later round halves the candidates and doubles this
+	Rounds    int                               // at most
+	Depth     int                               // steps a simulation looks ahead, the candidate's own included
+	Base      func(cage2.Version) (Base, error) // nil: the rules
+	// Narrow simulates only what the base proposes, Sleep, and restoring where red may sit: for a base that knows better
+	// than to try every decoy.
+	Narrow   bool
+	Deadline time.Duration // a decision begins no further round after this long; 0: no limit, and then a decision depends on the seed alone
 }
 
 // DefaultConfig is the effort with which the figures in sim/README.md were measured.
@@ -60,7 +64,9 @@ type Planner struct {
 	config    Config
 	particles []cage2.World
 	spare     []cage2.World
-	base      cage2.Rules
+	base      Base // what it would have done, step by step, had it made the planner's choices
+	trial     Base // its copy in a simulation
+	proposed  []cage2.Action
 	source    rng.Source
 	last      cage2.Action
 	started   bool
@@ -90,6 +96,17 @@ func New(c Config) (*Planner, error) {
 		return nil, err
 	}
 	p := &Planner{config: c, particles: make([]cage2.World, c.Particles), spare: make([]cage2.World, c.Particles)}
+	fresh := c.Base
+	if fresh == nil {
+		fresh = func(cage2.Version) (Base, error) { return NewRules(), nil }
+	}
+	var err error
+	if p.base, err = fresh(c.Version); err != nil {
+		return nil, fmt.Errorf("planner: base policy: %w", err)
+	}
+	if p.trial, err = fresh(c.Version); err != nil {
+		return nil, fmt.Errorf("planner: base policy: %w", err)
+	}
 	p.Begin(rng.New(0))
 	return p, nil
 }
@@ -111,6 +128,7 @@ func (p *Planner) Act(o cage2.Observation) cage2.Action {
 		p.update(o)
 	}
 	p.started = true
+	p.base.See(o)
 	p.propose(o)
 	p.compare(o, begin)
 	p.last = p.candidates[0].action
@@ -173,8 +191,10 @@ const worthRestoring = 0.02
 // propose lists the actions worth simulating, the base policy's own first: on equal loss the earlier one is taken.
 func (p *Planner) propose(o cage2.Observation) {
 	p.candidates = p.candidates[:0]
-	base := p.base // a copy: the planner may choose otherwise
-	p.add(base.Act(o))
+	p.proposed = p.base.Propose(p.proposed[:0])
+	for _, a := range p.proposed {
+		p.add(a)
+	}
 	p.add(cage2.Sleep)
 	one := &p.particles[0] // blue's own deeds are the same in every world
 	least := int(worthRestoring * float64(len(p.particles)))
@@ -199,7 +219,7 @@ func (p *Planner) propose(o cage2.Observation) {
 			p.add(cage2.Do(cage2.Remove, h))
 		}
 		for d := cage2.Apache; d <= cage2.Vsftpd; d++ {
-			if one.CanPlace(d, h) && !one.Running(d, h) {
+			if !p.config.Narrow && one.CanPlace(d, h) && !one.Running(d, h) {
 				p.add(cage2.PlaceDecoy(d, h))
 			}
 		}
@@ -260,13 +280,17 @@ func (p *Planner) rollout(start *cage2.World, seed uint64, a cage2.Action) float
 	w := *start
 	w.Rand = rng.New(seed)
 	w.Steps = 0
-	base := p.base
-	base.Follow(a)
+	base := p.trial
+	base.CopyFrom(p.base)
 	loss := int32(0)
-	for range p.config.Depth {
+	for i := range p.config.Depth {
+		if i > 0 {
+			a = base.Choose()
+		}
+		base.Follow(a)
 		r := w.Step(a)
 		loss -= int32(r.Reward)
-		a = base.Act(r.Observation)
+		base.See(r.Observation)
 	}
 	return float64(loss) / 10
 }
