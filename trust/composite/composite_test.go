@@ -2,16 +2,10 @@ package composite
 
 import (
 	"bytes"
-	"compress/gzip"
 	"crypto/ed25519"
 	"crypto/sha512"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -221,157 +215,6 @@ func TestConstruction(t *testing.T) {
 		if !ed25519.Verify(ek.Public().(ed25519.PublicKey), []byte(m), sig[mldsa65.SignatureSize:]) {
 			t.Fatal("our Ed25519 half does not verify")
 		}
-	}
-}
-
-// moduleDir finds a dependency's folder, or skips.
-func moduleDir(t *testing.T, path string) string {
-	t.Helper()
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", path).Output()
-	if err != nil || len(bytes.TrimSpace(out)) == 0 {
-		t.Skipf("module %s is not in the module cache: %v", path, err)
-	}
-	return string(bytes.TrimSpace(out))
-}
-
-type hexBytes []byte
-
-func (h *hexBytes) UnmarshalJSON(b []byte) error {
-	var s string
-	if err := json.Unmarshal(b, &s); err != nil {
-		return err
-	}
-	v, err := hex.DecodeString(s)
-	*h = v
-	return err
-}
-
-func readJSON(t *testing.T, path string, v any) {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Skipf("vectors are not there: %v", err)
-	}
-	defer func() { _ = f.Close() }()
-	var r io.Reader = f
-	if strings.HasSuffix(path, ".gz") {
-		if r, err = gzip.NewReader(f); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := json.NewDecoder(r).Decode(v); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestACVPKeyGen runs NIST's key generation vectors through FromSeed: seed in, public key out.
-func TestACVPKeyGen(t *testing.T) {
-	dir := filepath.Join(moduleDir(t, "github.com/cloudflare/circl"), "sign/mldsa/testdata/ML-DSA-keyGen-FIPS204")
-	var prompt, want struct {
-		TestGroups []struct {
-			ParameterSet string `json:"parameterSet"`
-			Tests        []struct {
-				TcID int      `json:"tcId"`
-				Seed hexBytes `json:"seed"`
-				PK   hexBytes `json:"pk"`
-			} `json:"tests"`
-		} `json:"testGroups"`
-	}
-	readJSON(t, filepath.Join(dir, "prompt.json.gz"), &prompt)
-	readJSON(t, filepath.Join(dir, "expectedResults.json.gz"), &want)
-	pks := make(map[int]hexBytes)
-	for _, g := range want.TestGroups {
-		for _, c := range g.Tests {
-			pks[c.TcID] = c.PK
-		}
-	}
-	n := 0
-	for _, g := range prompt.TestGroups {
-		if g.ParameterSet != "ML-DSA-65" {
-			continue
-		}
-		for _, c := range g.Tests {
-			if got := fromSeed(t, trust.SuiteDefault, c.Seed...).Public().Bytes()[:mldsa65.PublicKeySize]; !bytes.Equal(got, pks[c.TcID]) {
-				t.Errorf("test %d: another public key", c.TcID)
-			}
-			n++
-		}
-	}
-	if n == 0 {
-		t.Error("no ML-DSA-65 vectors")
-	}
-}
-
-// TestWycheproofMLDSA checks the ML-DSA half as we call it against Wycheproof's malformed signatures, and that the whole
-// refuses each of them. Vectors that are valid by themselves cannot be valid here: they sign another representative.
-func TestWycheproofMLDSA(t *testing.T) {
-	var v struct {
-		TestGroups []struct {
-			PublicKey hexBytes `json:"publicKey"`
-			Tests     []struct {
-				TcID   int      `json:"tcId"`
-				Msg    hexBytes `json:"msg"`
-				Ctx    hexBytes `json:"ctx"`
-				Sig    hexBytes `json:"sig"`
-				Result string   `json:"result"`
-			} `json:"tests"`
-		} `json:"testGroups"`
-	}
-	readJSON(t, filepath.Join(moduleDir(t, "github.com/c2sp/wycheproof"), "testvectors_v1/mldsa_65_verify_test.json"), &v)
-	ed := ed25519.NewKeyFromSeed(make([]byte, 32))
-	n := 0
-	for _, g := range v.TestGroups {
-		for _, c := range g.Tests {
-			n++
-			var pk mldsa65.PublicKey
-			ok := pk.UnmarshalBinary(g.PublicKey) == nil && len(c.Ctx) <= trust.MaxContext && mldsa65.Verify(&pk, c.Msg, c.Ctx, c.Sig)
-			if ok != (c.Result == "valid") {
-				t.Errorf("test %d: %v, want %s", c.TcID, ok, c.Result)
-			}
-			pub, err := ParsePublicKey(trust.SuiteDefault, append(bytes.Clone(g.PublicKey), ed[32:]...))
-			if err != nil {
-				continue // a key of the wrong length
-			}
-			m := message("", c.Msg)
-			if pub.Verify("", c.Msg, append(bytes.Clone(c.Sig), ed25519.Sign(ed, m)...)) {
-				t.Errorf("test %d: a signature of the bare message stands for the composite", c.TcID)
-			}
-		}
-	}
-	if n == 0 {
-		t.Error("no vectors")
-	}
-}
-
-// TestWycheproofEd25519 checks that the Ed25519 half is as strict as RFC 8032 asks: no malleable form passes, because
-// entries are told apart by what they say and gossip by their bytes.
-func TestWycheproofEd25519(t *testing.T) {
-	var v struct {
-		TestGroups []struct {
-			PublicKey struct {
-				PK hexBytes `json:"pk"`
-			} `json:"publicKey"`
-			Tests []struct {
-				TcID   int      `json:"tcId"`
-				Msg    hexBytes `json:"msg"`
-				Sig    hexBytes `json:"sig"`
-				Result string   `json:"result"`
-			} `json:"tests"`
-		} `json:"testGroups"`
-	}
-	readJSON(t, filepath.Join(moduleDir(t, "github.com/c2sp/wycheproof"), "testvectors_v1/ed25519_test.json"), &v)
-	n := 0
-	for _, g := range v.TestGroups {
-		for _, c := range g.Tests {
-			n++
-			ok := len(g.PublicKey.PK) == 32 && ed25519.Verify(ed25519.PublicKey(g.PublicKey.PK), c.Msg, c.Sig)
-			if ok != (c.Result == "valid") {
-				t.Errorf("test %d: %v, want %s", c.TcID, ok, c.Result)
-			}
-		}
-	}
-	if n == 0 {
-		t.Error("no vectors")
 	}
 }
 
