@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/omega-mesh/omega/sim/rng"
@@ -24,13 +25,21 @@ const (
 	sourceNumbers = 3          // of the observation, for each source: refused now; found by sensors, by decoys, in this step
 )
 
-// networkBatch is many worlds of a described network, with the swarm's response as the one agent: it sees what the
-// hosts found out since its last decision, and may refuse one source each step. The reward is what was not lost.
+// The sides of a network.
+const (
+	defender = iota
+	attacker
+)
+
+// networkBatch is many worlds of a described network. The defender sees what the hosts found out since its last decision,
+// and may refuse one source each step; its reward is what was not lost. The attacker, which is the scenario's first, takes
+// one step at its next turn within the step; its reward is what was lost.
 type networkBatch struct {
 	first  *world.World
 	stride time.Duration
 	steps  uint32
-	agent  []agent
+	played []agent
+	side   []int // of each agent that the client plays
 	worlds []networkWorld
 }
 
@@ -43,9 +52,6 @@ type networkWorld struct {
 
 func newNetworkBatch(r *simv1.CreateRequest) (*networkBatch, int64, error) {
 	c := r.GetNetwork()
-	if len(r.Agents) > 1 || len(r.Agents) == 1 && r.Agents[0] != "defender" {
-		return nil, 0, fmt.Errorf("%w: agents %.80q: network has one, defender", ErrInvalid, r.Agents)
-	}
 	s, err := world.Read(bytes.NewReader(c.GetScenario()))
 	if err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -83,23 +89,45 @@ func newNetworkBatch(r *simv1.CreateRequest) (*networkBatch, int64, error) {
 	if b.first, err = world.New(s, rng.New(0)); err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	a := agent{name: "defender", actions: []string{"wait"},
-		observation: &simv1.Space{Kind: box, N: uint32(sourceNumbers*sources + len(s.Hosts)), High: math.MaxFloat32}}
-	for i := range sources {
-		a.actions = append(a.actions, "refuse "+b.first.SourceAddress(i))
+	names := r.Agents
+	if len(names) == 0 {
+		names = []string{"defender"}
 	}
-	b.agent = []agent{a}
+	for _, name := range names {
+		k := slices.Index([]string{defender: "defender", attacker: "attacker"}, name)
+		if k < 0 || slices.Contains(b.side, k) || k == attacker && len(s.Attackers) == 0 {
+			return nil, 0, fmt.Errorf("%w: agent %.40q: a network has a defender and, where the scenario has one, an attacker, each once", ErrInvalid, name)
+		}
+		b.side = append(b.side, k)
+		b.played = append(b.played, networkAgent(k, name, b.first, len(s.Hosts)))
+	}
 	b.worlds = make([]networkWorld, r.Worlds)
 	return b, each * int64(r.Worlds), nil
 }
 
-func (b *networkBatch) agents() []agent { return b.agent }
+func networkAgent(k int, name string, w *world.World, hosts int) agent {
+	a := agent{name: name, observation: &simv1.Space{Kind: box, N: uint32(sourceNumbers*w.Sources() + hosts), High: math.MaxFloat32}}
+	if k == attacker {
+		a.observation.N, a.observation.High = uint32(w.AttackerNumbers()), 2
+		for i := range w.Orders() {
+			a.actions = append(a.actions, w.OrderName(i))
+		}
+		return a
+	}
+	a.actions = []string{"wait"}
+	for i := range w.Sources() {
+		a.actions = append(a.actions, "refuse "+w.SourceAddress(i))
+	}
+	return a
+}
+
+func (b *networkBatch) agents() []agent { return b.played }
 func (b *networkBatch) length() uint32  { return b.steps }
 
 func (b *networkBatch) restart(i int, source rng.Source) {
 	x := &b.worlds[i]
 	sources := b.first.Sources()
-	*x = networkWorld{w: b.first.Again(source), found: make([]float32, int(b.agent[0].observation.N)-sources)}
+	*x = networkWorld{w: b.first.Again(source), found: make([]float32, 2*sources+b.first.Hosts())}
 	x.w.OnFinding = func(source, host int, decoy bool) {
 		if decoy {
 			x.found[sources+source]++
@@ -113,18 +141,31 @@ func (b *networkBatch) restart(i int, source rng.Source) {
 func (b *networkBatch) step(i int, actions []int32, rewards []float64) bool {
 	x := &b.worlds[i]
 	clear(x.found)
-	if a := int(actions[0]); a > 0 && !x.w.Refused(a-1) {
-		x.w.Refuse(a - 1)
+	for k, side := range b.side {
+		switch a := int(actions[k]); {
+		case side == attacker:
+			x.w.Order(0, a)
+		case a > 0 && !x.w.Refused(a-1):
+			x.w.Refuse(a - 1)
+		}
 	}
 	r := x.w.Run(x.w.Now() + b.stride)
-	rewards[0] = -(r.Loss - x.lost) - float64(harm*float64(r.HarmedLogons-x.harm))
+	for k, side := range b.side {
+		if rewards[k] = r.Loss - x.lost; side == defender {
+			rewards[k] = -(r.Loss - x.lost) - float64(harm*float64(r.HarmedLogons-x.harm))
+		}
+	}
 	x.lost, x.harm = r.Loss, r.HarmedLogons
 	return false // a scenario has no end of its own but that of its time
 }
 
-func (b *networkBatch) look(i, _ int, dst []byte) {
+func (b *networkBatch) look(i, k int, dst []byte) {
 	x := &b.worlds[i]
 	put := func(at int, v float32) { binary.LittleEndian.PutUint32(dst[4*at:], math.Float32bits(v)) }
+	if b.side[k] == attacker {
+		x.w.AttackerView(0, put)
+		return
+	}
 	sources := b.first.Sources()
 	for s := range sources {
 		var refused float32
@@ -138,8 +179,12 @@ func (b *networkBatch) look(i, _ int, dst []byte) {
 	}
 }
 
-func (b *networkBatch) mask(i, _ int, dst []byte) {
+func (b *networkBatch) mask(i, k int, dst []byte) {
 	clear(dst)
+	if b.side[k] == attacker {
+		b.worlds[i].w.OpenOrders(0, func(n int) { dst[n/8] |= 1 << (n % 8) })
+		return
+	}
 	dst[0] = 1
 	for s := range b.first.Sources() {
 		if !b.worlds[i].w.Refused(s) {

@@ -13,7 +13,7 @@ Environments and their keyword arguments:
   cage2    version="leaderboard"|"later", blue="rules"|..., red="b_line"|..., green=False, end_on_impact=False, steps=100
            agents: blue (the default), red, green; whom you do not play follows its script
   network  scenario="office.yaml" (a path, or the text as bytes), step_seconds=600.0, steps=0
-           agent: defender
+           agents: defender (the default), attacker; without a defender the scenario's own response defends
 
 World i's episode e has a random stream of its own that follows from seed, i and e: the same seed and actions give the same
 rewards, bit for bit, on any machine.

@@ -184,6 +184,56 @@ func TestNetworkIsTheWorldOfGo(t *testing.T) {
 	}
 }
 
+// An attacker and a defender play at once: an attacker that takes any open step gets somewhere, what one loses the other
+// wins, and one that waits gets nothing.
+func TestAttackerAndDefenderInANetwork(t *testing.T) {
+	lost := map[bool]float64{}
+	for _, idle := range []bool{false, true} {
+		s := New(0)
+		const worlds = 30
+		made := create(t, s, &simv1.CreateRequest{Environment: "network", Worlds: worlds, Seed: 2, Masks: true, Agents: []string{"attacker", "defender"},
+			Network: &simv1.Network{Scenario: officeScenario(t), StepSeconds: 300}})
+		r, err := s.Reset(context.Background(), &simv1.ResetRequest{Session: made.Session})
+		if err != nil {
+			t.Fatal(err)
+		}
+		draw := Stream(1, 2, 3)
+		orders := int(made.Agents[0].Action.N)
+		width := (orders + 7) / 8
+		for range 200 {
+			actions := make([]int32, 2*worlds)
+			for i := range worlds {
+				mask := r.Masks[width*i:][:width]
+				if mask[0]&1 == 0 {
+					t.Fatal("waiting is masked")
+				}
+				open := []int32{0}
+				for n := 1; n < orders; n++ {
+					if mask[n/8]>>(n%8)&1 == 1 {
+						open = append(open, int32(n))
+					}
+				}
+				if !idle && len(open) > 1 {
+					actions[i] = open[1+draw.Below(uint32(len(open)-1))]
+				}
+			}
+			if r, err = s.Step(context.Background(), &simv1.StepRequest{Session: made.Session, Actions: pack(actions...)}); err != nil {
+				t.Fatal(err)
+			}
+			rewards := unpack(r.Rewards)
+			for i := range worlds {
+				if rewards[i] < 0 || rewards[worlds+i] > -rewards[i] {
+					t.Fatalf("the attacker gets %v, the defender %v", rewards[i], rewards[worlds+i])
+				}
+				lost[idle] += rewards[i]
+			}
+		}
+	}
+	if lost[false] <= 0 || lost[true] != 0 {
+		t.Errorf("an attacker that plays gets %v, one that waits %v", lost[false], lost[true])
+	}
+}
+
 // What is refused is refused with words, and disturbs no other session.
 func TestRefusals(t *testing.T) {
 	s := New(0)
@@ -199,7 +249,8 @@ func TestRefusals(t *testing.T) {
 		`red agent "eve"`:                    {Environment: "cage2", Worlds: 1, Cage2: &simv1.Cage2{Red: "eve"}},
 		`blue policy "planner": want sleep`:  {Environment: "cage2", Worlds: 1, Cage2: &simv1.Cage2{Blue: "planner"}},
 		`autoreset "maybe"`:                  {Environment: "cage2", Worlds: 1, Autoreset: "maybe"},
-		"network has one, defender":          {Environment: "network", Worlds: 1, Agents: []string{"blue"}, Network: &simv1.Network{Scenario: officeScenario(t)}},
+		`agent "blue": a network has`:        {Environment: "network", Worlds: 1, Agents: []string{"blue"}, Network: &simv1.Network{Scenario: officeScenario(t)}},
+		`agent "attacker": a network has`:    {Environment: "network", Worlds: 1, Agents: []string{"attacker"}, Network: &simv1.Network{Scenario: wide(3)}},
 		"scenario: empty":                    {Environment: "network", Worlds: 1},
 		"step_seconds NaN":                   {Environment: "network", Worlds: 1, Network: &simv1.Network{Scenario: officeScenario(t), StepSeconds: math.NaN()}},
 		"step_seconds -1":                    {Environment: "network", Worlds: 1, Network: &simv1.Network{Scenario: officeScenario(t), StepSeconds: -1}},

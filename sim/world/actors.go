@@ -11,6 +11,9 @@ import (
 // attack is one turn of an attacker: of the kinds of step open to it, the most rewarding; among those, any.
 func (w *World) attack(a int32) {
 	w.result.Steps++
+	if w.obey(a) {
+		return
+	}
 	hosts := int32(len(w.rooted))
 	sources := hosts + int32(len(w.net.s.Attackers))
 	w.footholds(a)

@@ -2,6 +2,9 @@ package world
 
 import "github.com/omega-mesh/omega/sim/rng"
 
+// Hosts is how many hosts there are.
+func (w *World) Hosts() int { return len(w.rooted) }
+
 // Sources is how many addresses can be refused: those of the hosts in their order, then those of the attackers' own
 // machines.
 func (w *World) Sources() int { return len(w.net.address) }

@@ -131,6 +131,7 @@ func (x *watch) check(before *World) error {
 // sources, sensible or not, and branches off.
 func FuzzStep(f *testing.F) {
 	f.Add(uint64(1), uint8(6), []byte{0, 0, 0, 0, 3, 0, 0, 9, 255, 1, 2, 3})
+	f.Add(uint64(3), uint8(9), bytes.Repeat([]byte{129, 0, 200, 0, 131, 0, 254, 0, 140, 0}, 30))
 	f.Add(uint64(7), uint8(30), bytes.Repeat([]byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 40}, 20))
 	f.Fuzz(func(t *testing.T, seed uint64, hosts uint8, ops []byte) {
 		s := crowded(t, 4+int(hosts%40), seed%64)
@@ -143,6 +144,8 @@ func FuzzStep(f *testing.F) {
 			switch op := ops[i]; {
 			case op == 255: // go on in a branch
 				x = newWatch(x.w.Clone())
+			case op >= 128: // an order for an attacker, open to it or not
+				x.w.Order(int(op&1), (int(op)*7+i*13)%x.w.Orders())
 			case op > 0:
 				if err := x.refuse(int(op) % x.w.Sources()); err != nil {
 					t.Fatal(err)

@@ -58,6 +58,7 @@ type World struct {
 	left      []bool  // by trail: whether its user has logged on there yet
 	swept     []bool  // by attacker and zone
 	burned    []bool  // by attacker and source: it has met a refusal
+	ordered   []int32 // by attacker: its next step, where somebody else gives it orders; nil: nobody does
 
 	// By source: until when it is refused, when it was last found out, and by which host.
 	refused []int64
@@ -148,6 +149,7 @@ func (w *World) Clone() *World {
 	for _, p := range []*[]int64{&c.refused, &c.foundAt} {
 		*p = slices.Clone(*p)
 	}
+	c.ordered = slices.Clone(w.ordered)
 	c.candidates = make([]int32, 0, cap(w.candidates))
 	c.OnStep, c.OnEvent, c.OnFinding = nil, nil, nil
 	return &c

@@ -209,7 +209,8 @@ func (x *Cage2) GetEndOnImpact() bool {
 	return false
 }
 
-// Network is a described network: agent defender, which may refuse one source a step.
+// Network is a described network: agents defender, which may refuse one source a step, and attacker, which takes one step
+// at its next turn.
 type Network struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Scenario      []byte                 `protobuf:"bytes,1,opt,name=scenario,proto3" json:"scenario,omitempty"`                            // a scenario file
