@@ -12,6 +12,12 @@ const (
 	// MaxInception bounds an inception record of either suite: the larger has a key of 2592 and signatures of 4627 + 64
 	// bytes, with name and framing about 7.3 KiB.
 	MaxInception = 8 << 10
+	// MaxRotation bounds a rotation record: key, signature, five hashes and framing, about 5.6 KiB, and 7.5 KiB in the
+	// larger suite.
+	MaxRotation = 8 << 10
+	// MaxRotations is how often one identity may rotate: monthly for ten years. Each is held in memory by every peer (a
+	// public key and five hashes), and lets its author take back what it said since; so there is an end to it.
+	MaxRotations = 128
 	// MaxOperators is the most operators a genesis may name: each costs an inception (5.6 or 7.3 KiB) in every join reply.
 	MaxOperators = 16
 	// MaxRecoveryKeys is the most SLH-DSA recovery keys a genesis may name.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -38,7 +39,7 @@ type Options struct {
 	Name       string      // Create: the peer's name, see CheckName
 	Suite      trust.Suite // Create: of its keys; zero is trust.SuiteDefault
 	Passphrase []byte      // Argon2id where set; otherwise an unattended key file
-	NextDir    string      // where the pre-rotated next key lies; default <dir>/next
+	NextDir    string      // Create: where the pre-rotated next key is put; default <dir>/next, which a thief of dir has as well
 	Random     io.Reader   // default crypto/rand: only tests set it
 }
 
@@ -54,11 +55,16 @@ const (
 // Identity is a peer's (or an operator's) own keys, open. Close releases the lock on its folder. It is safe for
 // concurrent use.
 type Identity struct {
+	dir        string
 	inception  *Inception
-	key        *composite.PrivateKey
 	transport  ed25519.PrivateKey
 	protection string
 	lock       *os.File
+
+	mu      sync.RWMutex // what Rotate changes
+	key     *composite.PrivateKey
+	keys    Keys
+	carrier []byte
 }
 
 // Create makes a new identity in dir (mode 0700) and opens it. The next key's private half is written to opt.NextDir and
@@ -128,7 +134,9 @@ func Create(dir string, opt Options) (*Identity, error) {
 		return nil, err
 	}
 	done = true
-	return &Identity{inception: inception, key: key, transport: transport, protection: protectionOf(opt.Passphrase), lock: lock}, nil
+	return &Identity{
+		dir: dir, inception: inception, key: key, keys: Keys{Inception: inception}, transport: transport, protection: protectionOf(opt.Passphrase), lock: lock,
+	}, nil
 }
 
 func (o Options) nextDir(dir string) string {
@@ -140,7 +148,7 @@ func (o Options) nextDir(dir string) string {
 
 // Open reads the identity in dir and locks it. Its next key is not read: it is needed only to rotate.
 func Open(dir string, opt Options) (*Identity, error) {
-	inception, err := ReadInception(dir)
+	keys, carrier, err := readKeys(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -148,24 +156,35 @@ func Open(dir string, opt Options) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	size := composite.SeedSize(inception.Suite)
-	secret, protection, err := readSecret(dir, purposeCurrent, size+ed25519.SeedSize, opt.Passphrase)
+	key, transport, protection, err := readCurrent(dir, keys, opt.Passphrase)
 	if err != nil {
 		_ = lock.Close()
 		return nil, err
+	}
+	return &Identity{
+		dir: dir, inception: keys.Inception, transport: transport, protection: protection, lock: lock,
+		key: key, keys: keys, carrier: carrier,
+	}, nil
+}
+
+// readCurrent reads the private keys that keys say are in use.
+func readCurrent(dir string, keys Keys, passphrase []byte) (*composite.PrivateKey, ed25519.PrivateKey, string, error) {
+	folder := keySlot(dir, keys.Number())
+	size := composite.SeedSize(keys.Inception.Suite)
+	secret, protection, err := readSecret(folder, purposeCurrent, size+ed25519.SeedSize, passphrase)
+	if err != nil {
+		return nil, nil, "", err
 	}
 	defer clear(secret)
-	key, err := composite.FromSeed(inception.Suite, secret[:size])
+	key, err := composite.FromSeed(keys.Inception.Suite, secret[:size])
 	if err != nil {
-		_ = lock.Close()
-		return nil, err
+		return nil, nil, "", err
 	}
-	id := &Identity{inception: inception, protection: protection, lock: lock, key: key, transport: ed25519.NewKeyFromSeed(secret[size:])}
-	if !id.key.Public().Equal(inception.PublicKey()) || !inception.TransportKey().Equal(id.transport.Public()) {
-		_ = lock.Close()
-		return nil, fmt.Errorf("identity: %s: the key does not belong to the inception record beside it: %w", filepath.Join(dir, fileKey), ErrCorrupt)
+	transport := ed25519.NewKeyFromSeed(secret[size:])
+	if !key.Public().Equal(keys.Current()) || !keys.Inception.TransportKey().Equal(transport.Public()) {
+		return nil, nil, "", fmt.Errorf("identity: %s: the key does not belong to the public record beside it: %w", filepath.Join(folder, fileKey), ErrCorrupt)
 	}
-	return id, nil
+	return key, transport, protection, nil
 }
 
 // ReadInception reads the public record in dir, without lock or passphrase.
@@ -198,7 +217,19 @@ func (i *Identity) Transport() ed25519.PrivateKey { return i.transport }
 func (i *Identity) Suite() trust.Suite { return i.inception.Suite }
 
 // Sign signs msg with the composite key under context (at most 255 bytes, domain-separated by its caller).
-func (i *Identity) Sign(context string, msg []byte) ([]byte, error) { return i.key.Sign(context, msg) }
+func (i *Identity) Sign(context string, msg []byte) ([]byte, error) {
+	i.mu.RLock()
+	key := i.key
+	i.mu.RUnlock()
+	return key.Sign(context, msg)
+}
+
+// Keys is the public history of this identity's key.
+func (i *Identity) Keys() Keys {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	return i.keys
+}
 
 // Derive is a secret of this identity for one purpose, named by label: HKDF-SHA-256 (RFC 5869) of the current key's seed.
 // Who knows it learns nothing of the seed or of other labels'.

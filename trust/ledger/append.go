@@ -182,6 +182,9 @@ func (l *Ledger) sign(w *writer, kind Kind, body []byte, full bool) (*Entry, *ba
 	if w.feed.lost > stored.count {
 		return nil, nil, fmt.Errorf("%w: %s chain has %d entries of at least %d", ErrDamaged, w.feed.id.Chain, stored.count, w.feed.lost)
 	}
+	if _, number, ok := l.keyAt(w.feed.id, w.tip.count); ok && number != l.self.Keys().Number() {
+		return nil, nil, fmt.Errorf("%w: key %d is in use", ErrRotated, number)
+	}
 	if idle {
 		w.tip = stored // a peer may have given back entries that a restored snapshot lacked
 	}

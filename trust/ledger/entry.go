@@ -52,6 +52,10 @@ type Entry struct {
 	Sig       []byte // Ed25519 by the epoch key, 64 bytes; nil where Full is set
 	Full      []byte // composite signature, 3373 bytes; nil where Sig is set
 
+	// Rotation is the number of the author's key that signed it, 0 for its inception's, as the ledger found; it does not
+	// travel. It is set before the entry is handed out.
+	Rotation uint32
+
 	raw    []byte
 	hash   Hash
 	author [32]byte

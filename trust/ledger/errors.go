@@ -25,6 +25,9 @@ var (
 	ErrStale = errors.New("ledger: another entry has this number; read the head again and sign anew")
 	// ErrLocked: another process has the ledger open.
 	ErrLocked = errors.New("ledger: in use by another process")
+	// ErrRotated: this peer's identity goes on with another key, which this process does not have: it is a copy, or was
+	// restored from before the rotation.
+	ErrRotated = errors.New("ledger: this identity was rotated to a key that is not here")
 	// ErrFork: nothing can be added to a feed whose author equivocated.
 	ErrFork = errors.New("ledger: author equivocated")
 )
@@ -42,6 +45,7 @@ const (
 	CauseRevoked       = "revoked"        // past the head at which its author was revoked
 	CauseChain         = "chain"          // contradicts the entry before it: link, time or boot epoch
 	CauseFork          = "fork"           // its author equivocated before
+	CauseRotation      = "rotation"       // a rotation that does not follow
 )
 
 // RejectError says why an entry was refused. Only CauseUnknownAuthor, CauseFuture and CauseRate may pass with time.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/composite"
+	"github.com/omega-mesh/omega/trust/identity"
 )
 
 // refuse counts err by its cause and returns it.
@@ -23,22 +25,44 @@ func (l *Ledger) refuse(err error) error {
 	return err
 }
 
-// admit checks all of e that does not depend on its feed: swarm, clock, author, revocation.
-func (l *Ledger) admit(e *Entry) (*composite.PublicKey, error) {
+// admit checks all of e that does not depend on its feed: swarm, clock, author, revocation. It gives the key that must have
+// signed e; where e is a rotation, that is the new one, and the record is given with it. Where another rotation of its
+// number stands, the error is identity.ErrContested, and key and record are given all the same.
+func (l *Ledger) admit(e *Entry) (*composite.PublicKey, *identity.Rotation, error) {
 	if e.Swarm != l.swarm {
-		return nil, reject(CauseSwarm, e.Author, "of swarm %s", e.Swarm.Short())
+		return nil, nil, reject(CauseSwarm, e.Author, "of swarm %s", e.Swarm.Short())
 	}
 	if ahead := e.Time - l.opt.Now().UnixNano(); ahead > int64(trust.MaxClockSkew) {
-		return nil, reject(CauseFuture, e.Author, "dated %d s ahead", ahead/1e9)
+		return nil, nil, reject(CauseFuture, e.Author, "dated %d s ahead", ahead/1e9)
 	}
-	key, ok := l.keys.Key(e.Author)
+	key, number, ok := l.keyAt(e.Feed(), e.Seq)
 	if !ok {
-		return nil, reject(CauseUnknownAuthor, e.Author, "%s", e.Author)
+		return nil, nil, reject(CauseUnknownAuthor, e.Author, "%s", e.Author)
 	}
 	if n, cut := l.standing(e.Feed()); cut && e.Seq >= n {
-		return nil, reject(CauseRevoked, e.Author, "entry %d, revoked at %d", e.Seq, n)
+		return nil, nil, reject(CauseRevoked, e.Author, "entry %d, revoked at %d", e.Seq, n)
 	}
-	return key, nil
+	e.Rotation = number
+	if e.Kind == KindRotate {
+		r, err := l.rotation(e)
+		if r == nil {
+			return nil, nil, err
+		}
+		e.Rotation = r.Number
+		return r.PublicKey(), r, err
+	}
+	return key, nil, l.checkEpoch(e, number)
+}
+
+// checkEpoch refuses an entry that an epoch key signed which an older key of the author certified: a rotation ends them.
+func (l *Ledger) checkEpoch(e *Entry, number uint32) error {
+	if e.Epoch == 0 || number == 0 {
+		return nil
+	}
+	if _, certified, _ := l.keyAt(e.Feed(), e.Epoch-1); certified != number {
+		return reject(CauseSignature, e.Author, "entry %d is signed by an epoch key from before rotation %d", e.Seq, number)
+	}
+	return nil
 }
 
 // standing asks the key resolver how much of a revoked author's chain stands.
@@ -73,7 +97,10 @@ func (l *Ledger) check(raw []byte) (*Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := l.admit(e)
+	key, r, err := l.admit(e)
+	if r != nil {
+		return l.checkRotation(e, r, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +130,31 @@ func (l *Ledger) check(raw []byte) (*Entry, error) {
 	return e, nil
 }
 
+// checkRotation is check for a rotation; one that is contested passes, as Ingest makes that known.
+func (l *Ledger) checkRotation(e *Entry, r *identity.Rotation, contested error) (*Entry, error) {
+	if err := e.verifyFull(r.PublicKey()); err != nil {
+		return nil, err
+	}
+	if contested != nil {
+		return e, nil
+	}
+	var s state
+	if f := l.lookup(e.Feed()); f != nil {
+		s, _, _ = f.snapshot()
+		if e.Seq < s.count {
+			if mine, err := l.stored(f, e.Seq); err != nil {
+				return nil, err
+			} else if mine.hash == e.hash {
+				return nil, ErrDuplicate
+			}
+		}
+	}
+	if e.Seq > s.count {
+		return nil, &GapError{Feed: e.Feed(), Have: s.count, Got: e.Seq}
+	}
+	return e, nil
+}
+
 // checkOld is check for a number that is stored.
 func (l *Ledger) checkOld(f *feed, e *Entry, key *composite.PublicKey) (*Entry, error) {
 	mine, err := l.stored(f, e.Seq)
@@ -111,6 +163,11 @@ func (l *Ledger) checkOld(f *feed, e *Entry, key *composite.PublicKey) (*Entry, 
 	}
 	if mine.hash == e.hash {
 		return nil, ErrDuplicate
+	}
+	if _, current, _ := l.keyAt(f.id, math.MaxUint64); e.Rotation < current {
+		if ok, err := l.vouched(f); ok || err != nil {
+			return nil, errors.Join(err, reject(CauseRotation, e.Author, "entry %d is not the one that its author's rotation lets stand", e.Seq))
+		}
 	}
 	var s state
 	if s.epoch, err = l.epochAt(f, e.Epoch); err != nil {
@@ -162,7 +219,19 @@ func (l *Ledger) ingest(raw []byte, submitted bool) (*Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := l.admit(e)
+	key, r, err := l.admit(e)
+	if r != nil {
+		if bad := e.verifyFull(key); bad != nil {
+			return nil, bad
+		}
+		if err == nil {
+			return l.ingestRotation(e, r)
+		}
+		if l.opt.OnContest != nil {
+			l.opt.OnContest(r)
+		}
+		err = reject(CauseRotation, e.Author, "%v", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -232,6 +301,10 @@ func (l *Ledger) contradiction(f *feed, e *Entry, key *composite.PublicKey, subm
 	}
 	if submitted {
 		return ErrStale
+	}
+	_, number, _ := l.keyAt(f.id, seq)
+	if _, current, _ := l.keyAt(f.id, math.MaxUint64); number < current {
+		return l.disowned(f, e, seq, key, number == e.Rotation)
 	}
 	var certs [][]byte
 	for _, x := range []*Entry{mine, e} {
@@ -332,10 +405,11 @@ func (l *Ledger) arrived(f *feed, e *Entry) {
 // composite signature is verified by that signature and the links alone (and each epoch certificate by itself). It
 // returns how many were stored, and the first error; entries already stored are passed over.
 func (l *Ledger) IngestBatch(ctx context.Context, raws [][]byte) (int, error) {
+	n := 0
 	for len(raws) > 0 { // what is stored, or contradicts, is for Ingest to judge
 		e, err := Decode(raws[0])
 		if err != nil {
-			return 0, l.refuse(err)
+			return n, l.refuse(err)
 		}
 		f := l.lookup(e.Feed())
 		if f == nil {
@@ -344,12 +418,13 @@ func (l *Ledger) IngestBatch(ctx context.Context, raws [][]byte) (int, error) {
 		if s, _, _ := f.snapshot(); e.Seq >= s.count {
 			break
 		}
-		if _, err := l.Ingest(ctx, raws[0]); !errors.Is(err, ErrDuplicate) {
-			return 0, err
+		if _, err := l.Ingest(ctx, raws[0]); err == nil {
+			n++ // a rotation takes the place of what it set aside
+		} else if !errors.Is(err, ErrDuplicate) {
+			return n, err
 		}
 		raws = raws[1:]
 	}
-	n := 0
 	for len(raws) > 0 {
 		run, err := l.ingestRun(raws)
 		n += run
@@ -388,10 +463,10 @@ func (l *Ledger) ingestRun(raws [][]byte) (int, error) {
 		}
 	}
 	last := run[len(run)-1]
-	if last.Full == nil {
-		return 0, nil
+	if last.Full == nil || last.Kind == KindRotate {
+		return 0, nil // for Ingest
 	}
-	key, err := l.admit(last)
+	key, _, err := l.admit(last)
 	if err != nil {
 		return 0, err
 	}
@@ -418,6 +493,10 @@ func (l *Ledger) ingestRun(raws [][]byte) (int, error) {
 			return 0, reject(CauseMalformed, e.Author, "a run of more than one feed")
 		}
 		epoch, err := s.link(e)
+		if err == nil && last.Rotation > 0 && e.Epoch != 0 {
+			_, e.Rotation, _ = l.keyAt(f.id, e.Seq)
+			err = l.checkEpoch(e, e.Rotation)
+		}
 		if err != nil {
 			return 0, err
 		}

@@ -50,6 +50,8 @@ const (
 	KindReject     Kind = 14 // an operator refuses one
 	KindEvidence   Kind = 15 // a proof of equivocation
 	KindRoot       Kind = 16 // an entry of the root chain
+	KindRotate     Kind = 17 // an author goes on with the key it committed to; signed with that key
+	KindContest    Kind = 19 // two rotations of one number: the next key was stolen as well
 
 	KindRevokeCredential Kind = 20 // an operator revokes a credential by its serial
 
@@ -128,6 +130,10 @@ func kindName(k Kind) (string, bool) {
 		return "reject", true
 	case KindEvidence:
 		return "evidence", true
+	case KindRotate:
+		return "rotate", true
+	case KindContest:
+		return "contest", true
 	case KindWitness:
 		return "witness", true
 	case KindCheckpoint:

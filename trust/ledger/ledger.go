@@ -28,6 +28,18 @@ type Cutter interface {
 	Cut(author identity.DID, chain Chain) (entries uint64, revoked bool)
 }
 
+// Rotator may be implemented by a KeyResolver whose authors change their keys. authority.Fold is one.
+type Rotator interface {
+	// KeyAt is the key that signs entry seq of a feed, and its number: 0 for the inception's.
+	KeyAt(feed Feed, seq uint64) (key *composite.PublicKey, number uint32, ok bool)
+	// Rotates reports whether r is the next rotation of its author, or one it has made: nil, identity.ErrContested where
+	// another of that number stands, identity.ErrRotation otherwise.
+	Rotates(r *identity.Rotation) error
+	// Stands is how much of a feed its author's last rotation lets stand, and the hash of the last entry of that; ok is
+	// false where it never rotated.
+	Stands(feed Feed) (entries uint64, head Hash, ok bool)
+}
+
 // Options of Open.
 type Options struct {
 	// OnEntry is called once for each newly stored entry, own and others', in feed order, after it is stored. It must be
@@ -37,6 +49,8 @@ type Options struct {
 	OnSealed func(feed Feed, through uint64)
 	// OnEquivocation is called once for each feed found to be forked.
 	OnEquivocation func(*Proof)
+	// OnContest is called with a rotation that is as valid as the one that stands.
+	OnContest func(*identity.Rotation)
 	// Hold makes Append wait for Ready: a peer learns its own head from its peers before it signs.
 	Hold bool
 	// Now is the clock for new entries and for what counts as the future; default time.Now. A node that knows the median

@@ -70,6 +70,13 @@ func (d *memDisk) Write(name string, data []byte) error {
 	return nil
 }
 
+func (d *memDisk) Remove(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.plain, name)
+	return nil
+}
+
 func (d *memDisk) Sync() error { return nil }
 
 func (d *memDisk) Lock() (io.Closer, error) { return io.NopCloser(nil), nil }

@@ -189,6 +189,7 @@ func (l *Ledger) Entry(author identity.DID, chain Chain, seq uint64) (*Entry, er
 	e, err := l.stored(f, seq)
 	if err == nil {
 		e.sealed.Store(seq < s.sealed)
+		_, e.Rotation, _ = l.keyAt(e.Feed(), seq)
 	}
 	return e, err
 }
@@ -204,12 +205,17 @@ func (l *Ledger) Replay(fn func(*Entry) error) error {
 				continue
 			}
 			var n uint64
+			var key uint32 // of the feed's own rotations: whoever resolves keys may be learning them from this replay
 			err := l.walk(f, 0, 256<<10, func(raw []byte) (bool, error) {
 				e, err := decodeOwned(raw)
 				if err != nil {
 					return false, err
 				}
 				e.sealed.Store(e.Seq < s.sealed)
+				if e.Kind == KindRotate {
+					key++
+				}
+				e.Rotation = key
 				n++
 				return n < s.count, fn(e)
 			})

@@ -39,12 +39,15 @@ func sortHeads(heads []Head) []Head {
 }
 
 // signFull fills author, signature, raw and hash, and checks the result as a reader would.
-func (e *Entry) signFull(id *identity.Identity) error {
-	if err := e.setAuthor(id.DID()); err != nil {
+func (e *Entry) signFull(id *identity.Identity) error { return e.signBy(id.DID(), id.Sign) }
+
+// signBy is signFull with what a key does.
+func (e *Entry) signBy(did identity.DID, sign func(context string, msg []byte) ([]byte, error)) error {
+	if err := e.setAuthor(did); err != nil {
 		return err
 	}
 	content := e.appendContent(make([]byte, 0, len(e.Body)+trust.MaxEntryOverhead))
-	sig, err := id.Sign(contextEntry, content)
+	sig, err := sign(contextEntry, content)
 	if err != nil {
 		return fmt.Errorf("ledger: sign: %w", err)
 	}

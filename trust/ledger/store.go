@@ -32,6 +32,7 @@ type disk interface {
 	List() ([]string, error)        // names, without temporary ones
 	Read(name string, limit int) ([]byte, error)
 	Write(name string, data []byte) error // atomic and durable
+	Remove(name string) error             // durable; nothing where it is not there
 	Lock() (io.Closer, error)
 }
 
@@ -125,6 +126,13 @@ func (d folder) Write(name string, data []byte) (err error) {
 		return err
 	}
 	if err = os.Rename(f.Name(), filepath.Join(string(d), name)); err != nil {
+		return err
+	}
+	return d.Sync()
+}
+
+func (d folder) Remove(name string) error {
+	if err := os.Remove(filepath.Join(string(d), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return d.Sync()
