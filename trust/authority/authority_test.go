@@ -25,7 +25,9 @@ type world struct {
 	prev    map[string]ledger.Hash
 	now     time.Time
 	entries []*ledger.Entry
-	exact   bool // entries carry now as it is
+	exact   bool              // entries carry now as it is
+	keyOf   map[string]uint32 // of who has rotated
+	dirs    map[string]string
 }
 
 func newWorld(t testing.TB, operators int, k int, members ...string) *world {
@@ -36,7 +38,7 @@ func newWorld(t testing.TB, operators int, k int, members ...string) *world {
 // newWorldOf is newWorld of a suite.
 func newWorldOf(t testing.TB, suite trust.Suite, operators int, k int, members ...string) *world {
 	t.Helper()
-	w := &world{t: t, suite: suite, ids: make(map[string]*identity.Identity), next: make(map[string]uint64), prev: make(map[string]ledger.Hash), now: time.Unix(1_800_000_000, 0)}
+	w := &world{t: t, suite: suite, ids: make(map[string]*identity.Identity), keyOf: make(map[string]uint32), dirs: make(map[string]string), next: make(map[string]uint64), prev: make(map[string]ledger.Hash), now: time.Unix(1_800_000_000, 0)}
 	var ops []*identity.Inception
 	for i := range operators {
 		ops = append(ops, w.identity(fmt.Sprint("op", i)).Inception())
@@ -57,12 +59,14 @@ func (w *world) identity(name string) *identity.Identity {
 	if id := w.ids[name]; id != nil {
 		return id
 	}
-	id, err := identity.Create(filepath.Join(w.t.TempDir(), name), identity.Options{Name: name, Suite: w.suite})
+	dir := filepath.Join(w.t.TempDir(), name)
+	id, err := identity.Create(dir, identity.Options{Name: name, Suite: w.suite})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = id.Close() })
 	w.ids[name] = id
+	w.dirs[name] = dir
 	return id
 }
 
@@ -99,6 +103,7 @@ func (w *world) saysRaw(who string, kind ledger.Kind, body []byte, seen ...ledge
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	e.Rotation = w.keyOf[who] // as the ledger would find
 	w.next[who]++
 	w.prev[who] = e.Hash()
 	w.entries = append(w.entries, e)
@@ -143,7 +148,7 @@ func fold(w *world, entries []*ledger.Entry) *Fold {
 func digest(s *State) string {
 	var b strings.Builder
 	for _, m := range s.Members() {
-		fmt.Fprintf(&b, "member %s by %s at %d invite %s suspended %d revoked %v forked %v stands %d %d\n", m.DID, m.AdmittedBy, m.Admitted.UnixNano(), m.Invite, m.SuspendedUntil.UnixNano(), m.Revoked, m.Forked, m.authorityStands, m.activityStands)
+		fmt.Fprintf(&b, "member %s by %s at %d invite %s suspended %d revoked %v forked %v stands %d %d key %d contest %v\n", m.DID, m.AdmittedBy, m.Admitted.UnixNano(), m.Invite, m.SuspendedUntil.UnixNano(), m.Revoked, m.Forked, m.authorityStands, m.activityStands, m.Keys.Number(), m.Contest != nil)
 		for _, r := range []string{"analyst", "decoy", "scheduler", "sentinel"} {
 			if g, ok := m.Roles[r]; ok {
 				fmt.Fprintf(&b, "  role %v\n", g)

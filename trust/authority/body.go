@@ -187,12 +187,17 @@ func DecodeBody(kind ledger.Kind, raw []byte) (Body, error) {
 		}
 		return &EvidenceBody{Proof: p}, nil
 	}
-	if kind == ledger.KindRoot {
+	switch kind {
+	case ledger.KindRoot:
 		e, err := root.Decode(raw)
 		if err != nil {
 			return nil, fmt.Errorf("authority: %s: %w: %w", kind, ErrBody, err)
 		}
 		return &RootBody{Entry: e}, nil
+	case ledger.KindRotate:
+		return decodeRotate(raw)
+	case ledger.KindContest:
+		return decodeContest(raw)
 	}
 	b := emptyBody(kind)
 	if b == nil {

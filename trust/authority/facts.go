@@ -16,10 +16,11 @@ type fact struct {
 	seq  uint64
 	time int64 // Unix nanoseconds, as claimed
 	id   string
+	key  uint32 // number of the author's key that signed it
 }
 
 func factOf(e *ledger.Entry) fact {
-	return fact{by: e.Author, seq: e.Seq, time: e.Time, id: e.ID()}
+	return fact{by: e.Author, seq: e.Seq, time: e.Time, id: e.ID(), key: e.Rotation}
 }
 
 // before is the one order of facts: by claimed time, then id.

@@ -46,9 +46,13 @@ type Fold struct {
 	frost       *frost
 	tree        *root.Tree
 	waiting     map[identity.DID]*waiting
-	waits       int                              // bytes
-	proofs      map[identity.DID][]*ledger.Proof // of authors whose key is not known yet
-	members     map[identity.DID]*membership     // derived
+	waits       int                               // bytes
+	proofs      map[identity.DID][]*ledger.Proof  // of authors whose key is not known yet
+	forks       map[ledger.Feed]map[uint32]uint64 // proved: by feed and number of the key, the first number signed twice
+	unmatched   map[identity.DID][]*ledger.Proof  // that no key known of their author has signed
+	rings       map[identity.DID]*keyring         // of those who rotated
+	strays      int                               // rotations heard before those they follow
+	members     map[identity.DID]*membership      // derived
 
 	state atomic.Pointer[State]
 	open  openKeys
@@ -60,6 +64,7 @@ func NewFold(g *Genesis) *Fold {
 		genesis: g, admits: make(map[identity.DID][]*admitFact), invites: make(map[string]*inviteFact), byKey: make(map[[32]byte]*inviteFact),
 		withdrawals: make(map[string][]withdrawFact), roles: make(map[identity.DID]map[string]*register), removals: make(map[identity.DID]*removal),
 		allowed: make(map[exemption]*register), tree: root.NewTree(g.Anchor()), waiting: make(map[identity.DID]*waiting), known: make(map[string]struct{}), perKey: make(map[[32]byte]int),
+		forks: make(map[ledger.Feed]map[uint32]uint64), rings: make(map[identity.DID]*keyring), unmatched: make(map[identity.DID][]*ledger.Proof),
 		proofs: make(map[identity.DID][]*ledger.Proof), members: make(map[identity.DID]*membership),
 	}
 	f.frost = &frost{root: f.tree.State()}
@@ -70,18 +75,13 @@ func NewFold(g *Genesis) *Fold {
 // State is the snapshot after everything applied so far.
 func (f *Fold) State() *State { return f.state.Load() }
 
-// Key is the composite key of an operator or member, former and revoked ones included (ledger.KeyResolver).
+// Key is the current composite key of an operator or member, former and revoked ones included (ledger.KeyResolver).
 func (f *Fold) Key(did identity.DID) (*composite.PublicKey, bool) {
-	s := f.State()
-	inception, ok := s.root.Inception(did)
+	keys, ok := f.publicKeys(did)
 	if !ok {
-		m, member := s.Member(did)
-		if !member {
-			return nil, false
-		}
-		inception = m.Inception
+		return nil, false
 	}
-	return f.open.use(inception.PublicKey()), true
+	return f.open.use(keys.Current()), true
 }
 
 // Cut says how many entries of a revoked author's chain, or a former operator's authority chain, stand (ledger.Cutter).
@@ -146,6 +146,10 @@ func (f *Fold) apply(e *ledger.Entry) error {
 		if len(b.Credential) > 0 {
 			return f.applyDelegated(e, b)
 		}
+	case *RotateBody:
+		return f.applyRotate(e, b)
+	case *ContestBody:
+		return f.applyContest(b)
 	}
 	if _, ever := f.frost.root.Inception(e.Author); !ever {
 		return f.wait(e)
@@ -284,30 +288,47 @@ func (f *Fold) ApplyProof(p *ledger.Proof) error {
 }
 
 func (f *Fold) applyProof(p *ledger.Proof) error {
-	var key *composite.PublicKey
-	if i, ok := f.inceptionOf(p.Author); ok {
-		key = f.open.use(i.PublicKey())
-	} else {
-		if len(f.proofs) >= trust.MaxEvidence && f.proofs[p.Author] == nil || len(f.proofs[p.Author]) >= 4 {
-			return fmt.Errorf("authority: proofs about strangers: %w", ErrFull)
-		}
-		f.proofs[p.Author] = append(f.proofs[p.Author], p)
-		return nil
+	keys, _, ok := f.keysOf(p.Author)
+	if !ok {
+		return holdProof(f.proofs, p)
 	}
 	a, err := ledger.Decode(p.A)
 	if err != nil || a.Swarm != f.genesis.SwarmID() {
 		return fmt.Errorf("authority: proof of another swarm: %w", ErrVoid)
 	}
-	if err := p.Verify(key); err != nil {
+	number := keys.Number()
+	for err = p.Verify(f.open.use(keys.Current())); err != nil && number > 0; err = p.Verify(f.open.use(keys.Of(number))) {
+		number--
+	}
+	if err != nil {
+		// Its key may be one of a rotation that has not come.
+		_ = holdProof(f.unmatched, p)
 		return fmt.Errorf("authority: %w", err)
 	}
-	if old, ok := f.frost.forks[ledger.Feed{Author: p.Author, Chain: p.Chain}]; ok && old <= p.Seq {
+	feed := ledger.Feed{Author: p.Author, Chain: p.Chain}
+	if old, ok := f.forks[feed][number]; ok && old <= p.Seq {
 		return nil
 	}
-	next := f.frost.clone()
-	next.forks[ledger.Feed{Author: p.Author, Chain: p.Chain}] = p.Seq
-	f.frost = next
+	if f.forks[feed] == nil {
+		f.forks[feed] = make(map[uint32]uint64)
+	}
+	f.forks[feed][number] = p.Seq
+	if number < keys.Number() {
+		return nil // the author's rotation has answered it
+	}
+	f.refrost()
 	f.rebuild()
+	return nil
+}
+
+// maxHeldProofs is how many proofs about one author wait for its key.
+const maxHeldProofs = 4
+
+func holdProof(held map[identity.DID][]*ledger.Proof, p *ledger.Proof) error {
+	if len(held) >= trust.MaxEvidence && held[p.Author] == nil || len(held[p.Author]) >= maxHeldProofs {
+		return fmt.Errorf("authority: proofs about keys that are not known: %w", ErrFull)
+	}
+	held[p.Author] = append(held[p.Author], p)
 	return nil
 }
 

@@ -46,7 +46,7 @@ func (f *Fold) candidateOf(a *admitFact) (candidate, bool) {
 		}
 		t = max(t, m.time)
 	}
-	if f.frost.voids(a.fact) {
+	if f.frost.voids(a.fact) || f.misplaced(a.fact) {
 		return candidate{}, false
 	}
 	if n, _, cut := f.revoked(a.by); cut && a.seq >= n {

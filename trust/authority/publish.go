@@ -64,6 +64,9 @@ func (f *Fold) publishMember(did identity.DID) {
 	members[i], transports[j] = maps.Clone(members[i]), maps.Clone(transports[j])
 	s.members, s.transports = &members, &transports
 	s.put(m)
+	if m.Contest != nil {
+		f.fillProblems(&s)
+	}
 	f.state.Store(&s)
 	f.provenNow()
 }
@@ -88,6 +91,7 @@ func (f *Fold) member(did identity.DID) *Member {
 		DID: did, Name: x.inception.Name, Inception: x.inception, Roles: make(map[string]Grant),
 		AdmittedBy: x.by, Admitted: time.Unix(0, x.time).UTC(), Forked: f.frost.forked(did),
 	}
+	m.Keys, m.Contest, _ = f.keysOf(did)
 	var fromInvite []string
 	var inviteWord word
 	if inv := x.invite; inv != nil {
@@ -245,6 +249,12 @@ func (o *orders) made() *orders {
 	return o
 }
 
+func (f *Fold) publishProblems() {
+	s := *f.state.Load()
+	f.fillProblems(&s)
+	f.state.Store(&s)
+}
+
 func (f *Fold) fillProblems(s *State) {
 	s.problems = nil
 	if frozen := f.frost.root.Frozen; frozen != nil {
@@ -256,6 +266,11 @@ func (f *Fold) fillProblems(s *State) {
 	}
 	for feed, seq := range f.frost.forks {
 		others = append(others, fmt.Sprintf("%s signed two different entries %d of its %s chain: what it allows since then is ignored", feed.Author, seq, feed.Chain))
+	}
+	for did, k := range f.rings {
+		if k.contested != nil && f.members[did] != nil {
+			others = append(others, fmt.Sprintf("%s rotated its key twice to number %d: its next key was stolen as well, and it stays out until an operator revokes it", did, k.contested[0].Number))
+		}
 	}
 	slices.Sort(others)
 	s.problems = append(s.problems, others...)

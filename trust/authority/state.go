@@ -26,21 +26,28 @@ type Member struct {
 	DID            identity.DID
 	Name           string
 	Inception      *identity.Inception
+	Keys           identity.Keys // the history of its key: Keys.Current signs for it now
 	Roles          map[string]Grant
 	AdmittedBy     identity.DID // the admitting member, or the operator
 	Admitted       time.Time    // by the admitting entry
 	Invite         string       // id of the invite's entry; empty where an operator admitted it directly
 	SuspendedUntil time.Time    // zero: not suspended
 	Revoked        bool
-	Forked         bool // proved to have equivocated: nothing it says counts after that
+	Forked         bool // proved to have equivocated with its current key: nothing it says counts after that
+	// Contest are two rotations of one number, where there are: the next key was stolen as well, and only an operator can
+	// say more.
+	Contest []*identity.Rotation
 
 	authorityStands, activityStands uint64 // entries that stand where Revoked
 }
 
 // Active reports whether m may take part now.
 func (m *Member) Active(now time.Time) bool {
-	return !m.Revoked && !m.Forked && !now.Before(m.SuspendedUntil)
+	return !m.Barred(now) && !m.Forked && m.Contest == nil
 }
+
+// Barred reports whether operators keep m out now. One that is only Forked may still prove its next key.
+func (m *Member) Barred(now time.Time) bool { return m.Revoked || now.Before(m.SuspendedUntil) }
 
 // Invite is an invite and what became of it.
 type Invite struct {
