@@ -11,6 +11,7 @@ import (
 	"github.com/omega-mesh/omega/trust/authority"
 	"github.com/omega-mesh/omega/trust/canonical"
 	"github.com/omega-mesh/omega/trust/composite"
+	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
 	"github.com/omega-mesh/omega/trust/tlog"
 	"github.com/omega-mesh/omega/trust/witness"
@@ -132,6 +133,7 @@ type verifier struct {
 	// The feed being read.
 	feed    ledger.Feed
 	key     *composite.PublicKey
+	rotated bool // its author has had several
 	audit   *ledger.Auditor
 	hist    *history
 	until   uint64 // number after its last entry, as announced
@@ -300,7 +302,8 @@ func (v *verifier) open(f ledger.Feed, base *ledger.Base, until uint64, at int64
 		v.audit = nil
 		v.here(recordFeed, at, ledger.CauseUnknownAuthor, "no entry before this admits its author: its signatures were not verified")
 	} else if base != nil {
-		err := base.Verify(v.swarm, v.key)
+		key, _, _ := v.fold.KeyAt(f, base.First)
+		err := base.Verify(v.swarm, key)
 		if err == nil {
 			err = v.registry.Backed(base)
 		}
@@ -309,6 +312,7 @@ func (v *verifier) open(f ledger.Feed, base *ledger.Base, until uint64, at int64
 			v.here(recordFeed, at, CauseBase, err.Error())
 		}
 	}
+	_, _, v.rotated = v.fold.Stands(f)
 	v.audit = ledger.NewAuditor(v.swarm, f, base)
 	v.hist = &history{first: v.audit.Next()}
 	if f.Chain == ledger.Authority {
@@ -358,7 +362,11 @@ func (v *verifier) entry(raw []byte, at int64) {
 		v.here(recordEntry, at, ledger.CauseMalformed, "an entry outside any feed")
 		return
 	}
+	number := v.turn(raw)
 	e, faults := v.audit.Add(raw, v.key)
+	if e != nil {
+		e.Rotation = number
+	}
 	v.res.Entries++
 	if e == nil {
 		v.hist.ids = append(v.hist.ids, [16]byte{})
@@ -380,6 +388,26 @@ func (v *verifier) entry(raw []byte, at int64) {
 	if len(faults) == 0 && !v.strange {
 		v.learn(e, at)
 	}
+}
+
+// turn sets the key that the next entry must be signed with, and gives its number: authors rotate theirs. A rotation is
+// signed by the key that it shows.
+func (v *verifier) turn(raw []byte) (number uint32) {
+	if v.strange || v.audit == nil {
+		return 0
+	}
+	if v.feed.Chain == ledger.Authority {
+		if e, err := ledger.Decode(raw); err == nil && e.Kind == ledger.KindRotate {
+			if r, err := identity.DecodeRotation(e.Body); err == nil && r.DID == v.feed.Author && r.Authority == e.Seq && v.fold.Rotates(r) == nil {
+				v.key, v.rotated = r.PublicKey(), true
+				return r.Number
+			}
+		}
+	}
+	if v.rotated {
+		v.key, number, _ = v.fold.KeyAt(v.feed, v.audit.Next())
+	}
+	return number
 }
 
 // resume finds, behind damage, which feed the next entry goes on with, and says what the damage hit.
@@ -497,11 +525,7 @@ func (v *verifier) evidence(payload []byte, at int64) {
 	v.proofs++
 	p, err := ledger.DecodeProof(payload)
 	if err == nil {
-		if key, ok := v.fold.Key(p.Author); ok {
-			err = p.Verify(key)
-		} else {
-			err = fmt.Errorf("of a stranger, %s", p.Author)
-		}
+		err = v.fold.Proves(p)
 	}
 	var a, b *ledger.Entry
 	if err == nil {

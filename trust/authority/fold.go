@@ -296,10 +296,7 @@ func (f *Fold) applyProof(p *ledger.Proof) error {
 	if err != nil || a.Swarm != f.genesis.SwarmID() {
 		return fmt.Errorf("authority: proof of another swarm: %w", ErrVoid)
 	}
-	number := keys.Number()
-	for err = p.Verify(f.open.use(keys.Current())); err != nil && number > 0; err = p.Verify(f.open.use(keys.Of(number))) {
-		number--
-	}
+	number, err := f.provenBy(p, keys)
 	if err != nil {
 		// Its key may be one of a rotation that has not come.
 		_ = holdProof(f.unmatched, p)
@@ -319,6 +316,27 @@ func (f *Fold) applyProof(p *ledger.Proof) error {
 	f.refrost()
 	f.rebuild()
 	return nil
+}
+
+// provenBy is the number of the key that signed both entries of p.
+func (f *Fold) provenBy(p *ledger.Proof, keys identity.Keys) (uint32, error) {
+	number := keys.Number()
+	err := p.Verify(f.open.use(keys.Current()))
+	for err != nil && number > 0 {
+		number--
+		err = p.Verify(f.open.use(keys.Of(number)))
+	}
+	return number, err
+}
+
+// Proves reports why p proves nothing: its author is no member, or no key that it has had signed both entries.
+func (f *Fold) Proves(p *ledger.Proof) error {
+	keys, ok := f.publicKeys(p.Author)
+	if !ok {
+		return fmt.Errorf("authority: proof about a stranger, %s: %w", p.Author.Short(), ErrVoid)
+	}
+	_, err := f.provenBy(p, keys)
+	return err
 }
 
 // maxHeldProofs is how many proofs about one author wait for its key.

@@ -212,6 +212,9 @@ func (l *Ledger) supersede(authority, activity *feed, seq uint64, r *identity.Ro
 // setAside ends f before entry from, and keeps what stood there in a file beside. The caller holds f.order.
 func (l *Ledger) setAside(f *feed, from uint64) error {
 	s, size, _ := f.snapshot()
+	if f.base != nil {
+		from = max(from, f.base.First+1) // the checkpoint it begins with was cosigned
+	}
 	if from >= s.count {
 		return nil
 	}
@@ -234,7 +237,7 @@ func (l *Ledger) setAside(f *feed, from uint64) error {
 	if err := h.Truncate(at); err != nil {
 		return fmt.Errorf("%w: %w", ErrStorage, err)
 	}
-	again := &feed{id: f.id, name: f.name, own: f.own}
+	again := &feed{id: f.id, name: f.name, own: f.own, base: f.base}
 	if fault, err := l.scan(again); err != nil || fault != nil {
 		return fmt.Errorf("%w: %s after entry %d: %w", ErrStorage, f.name, from, errors.Join(err, errRecord))
 	}
