@@ -133,6 +133,9 @@ func (s *State) permits(x delegatedFact) error {
 	if s.credentialOut(x.by, [16]byte{}) {
 		return fmt.Errorf("%w: %s", credential.ErrRevoked, x.by.Short())
 	}
+	if m, ok := s.Member(x.by); ok && m.Keys.NumberAt(true, x.seq) != x.key {
+		return fmt.Errorf("%w: its author's rotation set the entry aside", credential.ErrRevoked)
+	}
 	c, err := x.chain.Verify(s.genesis.SwarmID(), x.by, time.Unix(0, x.time), credentialAuthority{s, x.proved})
 	if err != nil {
 		return err
@@ -179,7 +182,7 @@ func (a credentialAuthority) Key(did identity.DID) (*composite.PublicKey, bool) 
 		return o.Inception.PublicKey(), true
 	}
 	if m, ok := a.Member(did); ok {
-		return m.Inception.PublicKey(), true
+		return m.Keys.Current(), true // what an older key delegated ends with it
 	}
 	return nil, false
 }

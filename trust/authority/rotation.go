@@ -143,6 +143,7 @@ func (f *Fold) applyRotation(r *identity.Rotation) error {
 		f.rebuild() // what it admitted may no longer count, or count again
 	} else {
 		f.publishMember(r.DID)
+		f.publishOrders()
 	}
 	f.publishProblems() // of forks that were answered
 	waiting := f.unmatched[r.DID]
