@@ -20,7 +20,8 @@ func newSimCommand(a *app) *cobra.Command {
   omega sim eval --scenario cage2 --policy planner --episodes 100
   omega sim explain --scenario cage2 --red meander --step 12
   omega sim run office.yaml --runs 1000`,
-		newSimReplay(a), newSimRecord(a), newSimEval(a), newSimExplain(a), newSimRun(a), newSimTrain(a), newSimServe(a), newSimBench(a), newSimGenerate(a), newSimImport(a))
+		newSimReplay(a), newSimRecord(a), newSimEval(a), newSimExplain(a), newSimRun(a), newSimTrain(a), newSimServe(a), newSimBench(a),
+		newSimGenerate(a), newSimImport(a), newSimPlace(a))
 	c.Long = "The simulator: replay recordings, measure defenders, explain a decision, play attacks on a described network. It runs offline and talks to no node."
 	return c
 }
