@@ -152,6 +152,28 @@ func (b backend) Export(ctx context.Context, w io.Writer) error {
 	return err
 }
 
+// trimEvery is how often it is looked whether old activity can go.
+const trimEvery = 10 * time.Minute
+
+// retain removes what is past the configured retention, until ctx ends.
+func (n *Node) retain(ctx context.Context) error {
+	tick := time.NewTicker(trimEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		freed, err := n.ledger.Trim(time.Duration(n.cfg.RetentionDays)*24*time.Hour, int64(n.cfg.RetentionMiB)<<20)
+		if err != nil {
+			n.log.Warn("old activity was not removed", "err", err)
+		} else if freed > 0 {
+			n.log.Info("removed old activity behind witnessed checkpoints", "bytes", freed)
+		}
+	}
+}
+
 // SwarmOf is the id of the swarm that the node of dir belongs to.
 func SwarmOf(dir string) (trust.SwarmID, error) {
 	g, err := loadGenesis(Layout{dir})

@@ -136,6 +136,7 @@ func New(p Parts) (*Node, error) {
 	n.joining = newJoining()
 	n.ledger, err = ledger.Open(n.layout.Ledger(), n.genesis.SwarmID(), n.self, n.fold, ledger.Options{
 		OnEntry: n.onEntry, OnSealed: n.onSealed, OnEquivocation: n.onEquivocation, Hold: true, Now: n.clock.now, Log: n.log,
+		Backed: func(b *ledger.Base) error { return n.witness.Backed(b) },
 	})
 	if err != nil {
 		return fail(fmt.Errorf("ledger: %w", err))
@@ -225,6 +226,7 @@ func (n *Node) Run(ctx context.Context) error {
 	work.Add(service{"authority", n.followAuthority})
 	work.Add(service{"evidence", n.postEvidence})
 	work.Add(service{"witness", n.witness.Run})
+	work.Add(service{"retention", n.retain})
 	work.Add(service{"alarms", n.raiseAlarms})
 	work.Add(service{"refresh", n.refresh})
 	if n.parts.Sensor != nil {

@@ -37,6 +37,8 @@ type Ledger interface {
 	Check(raw []byte) (*ledger.Entry, error)
 	Ingest(ctx context.Context, raw []byte) (*ledger.Entry, error)
 	IngestBatch(ctx context.Context, raws [][]byte) (int, error)
+	IngestBase(ctx context.Context, raw []byte) (ledger.Feed, error)
+	Base(ledger.Feed) *ledger.Base
 	Heads() []ledger.Head
 	Head(author identity.DID, chain ledger.Chain) (ledger.Head, bool)
 	Range(author identity.DID, chain ledger.Chain, from uint64, maxEntries, maxBytes int) ([][]byte, error)

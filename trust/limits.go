@@ -164,6 +164,13 @@ const (
 	MaxRangeBytes   = 4 << 20
 	// IndexEvery is the number of records between two offsets held in memory: 8 bytes for 32 entries.
 	IndexEvery = 32
+	// SegmentBytes and SegmentAge are when a feed goes on in a new file: what is trimmed at once.
+	SegmentBytes = 1 << 20
+	SegmentAge   = 24 * time.Hour
+	// MinRetention is the shortest time for which every peer keeps activity entries, whatever their bytes: what is
+	// younger is never trimmed and never passed over on another's word, so that nobody can hide news behind a checkpoint.
+	// With it the rate of a feed bounds its bytes: 1.3 GiB of the most hostile author.
+	MinRetention = 24 * time.Hour
 	// MaxOpenFeeds is the most feed files held open at once; others are opened when used.
 	MaxOpenFeeds = 256
 	// MaxPendingAppends is the most entries that wait for one fdatasync; an appender beyond waits its turn.

@@ -59,6 +59,11 @@ type Config struct {
 	Split bool `koanf:"split"`
 	// Window is how many findings and how many receipts the node keeps in memory for the API: 100 to 1,000,000.
 	Window int `koanf:"window"`
+	// RetentionDays and RetentionMiB are how long and how much of what peers found and did is kept on disk: 1 to 3650 days,
+	// 64 MiB to 1 TiB. Nothing of the last day goes, and nothing that too few peers witnessed; who may do what is kept
+	// for ever.
+	RetentionDays int `koanf:"retention_days"`
+	RetentionMiB  int `koanf:"retention_mib"`
 	// ReservedDisk is the free space in MiB under which the node reports a full disk.
 	ReservedDisk int `koanf:"reserved_disk_mib"`
 	// PassphraseFile holds the passphrase of the identity key, where one was set; empty asks for none.
@@ -73,17 +78,19 @@ type Config struct {
 // Default is the configuration of a node that was told nothing.
 func Default(dir string) *Config {
 	return &Config{
-		Dir:          dir,
-		Mode:         ModeObserve,
-		Listen:       []string{"/ip4/0.0.0.0/udp/7946/quic-v1", "/ip4/0.0.0.0/tcp/7946", "/ip6/::/udp/7946/quic-v1", "/ip6/::/tcp/7946"},
-		MDNS:         true,
-		Decoys:       []string{"tcp/2323"},
-		Sensor:       "auto",
-		Split:        true,
-		Window:       10_000,
-		ReservedDisk: 64,
-		LogLevel:     "info",
-		LogFormat:    "text",
+		Dir:           dir,
+		Mode:          ModeObserve,
+		Listen:        []string{"/ip4/0.0.0.0/udp/7946/quic-v1", "/ip4/0.0.0.0/tcp/7946", "/ip6/::/udp/7946/quic-v1", "/ip6/::/tcp/7946"},
+		MDNS:          true,
+		Decoys:        []string{"tcp/2323"},
+		Sensor:        "auto",
+		Split:         true,
+		Window:        10_000,
+		ReservedDisk:  64,
+		RetentionDays: 30,
+		RetentionMiB:  1024,
+		LogLevel:      "info",
+		LogFormat:     "text",
 	}
 }
 
@@ -166,6 +173,12 @@ func (c *Config) Validate() error {
 	}
 	if c.Window < 100 || c.Window > 1_000_000 {
 		return bad("window", "%d is not within 100 and 1000000", c.Window)
+	}
+	if c.RetentionDays < 1 || c.RetentionDays > 3650 {
+		return bad("retention_days", "%d is not within 1 and 3650", c.RetentionDays)
+	}
+	if c.RetentionMiB < 64 || c.RetentionMiB > 1<<20 {
+		return bad("retention_mib", "%d is not within 64 and %d", c.RetentionMiB, 1<<20)
 	}
 	if c.ReservedDisk < 0 || c.ReservedDisk > 1<<20 {
 		return bad("reserved_disk_mib", "%d is not within 0 and %d", c.ReservedDisk, 1<<20)

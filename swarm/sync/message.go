@@ -35,6 +35,7 @@ const (
 	kindOnly = 2 // request: of these feeds alone
 	kindRun  = 3 // answer: consecutive entries of one feed
 	kindDone = 4 // answer: the end, and what the responder has
+	kindBase = 5 // answer: where the responder begins a feed of which it no longer has what comes next
 )
 
 // ErrMessage is wrapped where bytes are not the message that belongs there.

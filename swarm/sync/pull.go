@@ -19,6 +19,7 @@ type Sink interface {
 	Heads() []ledger.Head
 	Head(author identity.DID, chain ledger.Chain) (ledger.Head, bool)
 	IngestBatch(ctx context.Context, raws [][]byte) (int, error)
+	IngestBase(ctx context.Context, raw []byte) (ledger.Feed, error)
 }
 
 // Pulled is what came of a request.
@@ -74,6 +75,12 @@ func pull(ctx context.Context, rw io.ReadWriter, sink Sink, kind byte, wants []W
 			p.Entries, p.More, p.Behind = d.Entries, d.More, d.Behind
 			return p, nil
 		}
+		if len(b) > 0 && b[0] == kindBase {
+			if err := in.base(ctx, b[1:]); err != nil {
+				return in.end(ctx, p), err
+			}
+			continue
+		}
 		raws, err := decodeRun(b)
 		if err != nil {
 			return in.end(ctx, p), err
@@ -95,6 +102,22 @@ type intake struct {
 	stored   int
 	refused  error
 	fault    bool
+}
+
+// base has the ledger begin a feed where the sender does, if it has to: where the base is refused, what follows of the
+// feed would only leave a gap.
+func (in *intake) base(ctx context.Context, raw []byte) error {
+	in.settle(ctx) // its author's admission and its witnesses' keys may be among what was put off
+	f, err := in.sink.IngestBase(ctx, raw)
+	if err == nil || errors.Is(err, ledger.ErrDuplicate) {
+		return nil
+	}
+	in.stopped[f] = true
+	in.refuse(err)
+	if errors.Is(err, ledger.ErrStorage) || errors.Is(err, ledger.ErrClosed) || ctx.Err() != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	return nil
 }
 
 // take gives one run to the ledger. It fails only where going on is pointless.
@@ -138,8 +161,8 @@ func (in *intake) refuse(err error) {
 	in.fault = in.fault || Fault(err)
 }
 
-// end tries what was put off again for as long as that helps: each pass may admit the author of another.
-func (in *intake) end(ctx context.Context, p Pulled) Pulled {
+// settle tries what was put off again for as long as that helps: each pass may admit the author of another.
+func (in *intake) settle(ctx context.Context) {
 	for len(in.deferred) > 0 {
 		again, before := in.deferred, in.stored
 		in.deferred, in.size = nil, 0
@@ -149,11 +172,16 @@ func (in *intake) end(ctx context.Context, p Pulled) Pulled {
 			}
 		}
 		if in.stored == before {
-			if in.refused == nil && len(in.deferred) > 0 {
-				in.refused = &ledger.RejectError{Cause: ledger.CauseUnknownAuthor}
-			}
-			break
+			return
 		}
+	}
+}
+
+// end is what came of it all.
+func (in *intake) end(ctx context.Context, p Pulled) Pulled {
+	in.settle(ctx)
+	if in.refused == nil && len(in.deferred) > 0 {
+		in.refused = &ledger.RejectError{Cause: ledger.CauseUnknownAuthor}
 	}
 	p.Stored, p.Refused, p.Fault = in.stored, in.refused, in.fault
 	return p

@@ -14,6 +14,8 @@ import (
 type Source interface {
 	Heads() []ledger.Head
 	Range(author identity.DID, chain ledger.Chain, from uint64, maxEntries, maxBytes int) ([][]byte, error)
+	// Base is where a trimmed feed begins; nil for the others.
+	Base(ledger.Feed) *ledger.Base
 }
 
 // Served is what became of a request.
@@ -57,6 +59,21 @@ func Serve(ctx context.Context, rw io.ReadWriter, src Source, asker identity.DID
 		from, asked := have[f]
 		if kind == kindOnly && !asked {
 			continue
+		}
+		if base := src.Base(f); base != nil && from < base.First {
+			raw, err := base.Encode()
+			if err != nil {
+				return s, fmt.Errorf("sync: base: %w", err)
+			}
+			if budget -= len(raw); budget < 0 {
+				end.More = true
+				break
+			}
+			extend()
+			if err := wire.Write(rw, append([]byte{kindBase}, raw...)); err != nil {
+				return s, err
+			}
+			from = base.First
 		}
 		for from <= h.Seq && !end.More {
 			if err := ctx.Err(); err != nil {

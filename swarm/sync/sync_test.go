@@ -53,7 +53,10 @@ func TestRequest(t *testing.T) {
 }
 
 // store is a ledger of numbered blobs: entry k of a feed is one byte, and what the ledger would verify is not.
-type store struct{ heads []ledger.Head }
+type store struct {
+	heads []ledger.Head
+	base  *ledger.Base
+}
 
 func (s *store) Heads() []ledger.Head { return s.heads }
 func (s *store) Range(_ identity.DID, _ ledger.Chain, from uint64, n, _ int) ([][]byte, error) {
@@ -63,6 +66,8 @@ func (s *store) Range(_ identity.DID, _ ledger.Chain, from uint64, n, _ int) ([]
 	}
 	return out, nil
 }
+
+func (s *store) Base(ledger.Feed) *ledger.Base { return s.base }
 
 // What is served begins where the asking peer ends, and says what the asking peer has more of.
 func TestServe(t *testing.T) {

@@ -335,32 +335,17 @@ func (l *Ledger) commit(b *batch) {
 
 // writeGroup puts entries at the end of w's file and syncs it. broken says that the file's state is not known.
 func (l *Ledger) writeGroup(w *writer, entries []signed) (broken bool, err error) {
-	stored, size, _ := w.feed.snapshot()
+	stored, tail, _ := w.feed.snapshot()
 	next := stored
-	var buf []byte
+	list := make([]*Entry, 0, len(entries))
 	for _, s := range entries {
 		if _, err := next.link(s.entry); err != nil {
 			return true, fmt.Errorf("own entries do not link, so none leaves: %w", err)
 		}
 		next = next.next(s.entry, s.epoch)
-		buf = appendRecord(buf, s.entry.raw, stored.count)
+		list = append(list, s.entry)
 	}
-	h, err := l.files.get(w.feed.name)
-	if err != nil {
-		return false, err
-	}
-	defer l.files.put(h, false)
-	if _, err := h.WriteAt(buf, size); err != nil {
-		if cut := h.Truncate(size); cut != nil {
-			return true, errors.Join(err, cut)
-		}
-		return false, err
-	}
-	if err := h.Sync(); err != nil {
-		// After a failed fdatasync the kernel may have dropped the pages: what is on the disk is not known.
-		return true, err
-	}
-	return false, nil
+	return l.write(w.feed, tail, list, stored.count, true)
 }
 
 // undo fails everything that was signed on top of what could not be stored. None of it has left the host.

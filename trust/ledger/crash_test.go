@@ -47,11 +47,11 @@ func TestKillAtAnyByte(t *testing.T) {
 	for _, s := range group {
 		buf = appendRecord(buf, s.entry.raw, want)
 	}
-	h, err := l.files.get(f.name)
+	h, err := l.files.get(f.last().name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.WriteAt(buf, f.size); err != nil {
+	if _, err := h.WriteAt(buf, f.last().size); err != nil {
 		t.Fatal(err)
 	}
 	l.files.put(h, false)
@@ -70,8 +70,8 @@ func TestKillAtAnyByte(t *testing.T) {
 	}
 	// The second entry's record is whole, the first is spoilt: sectors reached the disk out of order.
 	reordered := d.crash(len(buf))
-	rf := reordered.files[f.name]
-	rf.data[f.size+100] ^= 0xff
+	rf := reordered.files[f.last().name]
+	rf.data[f.last().size+100] ^= 0xff
 	after := openMem(t, reordered, a, keys)
 	if n := after.Count(a.DID(), Activity); n != want || len(after.Faults()) != 0 {
 		t.Fatalf("reordered write: %d entries, want %d; faults %v", n, want, after.Faults())

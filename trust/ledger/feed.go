@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/omega-mesh/omega/trust"
@@ -11,22 +12,21 @@ import (
 // feed is one author's chain as this host holds it: where its entries lie, and what the next one must link to. Bodies
 // stay on disk.
 type feed struct {
-	id   Feed
-	name string // file
-	own  bool
+	id  Feed
+	own bool
 
 	// order is held while an entry is linked, stored and handed to OnEntry, so that those happen in feed order.
 	order sync.Mutex
 
 	// mu guards what follows, for as long as it takes to read or write the fields.
-	mu     sync.Mutex
-	state        // of the stored entries
-	size   int64 // bytes of the file that hold them
-	index  []int64
-	forked bool
-	base   *Base  // nil: from the first entry on
-	ahead  int    // entries past the next one that Check let pass since the feed last moved
-	lost   uint64 // entries known to have been acknowledged before damage cut them: own feeds may not sign until count reaches it
+	mu       sync.Mutex
+	state              // of the stored entries
+	segments []segment // files of the stored entries, at least one; the last is written to
+	forked   bool
+	base     *Base    // nil: from the first entry on
+	marks    []uint64 // segments that it may be trimmed to, rising
+	ahead    int      // entries past the next one that Check let pass since the feed last moved
+	lost     uint64   // entries known to have been acknowledged before damage cut them: own feeds may not sign until count reaches it
 }
 
 // state is what linking the next entry needs.
@@ -108,27 +108,49 @@ func (f *feed) linkStored(e *Entry, swarm trust.SwarmID) (*epochKey, error) {
 
 // advance takes e, stored in size bytes at the end of the file, into f. The caller holds mu, or f alone.
 func (f *feed) advance(e *Entry, epoch *epochKey, size int64) {
-	if f.count%trust.IndexEvery == 0 {
-		f.index = append(f.index, f.size)
+	seg := f.last()
+	if seg.ends(e) {
+		f.segments = append(f.segments, segment{name: segmentFile(f.id, e.Seq), first: e.Seq, tree: f.tree, size: headerSize})
+		seg = f.last()
 	}
+	seg.take(e, size)
 	f.state = f.state.next(e, epoch)
-	f.size += size
 	f.ahead = 0
 }
 
 // snapshot copies the fields that readers need.
-func (f *feed) snapshot() (s state, size int64, forked bool) {
+func (f *feed) snapshot() (s state, tail segment, forked bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.state, f.size, f.forked
+	return f.state, *f.last(), f.forked
 }
 
-// offset is where to begin reading to reach entry seq, and the number of the entry there. The caller knows seq < count.
-func (f *feed) offset(seq uint64) (at int64, first uint64, end int64) {
+// last is the segment that is written to. The caller holds mu, or f alone.
+func (f *feed) last() *segment { return &f.segments[len(f.segments)-1] }
+
+// first is the number of the first entry that is held. The caller holds mu, or f alone.
+func (f *feed) first() uint64 {
+	if f.base == nil {
+		return 0
+	}
+	return f.base.First
+}
+
+// from gives the segments that hold entry seq and those after it, where in the first of them to begin reading, and the
+// number of the entry there; none where seq is not held any more.
+func (f *feed) from(seq uint64) (segments []segment, at int64, first uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	i := seq / trust.IndexEvery
-	return f.index[i], i * trust.IndexEvery, f.size
+	for i := len(f.segments) - 1; i >= 0; i-- {
+		if s := &f.segments[i]; s.first <= seq {
+			if len(s.index) == 0 {
+				return slices.Clone(f.segments[i:]), s.size, s.first
+			}
+			n := min((seq-s.first)/trust.IndexEvery, uint64(len(s.index)-1))
+			return slices.Clone(f.segments[i:]), s.index[n], s.first + n*trust.IndexEvery
+		}
+	}
+	return nil, 0, 0
 }
 
 // passAhead reports whether Check may let another entry through that is not the next one, and counts it: gossip reorders,

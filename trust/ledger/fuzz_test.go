@@ -104,7 +104,7 @@ func FuzzScan(f *testing.F) {
 func FuzzFeedName(f *testing.F) {
 	f.Add(feedFile(Feed{identity.DIDFromBytes([32]byte{1}), Authority}))
 	f.Fuzz(func(t *testing.T, name string) {
-		if id, ok := parseFeedFile(name, suffixFeed); ok && feedFile(id) != name {
+		if id, first, ok := parseFeedFile(name, suffixFeed); ok && segmentFile(id, first) != name {
 			t.Fatalf("two names of one feed: %q", name)
 		}
 	})

@@ -158,6 +158,9 @@ func (l *Ledger) checkRotation(e *Entry, r *identity.Rotation, contested error) 
 // checkOld is check for a number that is stored.
 func (l *Ledger) checkOld(f *feed, e *Entry, key *composite.PublicKey) (*Entry, error) {
 	mine, err := l.stored(f, e.Seq)
+	if errors.Is(err, ErrNotStored) {
+		return nil, ErrDuplicate // trimmed: it was judged when it came
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -182,6 +185,9 @@ func (l *Ledger) epochAt(f *feed, number uint64) (*epochKey, error) {
 		return nil, nil
 	}
 	cert, err := l.stored(f, number-1)
+	if errors.Is(err, ErrNotStored) {
+		return nil, nil
+	}
 	if err != nil || cert.Kind != KindEpoch {
 		return nil, err
 	}
@@ -293,6 +299,9 @@ func (l *Ledger) contradiction(f *feed, e *Entry, key *composite.PublicKey, subm
 		seq-- // e links to another entry of that number; count is not 0, or the zero link would match
 	}
 	mine, err := l.stored(f, seq)
+	if errors.Is(err, ErrNotStored) {
+		return ErrDuplicate // trimmed: it was judged when it came
+	}
 	if err != nil {
 		return err
 	}
@@ -348,8 +357,7 @@ func (l *Ledger) condemn(f *feed, p *Proof) error {
 	}
 	l.mu.Unlock()
 	if keep {
-		name := feedFile(f.id)
-		if err := l.disk.Write(name[:len(name)-len(suffixFeed)]+suffixProof, raw); err != nil {
+		if err := l.disk.Write(besideFile(f.id, suffixProof), raw); err != nil {
 			l.log.Error("a proof of equivocation could not be stored", "author", f.id.Author, "err", err)
 		}
 	}
@@ -367,19 +375,13 @@ type linked struct {
 
 // store writes entries to the end of f and moves its head. The caller holds f.order.
 func (l *Ledger) store(f *feed, entries []linked) error {
-	s, size, _ := f.snapshot()
-	var buf []byte
+	s, tail, _ := f.snapshot()
+	list := make([]*Entry, 0, len(entries))
 	for _, x := range entries {
-		buf = appendRecord(buf, x.entry.raw, s.count)
+		list = append(list, x.entry)
 	}
-	h, err := l.files.get(f.name)
-	if err != nil {
+	if _, err := l.write(f, tail, list, s.count, false); err != nil {
 		return fmt.Errorf("%w: %w", ErrStorage, err)
-	}
-	defer l.files.put(h, true)
-	if _, err := h.WriteAt(buf, size); err != nil {
-		// The next write goes to the same place, so a part left behind does no harm; cutting it is tidiness.
-		return fmt.Errorf("%w: %w", ErrStorage, errors.Join(err, h.Truncate(size)))
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

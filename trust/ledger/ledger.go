@@ -51,6 +51,8 @@ type Options struct {
 	OnEquivocation func(*Proof)
 	// OnContest is called with a rotation that is as valid as the one that stands.
 	OnContest func(*identity.Rotation)
+	// Backed says whether enough witnesses cosigned a base: witness.Registry does. Nil trims nothing and takes no base.
+	Backed func(*Base) error
 	// Hold makes Append wait for Ready: a peer learns its own head from its peers before it signs.
 	Hold bool
 	// Now is the clock for new entries and for what counts as the future; default time.Now. A node that knows the median
@@ -136,18 +138,32 @@ func (l *Ledger) load() error {
 	if err != nil {
 		return err
 	}
+	found := make(map[Feed]*files)
+	of := func(id Feed) *files {
+		if found[id] == nil {
+			found[id] = new(files)
+		}
+		return found[id]
+	}
 	slices.Sort(names)
 	for _, name := range names {
-		if id, ok := parseFeedFile(name, suffixFeed); ok {
-			f, err := l.loadFeed(id)
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			l.feeds[id] = f
+		if id, first, ok := parseFeedFile(name, suffixFeed); ok {
+			of(id).segments = append(of(id).segments, first)
+		} else if id, first, ok := parseFeedFile(name, suffixMark); ok && first > 0 {
+			of(id).marks = append(of(id).marks, first)
+		} else if id, first, ok := parseFeedFile(name, suffixBase); ok && first == 0 {
+			of(id).base = true
 		}
 	}
+	for id, have := range found {
+		f, err := l.loadFeed(id, have)
+		if err != nil {
+			return fmt.Errorf("%s: %w", feedFile(id), err)
+		}
+		l.feeds[id] = f
+	}
 	for _, name := range names {
-		if id, ok := parseFeedFile(name, suffixProof); ok {
+		if id, first, ok := parseFeedFile(name, suffixProof); ok && first == 0 {
 			l.loadProof(name, id)
 		}
 	}
@@ -159,7 +175,7 @@ func (l *Ledger) load() error {
 		id := Feed{l.self.DID(), c}
 		f := l.feeds[id]
 		if f == nil {
-			if f, err = l.loadFeed(id); err != nil {
+			if f, err = l.loadFeed(id, new(files)); err != nil {
 				return err
 			}
 			l.feeds[id] = f
@@ -171,20 +187,6 @@ func (l *Ledger) load() error {
 	}
 	l.boot.Add(1)
 	return nil
-}
-
-func (l *Ledger) loadFeed(id Feed) (*feed, error) {
-	f := &feed{id: id, name: feedFile(id), own: l.self != nil && id.Author == l.self.DID()}
-	fault, err := l.scan(f)
-	if err != nil {
-		return nil, err
-	}
-	if fault != nil {
-		fault.Own = f.own
-		l.faults = append(l.faults, *fault)
-		l.log.Error("a feed is damaged", "file", fault.File, "detail", fault.Detail)
-	}
-	return f, nil
 }
 
 func (l *Ledger) loadProof(name string, id Feed) {
@@ -223,7 +225,7 @@ func (l *Ledger) feedOf(id Feed) (*feed, error) {
 	if f := l.feeds[id]; f != nil {
 		return f, nil
 	}
-	f, err := l.loadFeed(id)
+	f, err := l.loadFeed(id, new(files))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
 	}

@@ -15,6 +15,7 @@ type memDisk struct {
 	n       int
 	room    int // bytes that may still be written; below 0: any
 	failing error
+	before  func() // a step that changes names or whole files
 }
 
 type memFile struct {
@@ -38,6 +39,17 @@ func (d *memDisk) Open(name string) (file, error) {
 		d.files[name] = f
 	}
 	return f, nil
+}
+
+func (d *memDisk) Remove(name string) error {
+	if d.before != nil {
+		d.before()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.files, name)
+	delete(d.plain, name)
+	return nil
 }
 
 func (d *memDisk) List() ([]string, error) {
@@ -64,16 +76,12 @@ func (d *memDisk) Read(name string, limit int) ([]byte, error) {
 }
 
 func (d *memDisk) Write(name string, data []byte) error {
+	if d.before != nil {
+		d.before()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.plain[name] = append([]byte(nil), data...)
-	return nil
-}
-
-func (d *memDisk) Remove(name string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.plain, name)
 	return nil
 }
 

@@ -82,39 +82,59 @@ func (l *Ledger) Count(author identity.DID, chain Chain) uint64 {
 
 // walk reads entries of f from number from, which is stored, until fn says stop or the stored ones end.
 func (l *Ledger) walk(f *feed, from uint64, buffer int, fn func(raw []byte) (more bool, err error)) error {
-	at, seq, end := f.offset(from)
-	h, err := l.files.get(f.name)
+	segments, at, seq := f.from(from)
+	if segments == nil {
+		return fmt.Errorf("%s chain of %s at %d: %w", f.id.Chain, f.id.Author.Short(), from, ErrNotStored)
+	}
+	for _, seg := range segments {
+		more, err := l.walkSegment(f, &seg, at, seq, from, buffer, fn)
+		if err != nil || !more {
+			return err
+		}
+		at, seq = headerSize, 0 // the number is the next segment's own
+	}
+	return nil
+}
+
+// walkSegment reads the entries of one segment from offset at on, which is that of entry seq; 0 is its first.
+func (l *Ledger) walkSegment(f *feed, seg *segment, at int64, seq, from uint64, buffer int, fn func(raw []byte) (more bool, err error)) (bool, error) {
+	h, err := l.files.get(seg.name)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrStorage, err)
+		return false, fmt.Errorf("%w: %w", ErrStorage, err)
 	}
 	defer l.files.put(h, false)
-	r := bufio.NewReaderSize(io.NewSectionReader(h, at, end-at), buffer)
+	seq = max(seq, seg.first)
+	r := bufio.NewReaderSize(io.NewSectionReader(h, at, seg.size-at), buffer)
 	for ; ; seq++ {
 		raw, _, err := readRecord(r)
-		if errors.Is(err, io.EOF) {
-			return nil
+		if errors.Is(err, io.EOF) && at == seg.size {
+			return true, nil
 		}
 		if err != nil {
-			return l.spoilt(f, seq, err)
+			return false, l.spoilt(f, seg.name, seq, err)
 		}
+		at += int64(recordHead + len(raw))
 		if seq < from {
 			continue
 		}
 		if more, err := fn(raw); err != nil || !more {
-			return err
+			return false, err
 		}
 	}
 }
 
 // spoilt notes damage found while reading. It is cut and healed at the next Open.
-func (l *Ledger) spoilt(f *feed, seq uint64, cause error) error {
+func (l *Ledger) spoilt(f *feed, file string, seq uint64, cause error) error {
+	if !f.holds(file) {
+		return fmt.Errorf("%s: %w", file, ErrNotStored) // trimmed while it was read
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fault := Fault{Feed: f.id, File: f.name, Detail: fmt.Sprintf("entry %d does not read (%v)", seq, cause), Own: f.own}
+	fault := Fault{Feed: f.id, File: file, Detail: fmt.Sprintf("entry %d does not read (%v)", seq, cause), Own: f.own}
 	if !slices.Contains(l.faults, fault) && len(l.faults) < 1024 {
 		l.faults = append(l.faults, fault)
 	}
-	return fmt.Errorf("%w: %s: entry %d: %w", ErrStorage, f.name, seq, cause)
+	return fmt.Errorf("%w: %s: entry %d: %w", ErrStorage, file, seq, cause)
 }
 
 // stored reads one entry.
@@ -126,7 +146,7 @@ func (l *Ledger) stored(f *feed, seq uint64) (*Entry, error) {
 		return false, err
 	})
 	if err == nil && e == nil {
-		err = fmt.Errorf("%w: %s: no entry %d", ErrStorage, f.name, seq)
+		err = fmt.Errorf("%w: %s: no entry %d", ErrStorage, feedFile(f.id), seq)
 	}
 	return e, err
 }
@@ -144,7 +164,7 @@ func (l *Ledger) Range(author identity.DID, chain Chain, from uint64, maxEntries
 	if n, cut := l.standing(f.id); cut {
 		end = min(end, n)
 	}
-	if from >= end {
+	if from >= end || f.trimmed(from) {
 		return nil, nil
 	}
 	maxEntries = min(max(maxEntries, 1), trust.MaxRangeEntries)
@@ -204,9 +224,14 @@ func (l *Ledger) Replay(fn func(*Entry) error) error {
 			if f.id.Chain != chain || s.count == 0 {
 				continue
 			}
-			var n uint64
+			f.mu.Lock()
+			first := f.first()
+			f.mu.Unlock()
+			if first == s.count {
+				continue
+			}
 			var key uint32 // of the feed's own rotations: whoever resolves keys may be learning them from this replay
-			err := l.walk(f, 0, 256<<10, func(raw []byte) (bool, error) {
+			err := l.walk(f, first, 256<<10, func(raw []byte) (bool, error) {
 				e, err := decodeOwned(raw)
 				if err != nil {
 					return false, err
@@ -216,8 +241,7 @@ func (l *Ledger) Replay(fn func(*Entry) error) error {
 					key++
 				}
 				e.Rotation = key
-				n++
-				return n < s.count, fn(e)
+				return e.Seq+1 < s.count, fn(e)
 			})
 			if err != nil {
 				return err

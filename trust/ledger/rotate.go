@@ -193,8 +193,7 @@ func (l *Ledger) supersede(authority, activity *feed, seq uint64, r *identity.Ro
 	}
 	for _, p := range answered {
 		// The proof stays on the disk under another name, so that the next Open does not close the feed by it again.
-		name := feedFile(Feed{p.Author, p.Chain})
-		name = name[:len(name)-len(suffixFeed)] + suffixProof
+		name := besideFile(Feed{p.Author, p.Chain}, suffixProof)
 		raw, err := p.Encode()
 		if err == nil {
 			err = l.disk.Write(fmt.Sprintf("%s.answered-%d", name, r.Number), raw)
@@ -209,51 +208,93 @@ func (l *Ledger) supersede(authority, activity *feed, seq uint64, r *identity.Ro
 	return nil
 }
 
-// setAside ends f before entry from, and keeps what stood there in a file beside. The caller holds f.order.
+// setAside ends f before entry from, and keeps what stood there in files beside. The caller holds f.order.
 func (l *Ledger) setAside(f *feed, from uint64) error {
-	s, size, _ := f.snapshot()
-	if f.base != nil {
-		from = max(from, f.base.First+1) // the checkpoint it begins with was cosigned
+	f.mu.Lock()
+	count, base, segments := f.count, f.base, slices.Clone(f.segments)
+	f.mu.Unlock()
+	if base != nil {
+		from = max(from, base.First+1) // the checkpoint it begins with was cosigned
 	}
-	if from >= s.count {
+	if from >= count {
 		return nil
 	}
-	at, err := l.recordAt(f, from)
-	if err != nil {
-		return err
+	stay := len(segments)
+	for stay > 1 && segments[stay-1].first >= from {
+		stay--
+		if err := l.keepAside(segments[stay].name, headerSize, segments[stay].size, from); err != nil {
+			return err
+		}
+		if err := errors.Join(l.files.drop(segments[stay].name), l.disk.Remove(segments[stay].name)); err != nil {
+			return fmt.Errorf("%w: %w", ErrStorage, err)
+		}
 	}
-	h, err := l.files.get(f.name)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrStorage, err)
+	last := segments[stay-1]
+	if stay == len(segments) || segments[stay].first > from {
+		at, err := l.recordAt(f, from)
+		if err != nil {
+			return err
+		}
+		if err := l.keepAside(last.name, at, last.size, from); err != nil {
+			return err
+		}
+		if err := l.truncate(last.name, at); err != nil {
+			return err
+		}
 	}
-	defer l.files.put(h, true)
-	rest := make([]byte, min(size-at, maxSalvage))
-	if _, err := h.ReadAt(rest, at); err != nil {
-		return fmt.Errorf("%w: %w", ErrStorage, err)
+	again := &feed{id: f.id, own: f.own, base: base}
+	if base != nil {
+		again.state = base.start()
 	}
-	if err := l.disk.Write(fmt.Sprintf("%s%s-%d", f.name, suffixAside, from), rest); err != nil {
-		return fmt.Errorf("%w: %w", ErrStorage, err)
-	}
-	if err := h.Truncate(at); err != nil {
-		return fmt.Errorf("%w: %w", ErrStorage, err)
-	}
-	again := &feed{id: f.id, name: f.name, own: f.own, base: f.base}
-	if fault, err := l.scan(again); err != nil || fault != nil {
-		return fmt.Errorf("%w: %s after entry %d: %w", ErrStorage, f.name, from, errors.Join(err, errRecord))
+	for _, seg := range segments[:stay] {
+		again.segments = append(again.segments, segment{name: seg.name, first: seg.first, tree: again.tree})
+		if fault, err := l.scan(again); err != nil || fault != nil {
+			return fmt.Errorf("%w: %s after entry %d: %w", ErrStorage, seg.name, from, errors.Join(err, errRecord))
+		}
 	}
 	f.mu.Lock()
-	f.state, f.size, f.index, f.ahead = again.state, again.size, again.index, 0
+	f.state, f.segments, f.ahead = again.state, again.segments, 0
+	f.marks = slices.DeleteFunc(f.marks, func(m uint64) bool { return m >= from })
 	f.mu.Unlock()
-	l.log.Warn("a rotation set entries aside", "author", f.id.Author, "chain", f.id.Chain, "from", from, "entries", s.count-from)
+	l.log.Warn("a rotation set entries aside", "author", f.id.Author, "chain", f.id.Chain, "from", from, "entries", count-from)
 	if w := l.writers[f.id.Chain]; f.own && w != nil {
 		w.tip, w.key, w.oldest = again.state, nil, time.Time{}
 	}
 	return nil
 }
 
-// recordAt is the offset in f's file of entry seq, which is stored.
+// keepAside copies what a file holds from at to size into one beside.
+func (l *Ledger) keepAside(name string, at, size int64, from uint64) error {
+	h, err := l.files.get(name)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	defer l.files.put(h, false)
+	rest := make([]byte, min(size-at, maxSalvage))
+	if _, err := h.ReadAt(rest, at); err != nil {
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	if err := l.disk.Write(fmt.Sprintf("%s%s-%d", name, suffixAside, from), rest); err != nil {
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	return nil
+}
+
+func (l *Ledger) truncate(name string, size int64) error {
+	h, err := l.files.get(name)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	defer l.files.put(h, true)
+	if err := h.Truncate(size); err != nil {
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	return nil
+}
+
+// recordAt is the offset, in the segment that holds it, of entry seq, which is stored.
 func (l *Ledger) recordAt(f *feed, seq uint64) (int64, error) {
-	at, first, _ := f.offset(seq)
+	_, at, first := f.from(seq)
 	if first == seq {
 		return at, nil
 	}

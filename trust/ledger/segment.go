@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/identity"
+	"github.com/omega-mesh/omega/trust/tlog"
 )
 
 // A feed's file is a header and records, little-endian:
@@ -28,6 +30,8 @@ const (
 	recordHead   = 16
 	suffixFeed   = ".feed"
 	suffixProof  = ".proof"
+	suffixBase   = ".base" // of a trimmed feed
+	suffixMark   = ".mark" // a base it may be trimmed to
 )
 
 func crc(parts ...[]byte) uint32 {
@@ -43,26 +47,74 @@ func feedFile(f Feed) string {
 	return strings.TrimPrefix(string(f.Author), "did:omega:") + "-" + f.Chain.String() + suffixFeed
 }
 
-func parseFeedFile(name, suffix string) (Feed, bool) {
-	digits, chain, ok := strings.Cut(strings.TrimSuffix(name, suffix), "-")
+// segmentFile is the file of the segment that begins with entry first.
+func segmentFile(f Feed, first uint64) string {
+	if first == 0 {
+		return feedFile(f)
+	}
+	return fmt.Sprintf("%s-%016x%s", strings.TrimSuffix(feedFile(f), suffixFeed), first, suffixFeed)
+}
+
+// besideFile is what lies beside a feed's segments under the same name.
+func besideFile(f Feed, suffix string) string {
+	return strings.TrimSuffix(feedFile(f), suffixFeed) + suffix
+}
+
+// parseFeedFile is the feed a file belongs to, and the number in its name; 0 where it has none.
+func parseFeedFile(name, suffix string) (f Feed, first uint64, ok bool) {
+	rest, ok := strings.CutSuffix(name, suffix)
+	digits, chain, cut := strings.Cut(rest, "-")
 	did, err := identity.ParseDID("did:omega:" + digits)
-	if !ok || err != nil || !strings.HasSuffix(name, suffix) {
-		return Feed{}, false
+	if !ok || !cut || err != nil {
+		return Feed{}, 0, false
+	}
+	chain, number, numbered := strings.Cut(chain, "-")
+	if numbered {
+		if first, err = strconv.ParseUint(number, 16, 63); err != nil || first == 0 || fmt.Sprintf("%016x", first) != number {
+			return Feed{}, 0, false
+		}
 	}
 	for _, c := range []Chain{Authority, Activity} {
 		if chain == c.String() {
-			return Feed{did, c}, true
+			return Feed{did, c}, first, true
 		}
 	}
-	return Feed{}, false
+	return Feed{}, 0, false
 }
 
-func segmentHeader(f Feed) []byte {
+// segment is one file of a feed. A new one begins with a checkpoint, so that a feed can be trimmed by removing files.
+type segment struct {
+	name  string
+	first uint64    // number of its first entry
+	tree  tlog.Tree // of the entries before it
+	time  int64     // of its first entry; 0 while it has none
+	size  int64     // bytes that hold entries
+	index []int64   // offset of every trust.IndexEvery-th entry
+}
+
+// take counts e, stored in size bytes at the end.
+func (s *segment) take(e *Entry, size int64) {
+	if (e.Seq-s.first)%trust.IndexEvery == 0 {
+		s.index = append(s.index, s.size)
+	}
+	if s.time == 0 {
+		s.time = e.Time
+	}
+	s.size += size
+}
+
+// ends says whether e begins a new segment.
+func (s *segment) ends(e *Entry) bool {
+	return e.Kind == KindCheckpoint && e.Seq > s.first && (s.size >= trust.SegmentBytes || e.Time-s.time >= int64(trust.SegmentAge))
+}
+
+func segmentHeader(f Feed, first uint64) []byte {
 	h := make([]byte, headerSize)
 	author, _ := f.Author.Bytes() // f.Author was parsed or decoded
 	copy(h, segmentMagic)
 	copy(h[8:], author[:])
 	h[40] = byte(f.Chain)
+	binary.LittleEndian.PutUint64(h[48:], first)
 	binary.LittleEndian.PutUint32(h[60:], crc(h[:60]))
 	return h
 }
@@ -100,10 +152,11 @@ func readRecord(r io.Reader) (raw []byte, durable uint64, err error) {
 	return raw, binary.LittleEndian.Uint64(head[8:]), nil
 }
 
-// scan reads a feed's file into f: links, quota, epoch key and index. It cuts what a crash tore, and reports what is
+// scan reads the last segment of f: links, quota, epoch key and index. It cuts what a crash tore, and reports what is
 // damaged. Signatures were verified when the entries came in and are not again.
 func (l *Ledger) scan(f *feed) (*Fault, error) {
-	h, err := l.files.get(f.name)
+	seg := f.last()
+	h, err := l.files.get(seg.name)
 	if err != nil {
 		return nil, err
 	}
@@ -116,10 +169,10 @@ func (l *Ledger) scan(f *feed) (*Fault, error) {
 	if _, err := h.ReadAt(header, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	if !bytes.Equal(header, segmentHeader(f.id)) {
+	if !bytes.Equal(header, segmentHeader(f.id, seg.first)) {
 		return l.rewrite(f, h, size, len(header) == headerSize)
 	}
-	f.size = headerSize
+	seg.size = headerSize
 	r := bufio.NewReaderSize(io.NewSectionReader(h, headerSize, size-headerSize), 256<<10)
 	for {
 		raw, _, err := readRecord(r)
@@ -137,28 +190,30 @@ func (l *Ledger) scan(f *feed) (*Fault, error) {
 		if err != nil {
 			return l.cut(f, h, size, err)
 		}
-		f.advance(e, epoch, int64(recordHead+len(raw)))
+		seg.take(e, int64(recordHead+len(raw)))
+		f.state = f.state.next(e, epoch)
 	}
 }
 
-// rewrite puts the header of an empty feed; a whole but foreign header is damage.
+// rewrite puts the header of an empty segment; a whole but foreign header is damage.
 func (l *Ledger) rewrite(f *feed, h *handle, size int64, foreign bool) (*Fault, error) {
+	seg := f.last()
 	var fault *Fault
 	if foreign {
-		next, _, err := l.salvage(f, h, 0, size)
+		next, _, err := l.salvage(f, seg.name, h, 0, size)
 		if err != nil {
 			return nil, err
 		}
-		f.lost = next
-		fault = &Fault{Feed: f.id, File: f.name, Detail: "the header is damaged; the file was set aside and is fetched again from peers"}
+		f.lost = max(f.lost, next)
+		fault = &Fault{Feed: f.id, File: seg.name, Detail: "the header is damaged; the file was set aside and is fetched again from peers"}
 	}
 	if err := h.Truncate(0); err != nil {
 		return nil, err
 	}
-	if _, err := h.WriteAt(segmentHeader(f.id), 0); err != nil {
+	if _, err := h.WriteAt(segmentHeader(f.id, seg.first), 0); err != nil {
 		return nil, err
 	}
-	f.size = headerSize
+	seg.size = headerSize
 	if !f.own {
 		return fault, nil // what a power cut takes of it is pulled again: thousands of feeds come at a join
 	}
@@ -167,18 +222,19 @@ func (l *Ledger) rewrite(f *feed, h *handle, size int64, foreign bool) (*Fault, 
 
 // cut ends f before a record that does not check. What follows is set aside if any of it is whole.
 func (l *Ledger) cut(f *feed, h *handle, size int64, cause error) (*Fault, error) {
-	acked, whole, err := l.salvage(f, h, f.size, size)
+	seg := f.last()
+	acked, whole, err := l.salvage(f, seg.name, h, seg.size, size)
 	if err != nil {
 		return nil, err
 	}
 	var fault *Fault
 	if whole && acked > f.count {
-		f.lost = acked
-		fault = &Fault{Feed: f.id, File: f.name, Detail: fmt.Sprintf("damaged after entry %d of at least %d (%v); the rest was set aside and is fetched again from peers", f.count, acked, cause)}
+		f.lost = max(f.lost, acked)
+		fault = &Fault{Feed: f.id, File: seg.name, Detail: fmt.Sprintf("damaged after entry %d of at least %d (%v); the rest was set aside and is fetched again from peers", f.count, acked, cause)}
 	} else {
-		l.log.Warn("cut the torn end of a feed", "file", f.name, "entries", f.count, "bytes", size-f.size)
+		l.log.Warn("cut the torn end of a feed", "file", seg.name, "entries", f.count, "bytes", size-seg.size)
 	}
-	if err := h.Truncate(f.size); err != nil {
+	if err := h.Truncate(seg.size); err != nil {
 		return nil, err
 	}
 	return fault, h.Sync()
@@ -189,7 +245,7 @@ const maxSalvage = 64 << 20
 
 // salvage looks for whole records from offset on, and says how many entries they prove to have been acknowledged. Where
 // there are any, the bytes are kept in a file beside.
-func (l *Ledger) salvage(f *feed, h *handle, offset, size int64) (acked uint64, whole bool, err error) {
+func (l *Ledger) salvage(f *feed, name string, h *handle, offset, size int64) (acked uint64, whole bool, err error) {
 	rest := make([]byte, min(size-offset, maxSalvage))
 	if _, err := h.ReadAt(rest, offset); err != nil && !errors.Is(err, io.EOF) {
 		return 0, false, err
@@ -214,7 +270,7 @@ func (l *Ledger) salvage(f *feed, h *handle, offset, size int64) (acked uint64, 
 	if !whole {
 		return 0, false, nil
 	}
-	return acked, true, l.disk.Write(f.name+".damaged", rest)
+	return acked, true, l.disk.Write(name+".damaged", rest)
 }
 
 // entryMark is how every entry of a swarm begins.

@@ -78,6 +78,14 @@ func (d folder) Sync() error {
 	return f.Sync()
 }
 
+func (d folder) Remove(name string) error {
+	err := os.Remove(filepath.Join(string(d), name))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, d.Sync())
+}
+
 func (d folder) List() ([]string, error) {
 	entries, err := os.ReadDir(string(d))
 	if err != nil {
@@ -131,13 +139,6 @@ func (d folder) Write(name string, data []byte) (err error) {
 	return d.Sync()
 }
 
-func (d folder) Remove(name string) error {
-	if err := os.Remove(filepath.Join(string(d), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return d.Sync()
-}
-
 func (d folder) Lock() (io.Closer, error) {
 	f, err := os.OpenFile(filepath.Join(string(d), ".lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -166,6 +167,7 @@ type handle struct {
 	users int
 	used  uint64
 	dirty bool // written since its last Sync
+	gone  bool // removed: closed with its last user
 }
 
 // get hands out a file until put.
@@ -197,6 +199,25 @@ func (h *handles) put(f *handle, wrote bool) {
 	defer h.mu.Unlock()
 	f.users--
 	f.dirty = f.dirty || wrote
+	if f.gone && f.users == 0 {
+		_ = f.Close() // the file is gone: what could not be written of it is, too
+	}
+}
+
+// drop forgets a file that is about to be removed. Who reads it goes on reading; the last to put it closes it.
+func (h *handles) drop(name string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f := h.open[name]
+	if f == nil {
+		return nil
+	}
+	delete(h.open, name)
+	if f.users == 0 {
+		return f.Close()
+	}
+	f.gone = true
+	return nil
 }
 
 // evict closes the file unused for longest.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,7 +48,9 @@ type Witness struct {
 	*Registry
 	opt   Options
 	key   *tlog.Key
-	queue chan *ledger.Entry // checkpoints of others
+	queue chan *ledger.Entry // checkpoints of others, and cosignatures that may let a feed be trimmed
+
+	pending map[place]map[string]tlog.Cosignature // Run's own
 
 	mu        sync.Mutex
 	certified bool  // own key stands in the own authority chain
@@ -55,6 +59,12 @@ type Witness struct {
 	last      map[ledger.Feed]word
 	conflicts map[ledger.Feed]error
 	dropped   uint64
+}
+
+// place is a checkpoint that a feed may be trimmed to.
+type place struct {
+	feed ledger.Feed
+	size uint64
 }
 
 // word is the latest this peer cosigned of a feed.
@@ -78,7 +88,7 @@ func New(opt Options) (*Witness, error) {
 	}
 	return &Witness{
 		Registry: NewRegistry(opt.Swarm, opt.State), opt: opt, key: tlog.NewKey(seed), queue: make(chan *ledger.Entry, waiting),
-		last: make(map[ledger.Feed]word), conflicts: make(map[ledger.Feed]error),
+		last: make(map[ledger.Feed]word), conflicts: make(map[ledger.Feed]error), pending: make(map[place]map[string]tlog.Cosignature),
 	}, nil
 }
 
@@ -95,8 +105,15 @@ func (w *Witness) Observe(e *ledger.Entry, live bool) {
 			w.mu.Unlock()
 		}
 	case ledger.KindCosign:
+		c, err := DecodeCosigned(e)
+		if err != nil {
+			return
+		}
 		if own {
-			w.recall(e)
+			w.recall(c)
+		}
+		if w.opt.Ledger.Markable(c.Feed, c.Size) {
+			w.enqueue(e)
 		}
 	case ledger.KindCheckpoint:
 		switch {
@@ -105,13 +122,7 @@ func (w *Witness) Observe(e *ledger.Entry, live bool) {
 			w.news, w.since = 0, e.Time
 			w.mu.Unlock()
 		case live:
-			select {
-			case w.queue <- e:
-			default:
-				w.mu.Lock()
-				w.dropped++
-				w.mu.Unlock()
-			}
+			w.enqueue(e)
 		}
 	case ledger.KindEpoch, ledger.KindSeal:
 	default:
@@ -123,12 +134,18 @@ func (w *Witness) Observe(e *ledger.Entry, live bool) {
 	}
 }
 
-// recall notes what this peer cosigned, by its own feed: so it holds across restarts and restored snapshots.
-func (w *Witness) recall(e *ledger.Entry) {
-	c, err := DecodeCosigned(e)
-	if err != nil {
-		return
+func (w *Witness) enqueue(e *ledger.Entry) {
+	select {
+	case w.queue <- e:
+	default:
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.dropped++
 	}
+}
+
+// recall notes what this peer cosigned, by its own feed: so it holds across restarts and restored snapshots.
+func (w *Witness) recall(c *Cosigned) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if old := w.last[c.Feed]; c.Size > old.size {
@@ -165,7 +182,7 @@ func (w *Witness) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case e := <-w.queue:
-			w.try("cosign", w.Cosign(ctx, e))
+			w.try(e.Kind.String(), w.take(ctx, e))
 		case <-tick.C:
 			if w.Due() {
 				_, err := w.opt.Ledger.Checkpoint(ctx)
@@ -177,6 +194,58 @@ func (w *Witness) Run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+func (w *Witness) take(ctx context.Context, e *ledger.Entry) error {
+	if e.Kind == ledger.KindCosign {
+		return w.collect(e)
+	}
+	return errors.Join(w.Cosign(ctx, e), w.mark(place{e.Feed(), e.Seq}))
+}
+
+// maxPlaces bounds the checkpoints for which cosignatures are gathered.
+const maxPlaces = 1024
+
+// collect gathers cosignatures of a checkpoint that a feed may be trimmed to.
+func (w *Witness) collect(e *ledger.Entry) error {
+	c, err := DecodeCosigned(e)
+	if err != nil {
+		return err
+	}
+	if _, err := w.Key(c.Checkpoint(w.opt.Swarm), c.By); err != nil {
+		return err
+	}
+	p := place{c.Feed, c.Size}
+	if w.pending[p] == nil {
+		for old := range w.pending {
+			if len(w.pending) < maxPlaces {
+				break
+			}
+			delete(w.pending, old) // its feed is kept longer
+		}
+		w.pending[p] = make(map[string]tlog.Cosignature)
+	}
+	if len(w.pending[p]) < trust.MaxCosigners {
+		w.pending[p][c.By.Witness] = c.By
+	}
+	return w.mark(p)
+}
+
+// mark tells the ledger once enough have cosigned.
+func (w *Witness) mark(p place) error {
+	have := w.pending[p]
+	if have == nil || !w.opt.Ledger.Markable(p.feed, p.size) {
+		delete(w.pending, p)
+		return nil
+	}
+	cosigned := slices.SortedFunc(maps.Values(have), func(a, b tlog.Cosignature) int { return strings.Compare(a.Witness, b.Witness) })
+	if err := w.opt.Ledger.Mark(p.feed, p.size, cosigned); err != nil && !errors.Is(err, ErrFewer) {
+		return err
+	}
+	if !w.opt.Ledger.Markable(p.feed, p.size) {
+		delete(w.pending, p)
+	}
+	return nil
 }
 
 func (w *Witness) try(what string, err error) {
