@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/omega-mesh/omega/sim/cage2"
+	"github.com/omega-mesh/omega/sim/export"
 	"github.com/omega-mesh/omega/sim/learn"
 	"github.com/omega-mesh/omega/sim/planner"
 	"github.com/omega-mesh/omega/sim/rng"
@@ -21,7 +22,7 @@ func newSimCommand(a *app) *cobra.Command {
   omega sim explain --scenario cage2 --red meander --step 12
   omega sim run office.yaml --runs 1000`,
 		newSimReplay(a), newSimRecord(a), newSimEval(a), newSimExplain(a), newSimRun(a), newSimTrain(a), newSimServe(a), newSimBench(a),
-		newSimGenerate(a), newSimImport(a), newSimPlace(a))
+		newSimGenerate(a), newSimImport(a), newSimExport(a), newSimPlace(a))
 	c.Long = "The simulator: replay recordings, measure defenders, explain a decision, play attacks on a described network. It runs offline and talks to no node."
 	return c
 }
@@ -70,7 +71,7 @@ func simPolicy(name string, v cage2.Version) (cage2.Policy, error) {
 
 func newSimExplain(a *app) *cobra.Command {
 	var f cageFlags
-	var red string
+	var red, picture string
 	var step int
 	var seed uint64
 	c := &cobra.Command{
@@ -101,6 +102,11 @@ func newSimExplain(a *app) *cobra.Command {
 				o = w.Step(p.Act(o)).Observation
 			}
 			p.Act(o)
+			if picture != "" {
+				if err := writeFile(picture, export.Alternatives(p.Explain())); err != nil {
+					return err
+				}
+			}
 			if a.json {
 				return a.emit(struct {
 					Observation string `json:"observation"`
@@ -114,6 +120,7 @@ func newSimExplain(a *app) *cobra.Command {
 	c.Flags().StringVar(&red, "red", "meander", "the attacker that really plays: b_line, meander or sleep (the planner is not told)")
 	c.Flags().IntVar(&step, "step", 12, "which decision of the episode, from 0")
 	c.Flags().Uint64Var(&seed, "seed", 4, "seed of the episode")
+	c.Flags().StringVar(&picture, "svg", "", "also draw the alternatives into this file")
 	return c
 }
 

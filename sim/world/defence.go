@@ -20,3 +20,12 @@ func (w *World) Refuse(i int) { w.refuse(int32(i)) }
 
 // Again is a new world of the same scenario at its beginning, without observers; it shares what does not change.
 func (w *World) Again(source rng.Source) *World { return begin(w.net, source) }
+
+// Held is the most that any attacker holds on host h: 0 nothing, 1 a user's session, 2 root.
+func (w *World) Held(h int) int {
+	most := uint8(0)
+	for a := range w.net.s.Attackers {
+		most = max(most, w.privilege[a*len(w.rooted)+h])
+	}
+	return int(most)
+}
