@@ -27,11 +27,12 @@ func BenchmarkGossip(b *testing.B) {
 func BenchmarkHandshake(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
-		d, err := measureHandshake(5, 40)
+		f, err := measureHandshake(5, 40)
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.ReportMetric(float64(d.Microseconds()), "us-cpu/conn")
+		b.ReportMetric(float64(f.cpu.Microseconds()), "us-cpu/conn")
+		b.ReportMetric(float64(f.bytes), "B/conn")
 	}
 }
 

@@ -287,3 +287,17 @@ func BenchmarkVerify(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRatio is the composite's processor time over that of its two algorithms called bare.
+func BenchmarkRatio(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, m := range Benchmarks() {
+			v, err := m.Measure()
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(v, m.Name)
+		}
+	}
+}
