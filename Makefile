@@ -62,5 +62,6 @@ generate: ## make every generated file anew: needs clang, libbpf's headers and p
 install: build ## put the binary into $(PREFIX)/bin
 	install -D -m 0755 bin/omega $(DESTDIR)$(PREFIX)/bin/omega
 
-picture: build ## record the drill for the README
+picture: build ## record the drill for the README, and draw the simulator's pictures
 	bin/omega drill --record node/drill/drill.svg
+	UPDATE=1 $(GO) test -run Pictures ./sim/export

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -127,7 +128,7 @@ func newSimExplain(a *app) *cobra.Command {
 func newSimRun(a *app) *cobra.Command {
 	var seed uint64
 	var runs int
-	var steps, schema bool
+	var steps, schema, actions bool
 	var record string
 	c := &cobra.Command{
 		Use:   "run FILE",
@@ -142,6 +143,10 @@ func newSimRun(a *app) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			if schema {
 				_, err := a.out.Write(world.Schema())
+				return err
+			}
+			if actions {
+				_, err := io.WriteString(a.out, world.ActionTable())
 				return err
 			}
 			if len(args) != 1 {
@@ -178,6 +183,7 @@ func newSimRun(a *app) *cobra.Command {
 	c.Flags().IntVar(&runs, "runs", 100, "how many runs")
 	c.Flags().StringVar(&record, "record", "", "file to write every step of every run to, for `omega sim replay`")
 	c.Flags().BoolVar(&steps, "steps", false, "instead: every step of the first run")
+	c.Flags().BoolVar(&actions, "actions", false, "instead: a table of every action: ATT&CK technique, what it needs, chance, time, traces")
 	c.Flags().BoolVar(&schema, "schema", false, "instead: the JSON Schema of a scenario file")
 	return c
 }

@@ -132,10 +132,14 @@ func (d *day) draw(s *world.Scenario, shown []int, seed uint64) []byte {
 	}
 	for i := range 5 {
 		t := time.Duration(end / 4 * float64(i))
-		b.write(x(t), y+14, "middle", t.Round(time.Minute).String())
+		anchor := "middle"
+		if i == 4 {
+			anchor = "end"
+		}
+		b.write(x(t), y+14, anchor, fmt.Sprintf("%g h", math.Round(100*t.Hours())/100))
 	}
 	for i, k := range []struct{ colour, name string }{{clean, "not held"}, {asUser, "user"}, {asRoot, "root"}, {decoys, "a step was caught"}, {"#000000", "a source is refused everywhere"}} {
-		at := left + float64(i)*118
+		at := 10 + float64(i)*165
 		b.box(at, y+26, 12, 12, k.colour)
 		b.write(at+16, y+36, "start", k.name)
 	}
