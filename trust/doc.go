@@ -8,6 +8,9 @@
 //   - composite: the signature of every long-lived key: ML-DSA-65 with Ed25519 as one, or ML-DSA-87
 //   - identity: who a peer is (DID, inception record, keys at rest)
 //   - ledger: what each peer said (feeds of signed, hash-chained entries on disk)
+//   - tlog: a feed as a transparency log (Merkle tree, checkpoints, cosignatures)
+//   - witness: who cosigns whose feed
+//   - audit: everything in one file that verifies anywhere
 //   - authority: what follows from it (genesis, membership, grants, invites: a fold over the feeds)
 //
 // It does not talk to the network and does not act on a host: that is swarm's and bpf's.
