@@ -207,6 +207,9 @@ func (b backend) Submit(ctx context.Context, raw []byte) (string, error) {
 	if e.Chain != ledger.Authority || !b.fold.State().IsOperator(e.Author) {
 		return "", fmt.Errorf("%w: only an operator's authority entries are taken here", api.ErrForbidden)
 	}
+	if err := b.checkSuspension(e); err != nil {
+		return "", err
+	}
 	e, err = b.ledger.Submit(ctx, raw)
 	b.health.stored(err)
 	var refused *ledger.RejectError
@@ -225,6 +228,7 @@ func (b backend) Submit(ctx context.Context, raw []byte) (string, error) {
 	default:
 		return "", err
 	}
+	b.fresh.word(b.fold.State())
 	if err := b.swarm.Publish(ctx, e); err != nil {
 		b.log.Debug("operator's entry left to sync", "entry", e.ID(), "err", err)
 	}

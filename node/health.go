@@ -73,13 +73,15 @@ func warnings() []warning {
 				}
 				return ""
 			}},
-		{"authority_closed", "critical", "update omega on this host",
+		{"authority_closed", "critical", "see `omega root show` where it names the root; else update omega on this host",
 			func(n *Node) string {
 				if p := n.fold.State().Problems(); len(p) > 0 {
 					return p[0]
 				}
 				return ""
 			}},
+		{"read_only", "critical", "connect this host to any member (`omega peers`), or sign anything as an operator here",
+			func(n *Node) string { return n.readOnly() }},
 		{"panic", "critical", "start the node with `omega up --mode enforce` (or observe) when it may act again",
 			func(n *Node) string {
 				if n.mode.Load() == "panic" {

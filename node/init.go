@@ -35,6 +35,13 @@ type InitOptions struct {
 	Name string
 	// Swarm names a swarm to found, whose one operator this host's operator identity is; empty makes an identity only.
 	Swarm string
+	// K is how many of the swarm's operators a change of its root takes; Operators how many there are. The first is this
+	// host's; the others are those of Inceptions, and where they are fewer the rest are made in operator-2, operator-3, ...
+	// of the folder, to be carried elsewhere. Zero is one of one.
+	K, Operators int
+	Inceptions   [][]byte
+	// Recovery is how many recovery keys are made, in recovery/recovery-1.key, recovery-2.key, ...; more than half of them must sign.
+	Recovery int
 	// Roles are those the founder's node is granted, sorted; used where Swarm is set.
 	Roles []string
 	// Suite is the cryptographic suite of the keys, and of the swarm founded, for good; zero is trust.SuiteDefault.
@@ -51,6 +58,10 @@ type Initialised struct {
 	Swarm      string   `json:"swarm,omitempty"` // id, hex
 	SwarmName  string   `json:"swarm_name,omitempty"`
 	Operator   string   `json:"operator,omitempty"` // DID
+	K          int      `json:"k,omitempty"`
+	Operators  []string `json:"operators,omitempty"`  // DIDs, this host's first
+	Carry      []string `json:"carry_away,omitempty"` // what was made here and must not stay: folders and files
+	RecoveryK  int      `json:"recovery_k,omitempty"`
 	Roles      []string `json:"roles,omitempty"`
 	Suite      string   `json:"suite"`      // "default" or "cnsa"
 	Protection string   `json:"protection"` // "file" or "passphrase"
@@ -95,9 +106,13 @@ func Init(dir string, opt InitOptions) (*Initialised, error) {
 		return nil, fmt.Errorf("operator: %w", err)
 	}
 	defer op.Close()
-	g, err := authority.NewGenesis(opt.Swarm, []*identity.Inception{op.Inception()}, 1, authority.GenesisOptions{})
+	g, carry, err := genesis(l, op.Inception(), opt)
 	if err != nil {
 		return nil, err
+	}
+	out.K, out.Carry, out.RecoveryK = g.Threshold, carry, g.RecoveryK
+	for _, o := range g.Operators {
+		out.Operators = append(out.Operators, string(o.DID()))
 	}
 	if err := found(l, g, op, self, opt.Roles); err != nil {
 		return nil, err
@@ -240,13 +255,18 @@ func Wipe(dir string) error {
 		return err
 	}
 	defer unlock()
-	for _, keys := range []string{l.Identity(), l.Operator(), l.Next()} {
+	more, err := filepath.Glob(l.Operator() + "-*")
+	if err != nil {
+		return err
+	}
+	more = append(more, l.Recovery())
+	for _, keys := range append([]string{l.Identity(), l.Operator(), l.Next()}, more...) {
 		if err := overwrite(keys); err != nil {
 			return fmt.Errorf("wipe %s: %w", keys, err)
 		}
 	}
 	var errs []error
-	for _, p := range []string{l.Genesis(), l.Identity(), l.Operator(), l.Next(), l.Ledger(), l.Swarm(), l.Allowed(), l.PanicMark(), l.Socket(), l.Emergency(), l.Config(), l.Lock()} {
+	for _, p := range append(more, l.Genesis(), l.Identity(), l.Operator(), l.Next(), l.Ledger(), l.Swarm(), l.Allowed(), l.PanicMark(), l.Socket(), l.Emergency(), l.Config(), l.Lock()) {
 		errs = append(errs, os.RemoveAll(p))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -16,6 +16,9 @@ func (l Layout) Identity() string { return filepath.Join(l.Dir, "identity") }
 // Operator is the folder of the operator's keys; it exists on the founder's host only, and the node never reads it.
 func (l Layout) Operator() string { return filepath.Join(l.Dir, "operator") }
 
+// Recovery is the folder of the recovery keys that founding a swarm made here, until they are carried away.
+func (l Layout) Recovery() string { return filepath.Join(l.Dir, "recovery") }
+
 // Next is the folder of the pre-rotated next key, which no running node reads.
 func (l Layout) Next() string { return filepath.Join(l.Dir, "next") }
 

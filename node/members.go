@@ -52,8 +52,12 @@ func (n *Node) onEntry(e *ledger.Entry) {
 		n.log.Warn("activity entry does not read", "entry", e.ID(), "kind", e.Kind, "author", n.nameOf(e.Author), "err", err)
 	}
 	if e.Author == n.self.DID() {
+		queue := n.out
+		if e.Chain == ledger.Authority {
+			queue = n.urgent
+		}
 		select {
-		case n.out <- e:
+		case queue <- e:
 		default:
 			n.outLost.Add(1) // sync brings it
 		}

@@ -73,8 +73,10 @@ type Node struct {
 	sentinel  *sentinel.Sentinel
 	clock     *clock  // how far off this host's clock is
 	health    *health // what a person should know
+	fresh     *freshness
 
 	out     chan *ledger.Entry // own entries on their way to the swarm
+	urgent  chan *ledger.Entry // those of the authority chain, which go first
 	outLost atomic.Uint64
 	started uint64 // CLOCK_BOOTTIME, nanoseconds
 	synced  atomic.Bool
@@ -106,7 +108,7 @@ func New(p Parts) (*Node, error) {
 	}
 	n := &Node{
 		parts: p, cfg: p.Config, log: p.Log, layout: Layout{p.Base}, service: p.Service,
-		started: bpf.BootTime(), out: make(chan *ledger.Entry, outQueue), changes: newBell(),
+		started: bpf.BootTime(), out: make(chan *ledger.Entry, outQueue), urgent: make(chan *ledger.Entry, outQueue), changes: newBell(),
 		proofs: make(chan *ledger.Proof, 16), alarms: make(chan event.Finding, 4), leave: make(chan struct{}),
 	}
 	n.mode.Store(p.Config.Mode)
@@ -130,6 +132,7 @@ func New(p Parts) (*Node, error) {
 	// What is remembered: the feeds, their fold, and what follows from them.
 	n.fold = authority.NewFold(n.genesis)
 	n.clock = newClock()
+	n.fresh = newFreshness()
 	n.feed = newFeed(n.cfg.Window, n.nameOf)
 	n.telemetry = newTelemetry(eventsKept)
 	n.local = newResponses()
@@ -151,6 +154,7 @@ func New(p Parts) (*Node, error) {
 	if err := n.replay(); err != nil {
 		return fail(fmt.Errorf("ledger: %w", err))
 	}
+	n.beginFresh()
 
 	// What joins it to the others.
 	n.swarm, err = swarm.New(swarm.Config{
@@ -270,7 +274,7 @@ func (n *Node) flush() {
 	if len(n.swarm.Peers()) == 0 {
 		return
 	}
-	for deadline := time.Now().Add(500 * time.Millisecond); len(n.out) > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(500 * time.Millisecond); len(n.out)+len(n.urgent) > 0 && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
 	}
 	time.Sleep(flushGrace)
@@ -372,11 +376,20 @@ func (n *Node) gossip(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case e := <-n.urgent:
+			n.spread(ctx, e)
 		case e := <-n.out:
-			if err := n.swarm.Publish(ctx, e); err != nil && ctx.Err() == nil {
-				n.log.Debug("entry left to sync", "entry", e.ID(), "err", err)
+			for len(n.urgent) > 0 { // this is their only reader
+				n.spread(ctx, <-n.urgent)
 			}
+			n.spread(ctx, e)
 		}
+	}
+}
+
+func (n *Node) spread(ctx context.Context, e *ledger.Entry) {
+	if err := n.swarm.Publish(ctx, e); err != nil && ctx.Err() == nil {
+		n.log.Debug("entry left to sync", "entry", e.ID(), "err", err)
 	}
 }
 
@@ -389,6 +402,7 @@ func (n *Node) refresh(ctx context.Context) error {
 		n.local.adopt(active)
 	}
 	for round := 0; ; round++ {
+		n.refreshWord()
 		if round%surveyEvery == 0 {
 			n.clock.settle()
 			n.health.refresh(ctx)

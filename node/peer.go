@@ -119,12 +119,7 @@ func (n *Node) Release(ctx context.Context, id string) (event.Receipt, error) {
 
 // HasRole implements roles.Peer.
 func (n *Node) HasRole(did, role string) bool {
-	for _, r := range n.fold.State().Roles(identity.DID(did), n.clock.now()) {
-		if r == role {
-			return true
-		}
-	}
-	return false
+	return n.fold.State().HasRole(identity.DID(did), role, n.clock.now()) && n.honours(identity.DID(did), role)
 }
 
 // MemberName implements roles.Peer.
@@ -140,7 +135,7 @@ func (n *Node) nameOf(did identity.DID) string {
 	if name := n.MemberName(string(did)); name != "" {
 		return name
 	}
-	if op, ok := n.genesis.Operator(did); ok {
+	if op, ok := n.fold.State().Root().Inception(did); ok {
 		return op.Name
 	}
 	return did.Short()

@@ -16,6 +16,7 @@ import (
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/swarm/event/ocsf"
+	"github.com/omega-mesh/omega/trust"
 )
 
 // Status implements api.Backend.
@@ -123,6 +124,7 @@ func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
 	} else if errors.Is(err, os.ErrNotExist) {
 		add("next key", true, "not on this host", "")
 	}
+	add("authority", b.readOnly() == "", fmt.Sprintf("a member's word came %s ago", b.fresh.silence().Round(time.Second)), "no new duty and no other's finding is acted on until one comes (at most "+trust.MaxSilence.String()+" old)")
 	skew := b.clock.skew()
 	add("clock", skew == 0, fmt.Sprintf("the peers' median is %s off", time.Duration(b.clock.median.Load()).Round(time.Millisecond)), "entries of this host may be refused as dated ahead")
 	free, err := freeSpace(b.layout.Dir)

@@ -255,20 +255,40 @@ func (s *Swarm) introduced(c network.Conn, entries [][]byte) {
 // catchUp takes what authority the peer knows and this one lacks, before anything else is done with it: it may say that
 // the peer is out.
 func (s *Swarm) catchUp(ctx context.Context, c network.Conn, p *auth.Peer) bool {
-	for _, h := range p.Info.Heads {
-		mine, ok := s.cfg.Ledger.Head(identity.DIDFromBytes(h.Author), ledger.Authority)
-		if !ok && h.Count > 0 || ok && h.Count > mine.Seq+1 {
-			short, cancel := context.WithTimeout(ctx, catchUpTimeout)
-			s.pullFrom(short, c)
-			cancel()
-			break
+	for lacking := s.lacking(p); lacking > 0; {
+		short, cancel := context.WithTimeout(ctx, catchUpTimeout)
+		whole := s.pullFrom(short, c)
+		cancel()
+		if whole {
+			break // what is still lacking was refused
 		}
+		left := s.lacking(p)
+		if left >= lacking {
+			s.count("behind") // nothing is done with a peer that knows more than it gives
+			return false
+		}
+		lacking = left
 	}
 	if _, ok := s.member(p.DID); !ok {
 		s.count("revoked")
 		return false
 	}
 	return true
+}
+
+// lacking is how many authority entries the peer has that this one has not, by what it said of itself.
+func (s *Swarm) lacking(p *auth.Peer) uint64 {
+	var n uint64
+	for _, h := range p.Info.Heads {
+		mine := uint64(0)
+		if head, ok := s.cfg.Ledger.Head(identity.DIDFromBytes(h.Author), ledger.Authority); ok {
+			mine = head.Seq + 1
+		}
+		if h.Count > mine {
+			n += h.Count - mine
+		}
+	}
+	return n
 }
 
 // live is a proved connection: entries are pushed over it until it ends.

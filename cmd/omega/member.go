@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,20 +23,43 @@ import (
 
 func newInitCommand(a *app) *cobra.Command {
 	var name, swarm, operators, suite string
+	var inceptions []string
+	var recovery int
 	var roles []string
 	cmd := &cobra.Command{
 		Use:   "init [--swarm NAME]",
 		Short: "Make this host's identity; with --swarm, found a swarm whose operator it is",
 		Long: `Make this host's identity in the state folder. With --swarm, found a swarm as well: its operator's key is made beside
-the node's, in operator/, and signs only in commands that a person runs here.`,
+the node's, in operator/, and signs only in commands that a person runs here.
+
+With --operators K/N a change of the swarm's root takes K operators' signatures. The other operators make their keys on
+machines of their own ("omega root operator new") and hand over the inception file. Where fewer are given than N, the
+rest are made here, in operator-2, operator-3, …: good for a lab; elsewhere carry them away. --recovery makes keys for
+the day when K operators' keys are lost or stolen.`,
 		Example: `  omega init --swarm home
   omega init --name web1 --dir /srv/omega
   omega init --swarm vault --suite cnsa                # ML-DSA-87 and SecP384r1MLKEM1024, TCP only
+  omega init --swarm home --operators 2/3 --recovery 3 --operator-inception alice.inception --operator-inception bob.inception
   omega init --swarm home --passphrase-file pass.txt   # keys at rest need a passphrase`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if operators != "1/1" {
-				return fail(exitUsage, "--operators %s: this build founds swarms of one operator (1/1)", operators)
+			k, n, err := parseOperators(operators)
+			if err != nil {
+				return err
+			}
+			if swarm == "" && (n > 1 || recovery > 0 || len(inceptions) > 0) {
+				return fail(exitUsage, "--operators, --operator-inception and --recovery found a swarm: say --swarm")
+			}
+			if len(inceptions) >= n {
+				return fail(exitUsage, "--operators %s: this host's operator and %d inceptions are more", operators, len(inceptions))
+			}
+			var records [][]byte
+			for _, path := range inceptions {
+				raw, err := readBounded(path, trust.MaxInception)
+				if err != nil {
+					return fmt.Errorf("read the operator's inception: %w", err)
+				}
+				records = append(records, raw)
 			}
 			chosen, err := trust.ParseSuite(suite)
 			if err != nil {
@@ -53,7 +77,8 @@ the node's, in operator/, and signs only in commands that a person runs here.`,
 				return err
 			}
 			defer clear(passphrase)
-			made, err := node.Init(a.stateDir(), node.InitOptions{Name: name, Swarm: swarm, Suite: chosen, Roles: roles, Passphrase: passphrase})
+			made, err := node.Init(a.stateDir(), node.InitOptions{Name: name, Swarm: swarm, Suite: chosen, Roles: roles, Passphrase: passphrase,
+				K: k, Operators: n, Inceptions: records, Recovery: recovery})
 			if err != nil {
 				return err
 			}
@@ -63,6 +88,12 @@ the node's, in operator/, and signs only in commands that a person runs here.`,
 			fmt.Fprintf(a.out, "identity  %s (%s)\n", made.DID, made.Name)
 			if made.Swarm != "" {
 				fmt.Fprintf(a.out, "swarm     %s (%s)\noperator  %s\n", made.Swarm, made.SwarmName, made.Operator)
+				if len(made.Operators) > 1 {
+					fmt.Fprintf(a.out, "operators %d of %d must sign a change of the root\n", made.K, len(made.Operators))
+				}
+				for _, path := range made.Carry {
+					fmt.Fprintf(a.out, "CARRY AWAY %s: whoever has this folder has every key in it\n", path)
+				}
 				fmt.Fprintf(a.out, "roles     %s\nnext: `omega up` here; then, in another terminal, `omega invite` for each further host\n", strings.Join(made.Roles, ", "))
 			} else {
 				fmt.Fprintln(a.out, "next: `omega join omega1…` with a token from a member of the swarm")
@@ -74,8 +105,25 @@ the node's, in operator/, and signs only in commands that a person runs here.`,
 	cmd.Flags().StringVar(&swarm, "swarm", "", "found a swarm of this name")
 	cmd.Flags().StringSliceVar(&roles, "roles", []string{"analyst", "sentinel"}, "with --swarm: roles this node is granted")
 	cmd.Flags().StringVar(&operators, "operators", "1/1", "K of N operators rule the swarm")
+	cmd.Flags().StringArrayVar(&inceptions, "operator-inception", nil, "inception file of another operator; may be repeated")
+	cmd.Flags().IntVar(&recovery, "recovery", 0, "make so many recovery keys, more than half of which must sign a recovery")
 	cmd.Flags().StringVar(&suite, "suite", "default", "cryptographic suite, fixed for the swarm's life: default, or cnsa (CNSA 2.0)")
 	return cmd
+}
+
+// parseOperators reads K/N.
+func parseOperators(s string) (k, n int, err error) {
+	left, right, ok := strings.Cut(s, "/")
+	if ok {
+		k, err = strconv.Atoi(left)
+		if err == nil {
+			n, err = strconv.Atoi(right)
+		}
+	}
+	if !ok || err != nil || n < 1 || n > trust.MaxOperators || k > n || 2*k <= n {
+		return 0, 0, fail(exitUsage, "--operators %q: want K/N, K more than half of N, N at most %d", s, trust.MaxOperators)
+	}
+	return k, n, nil
 }
 
 func newInviteCommand(a *app) *cobra.Command {

@@ -111,47 +111,6 @@ func (a *app) changeRoles(ctx context.Context, peer string, roles []string, body
 	})
 }
 
-func newPeerCommand(a *app) *cobra.Command {
-	var why string
-	var ttl time.Duration
-	suspend := &cobra.Command{
-		Use: "suspend PEER --why TEXT", Short: "Keep a peer out for a time: its live connections close everywhere",
-		Example: "  omega peer suspend n4 --why 'root shell from a decoy session' --ttl 8h", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completePeer,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if ttl < time.Minute || ttl > trust.MaxSuspension {
-				return fail(exitUsage, "--ttl %s: want 1m to %s", ttl, trust.MaxSuspension)
-			}
-			return a.putOut(cmd.Context(), args[0], why, func(subject []byte, _ *apiv1.Peer) authority.Body {
-				return &authority.SuspendBody{Subject: subject, NotAfter: time.Now().Add(ttl).Unix(), Why: why}
-			}, "suspended")
-		},
-	}
-	suspend.Flags().StringVar(&why, "why", "", "the reason, kept for ever")
-	suspend.Flags().DurationVar(&ttl, "ttl", trust.MaxSuspension, "how long")
-	return group("peer", "Put a peer out of the swarm", "  omega peer suspend n4 --why 'acts strangely'", suspend)
-}
-
-func (a *app) putOut(ctx context.Context, peer, why string, body func(subject []byte, p *apiv1.Peer) authority.Body, done string) error {
-	if why == "" {
-		return fail(exitUsage, "--why is needed: it is kept with the entry for ever")
-	}
-	return a.asOperator(ctx, func(c *client.Client, op *client.Operator) error {
-		p, err := findPeer(ctx, c, peer)
-		if err != nil {
-			return err
-		}
-		subject, err := subjectOf(p.Did)
-		if err != nil {
-			return err
-		}
-		id, err := op.Submit(ctx, body(subject, p))
-		if err != nil {
-			return err
-		}
-		return a.say(map[string]any{"id": id, "did": p.Did, "state": done}, "%s is %s", printable(p.Name), done)
-	})
-}
-
 // findPeer finds a member by name, DID, libp2p peer ID, or an unambiguous beginning of these.
 func findPeer(ctx context.Context, c *client.Client, want string) (*apiv1.Peer, error) {
 	r, err := c.ListPeers(ctx, &apiv1.ListPeersRequest{})

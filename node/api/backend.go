@@ -53,6 +53,10 @@ type Backend interface {
 	Head(ctx context.Context, did string) (*apiv1.HeadResponse, error)
 	// Submit takes an entry of at most MaxEntry bytes and returns its id.
 	Submit(ctx context.Context, raw []byte) (string, error)
+	// Root is the root chain as it stands, or the state after one entry of it, named by its hash.
+	Root(ctx context.Context, at string) (*apiv1.RootResponse, error)
+	// SubmitRoot takes an entry of the root chain.
+	SubmitRoot(ctx context.Context, raw []byte) (*apiv1.SubmitRootResponse, error)
 
 	Respond(ctx context.Context, r event.Response) (event.Response, event.Receipt, error)
 	Allowed(ctx context.Context) ([]*apiv1.Allowed, error)

@@ -173,6 +173,19 @@ func (s *service) Submit(ctx context.Context, in *apiv1.SubmitRequest) (*apiv1.S
 	return &apiv1.SubmitResponse{Id: id}, code(err)
 }
 
+func (s *service) Root(ctx context.Context, in *apiv1.RootRequest) (*apiv1.RootResponse, error) {
+	out, err := s.b.Root(ctx, in.At)
+	return out, code(err)
+}
+
+func (s *service) SubmitRoot(ctx context.Context, in *apiv1.SubmitRootRequest) (*apiv1.SubmitRootResponse, error) {
+	if len(in.Entry) == 0 || len(in.Entry) > MaxEntry {
+		return nil, code(fmt.Errorf("%w: a root entry of %d bytes", ErrInvalid, len(in.Entry)))
+	}
+	out, err := s.b.SubmitRoot(ctx, in.Entry)
+	return out, code(err)
+}
+
 func (s *service) RespondLocal(ctx context.Context, in *apiv1.RespondLocalRequest) (*apiv1.RespondLocalResponse, error) {
 	r, err := ParseResponse(in.Response)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/omega-mesh/omega/trust/authority"
 	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
+	"github.com/omega-mesh/omega/trust/root"
 )
 
 // ErrNoOperator says that the folder holds no operator's key: what acts on other hosts needs one.
@@ -94,3 +95,6 @@ func (o *Operator) Submit(ctx context.Context, body authority.Body) (string, err
 		}
 	}
 }
+
+// SignRoot adds the operator's signature to an entry of the root chain.
+func (o *Operator) SignRoot(e *root.Entry) (*root.Entry, error) { return e.SignedBy(o.self) }

@@ -14,8 +14,12 @@ import (
 	"github.com/omega-mesh/omega/trust/ledger"
 )
 
-// pushQueue is how many entries may wait for one peer; more are dropped, and the peer pulls them.
-const pushQueue = 256
+// pushQueue is how many entries may wait for one peer; more are dropped, and the peer pulls them. Authority entries, a
+// revocation among them, have a queue of their own that goes first: a flood of findings must not hold one back.
+const (
+	pushQueue   = 256
+	urgentQueue = 256
+)
 
 // pushTimeout is how long one write may take before the stream is given up.
 const pushTimeout = 5 * time.Second
@@ -31,9 +35,10 @@ type Push struct {
 }
 
 type lane struct {
-	out   chan []byte
-	conn  network.Conn
-	freed chan struct{} // closed when the lane is removed
+	out    chan []byte
+	urgent chan []byte
+	conn   network.Conn
+	freed  chan struct{} // closed when the lane is removed
 }
 
 // NewPush makes the lane; open opens a push stream over a connection.
@@ -49,7 +54,7 @@ func (p *Push) Attach(c network.Conn) (ok bool, freed <-chan struct{}) {
 	if l, taken := p.lanes[c.RemotePeer()]; taken {
 		return false, l.freed
 	}
-	p.lanes[c.RemotePeer()] = &lane{out: make(chan []byte, pushQueue), conn: c, freed: make(chan struct{})}
+	p.lanes[c.RemotePeer()] = &lane{out: make(chan []byte, pushQueue), urgent: make(chan []byte, urgentQueue), conn: c, freed: make(chan struct{})}
 	return true, nil
 }
 
@@ -63,7 +68,7 @@ func (p *Push) Detach(c network.Conn) {
 	}
 	delete(p.lanes, c.RemotePeer())
 	close(l.freed)
-	p.dropped.Add(uint64(len(l.out)))
+	p.dropped.Add(uint64(len(l.out) + len(l.urgent)))
 }
 
 // Drain writes the queue of c to its peer until ctx ends or the stream fails, and detaches it. The stream is opened with
@@ -83,26 +88,42 @@ func (p *Push) Drain(ctx context.Context, c network.Conn) {
 		}
 	}()
 	for {
-		select {
-		case <-ctx.Done():
+		raw, ok := l.next(ctx)
+		if !ok {
 			return
-		case raw := <-l.out:
-			var err error
-			if s == nil {
-				s, err = p.open(ctx, c)
-			}
-			if err == nil {
-				err = s.SetWriteDeadline(time.Now().Add(pushTimeout))
-			}
-			if err == nil {
-				err = wire.Write(s, raw)
-			}
-			if err != nil {
-				p.cfg.Log.Debug("push stream", "peer", c.RemotePeer(), "err", err)
-				p.dropped.Add(1)
-				return
-			}
 		}
+		var err error
+		if s == nil {
+			s, err = p.open(ctx, c)
+		}
+		if err == nil {
+			err = s.SetWriteDeadline(time.Now().Add(pushTimeout))
+		}
+		if err == nil {
+			err = wire.Write(s, raw)
+		}
+		if err != nil {
+			p.cfg.Log.Debug("push stream", "peer", c.RemotePeer(), "err", err)
+			p.dropped.Add(1)
+			return
+		}
+	}
+}
+
+// next is the entry to write: an urgent one wherever there is one.
+func (l *lane) next(ctx context.Context) ([]byte, bool) {
+	select {
+	case raw := <-l.urgent:
+		return raw, true
+	default:
+	}
+	select {
+	case <-ctx.Done():
+		return nil, false
+	case raw := <-l.urgent:
+		return raw, true
+	case raw := <-l.out:
+		return raw, true
 	}
 }
 
@@ -112,8 +133,12 @@ func (p *Push) Publish(e *ledger.Entry) int {
 	defer p.mu.Unlock()
 	n := 0
 	for _, l := range p.lanes {
+		queue := l.out
+		if e.Chain == ledger.Authority {
+			queue = l.urgent
+		}
 		select {
-		case l.out <- e.Raw():
+		case queue <- e.Raw():
 			n++
 		default:
 			p.dropped.Add(1)

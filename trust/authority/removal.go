@@ -2,6 +2,7 @@ package authority
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -36,14 +37,14 @@ func (f *Fold) removal(subject identity.DID) *removal {
 }
 
 func (f *Fold) applySuspend(e *ledger.Entry, b *SuspendBody) error {
-	return f.against(e, b.Subject, said{fact: factOf(e), until: min(b.NotAfter*int64(time.Second), e.Time+int64(trust.MaxSuspension))})
+	return f.speaksAgainst(e, b.Subject, said{fact: factOf(e), until: min(b.NotAfter*int64(time.Second), e.Time+int64(trust.MaxSuspension))})
 }
 
 func (f *Fold) applyRevoke(e *ledger.Entry, b *RevokeBody) error {
-	return f.against(e, b.Subject, said{fact: factOf(e), until: e.Time + int64(trust.MaxSuspension), vote: b})
+	return f.speaksAgainst(e, b.Subject, said{fact: factOf(e), until: e.Time + int64(trust.MaxSuspension), vote: b})
 }
 
-func (f *Fold) against(e *ledger.Entry, b []byte, x said) error {
+func (f *Fold) speaksAgainst(e *ledger.Entry, b []byte, x said) error {
 	subject := identity.DIDFromBytes([32]byte(b))
 	r := f.removal(subject)
 	_, _, before := f.revoked(subject)
@@ -109,11 +110,38 @@ func (f *Fold) person(op identity.DID) identity.DID {
 // judge derives until when each peer is suspended, and publishes those whose answer changed.
 func (f *Fold) judge() {
 	old := f.suspended
-	f.suspended = make(map[identity.DID]int64)
-	type against struct {
-		said
-		subject identity.DID
+	f.share = f.shareNow()
+	f.suspended = f.sentences(nil)
+	for subject := range f.removals {
+		if old[subject] != f.suspended[subject] {
+			f.publishMember(subject)
+		}
 	}
+}
+
+// CheckSuspend says why a suspension that an operator would sign now, as entry seq of its chain, would have no effect.
+func (f *Fold) CheckSuspend(op identity.DID, seq uint64, subject identity.DID, now, until time.Time) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	x := against{said{fact: fact{by: op, seq: seq, time: now.UnixNano()}, until: until.UnixNano()}, subject}
+	switch got := f.sentences(&x)[subject]; {
+	case got > x.time: // though it be shorter: a day after this operator first suspended that peer it ends
+		return nil
+	case f.frost.root.K > 1 && f.operatorsPeers()[subject]:
+		return fmt.Errorf("authority: an operator's peer is put out by %d operators, not by one: %w", f.frost.root.K, ErrVoid)
+	}
+	return fmt.Errorf("authority: one operator alone keeps out at most %d of %d peers at once, and none twice within %s: %w", f.shareNow(), len(f.members), trust.SuspendAgain, ErrVoid)
+}
+
+// against is what was said, and of whom.
+type against struct {
+	said
+	subject identity.DID
+}
+
+// sentences derives until when each peer is suspended, by what was said and extra.
+func (f *Fold) sentences(extra *against) map[identity.DID]int64 {
+	suspended := make(map[identity.DID]int64)
 	byOperator := make(map[identity.DID][]against)
 	for subject, r := range f.removals {
 		for op, list := range r.said {
@@ -124,7 +152,9 @@ func (f *Fold) judge() {
 			}
 		}
 	}
-	f.share = f.shareNow()
+	if extra != nil {
+		byOperator[extra.by] = append(byOperator[extra.by], *extra)
+	}
 	alone := f.frost.root.K == 1
 	var protected map[identity.DID]bool
 	if len(byOperator) > 0 {
@@ -152,7 +182,7 @@ func (f *Fold) judge() {
 							others++
 						}
 					}
-					if others >= f.share {
+					if others >= f.shareNow() {
 						continue
 					}
 					begun[x.subject] = x.time
@@ -161,14 +191,10 @@ func (f *Fold) judge() {
 			until[x.subject] = max(until[x.subject], x.until)
 		}
 		for subject, end := range until {
-			f.suspended[subject] = max(f.suspended[subject], end)
+			suspended[subject] = max(suspended[subject], end)
 		}
 	}
-	for subject := range f.removals {
-		if old[subject] != f.suspended[subject] {
-			f.publishMember(subject)
-		}
-	}
+	return suspended
 }
 
 // shareNow is how many peers one operator alone may keep out at once.

@@ -273,3 +273,14 @@ func (e *Entry) recovered(keys [][]byte) (int, error) {
 
 // ErrUnsigned is wrapped where an entry has not the signatures it needs.
 var ErrUnsigned = errors.New("not signed as it must be")
+
+// MissingError says that what is there verifies, and is not enough.
+type MissingError struct{ Have, Need int }
+
+// Error implements error.
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("root: %d of %d signatures: %v", e.Have, e.Need, ErrUnsigned)
+}
+
+// Unwrap makes it an ErrUnsigned.
+func (e *MissingError) Unwrap() error { return ErrUnsigned }

@@ -206,7 +206,7 @@ func (t *Tree) judge(parent *node, e *Entry) (next *State, common *node, err err
 	}
 	k, err := e.valid(before.Operators)
 	if err == nil && k < before.K {
-		err = fmt.Errorf("root: entry %d has %d of %d signatures: %w", e.Seq, k, before.K, ErrUnsigned)
+		err = &MissingError{Have: k, Need: before.K}
 	}
 	return next, nil, err
 }
@@ -234,7 +234,7 @@ func (t *Tree) authorised(parent *node, e *Entry) (*node, error) {
 		have, err = e.valid(s.Operators)
 	}
 	if err == nil && have < need {
-		err = fmt.Errorf("root: recovery with %d of %d signatures: %w", have, need, ErrUnsigned)
+		err = &MissingError{Have: have, Need: need}
 	}
 	return common, err
 }

@@ -273,3 +273,32 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestText(t *testing.T) {
+	s := newScene(t, 1, 1).draw(`G -> A`)
+	text, err := s.entries["A"].Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := ParseText(append([]byte("Dear Bob,\n\nplease sign.\n"), append(text, "-- \nAlice\n"...)...))
+	if err != nil || e.Hash() != s.entries["A"].Hash() || len(e.Signatures) != 1 {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	k, err := GenerateRecovery(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pass := range []string{"", "long and good"} {
+		text, err := k.Text([]byte(pass))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := ParseRecoveryText(text, []byte(pass))
+		if err != nil || string(again.Public()) != string(k.Public()) {
+			t.Fatal(err)
+		}
+		if _, err := ParseRecoveryText(text, []byte("wrong")); (err == nil) != (pass == "") {
+			t.Fatalf("wrong passphrase: %v", err)
+		}
+	}
+}

@@ -2951,6 +2951,586 @@ func (x *SubmitResponse) GetId() string {
 	return ""
 }
 
+type RootRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            string                 `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RootRequest) Reset() {
+	*x = RootRequest{}
+	mi := &file_omega_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RootRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RootRequest) ProtoMessage() {}
+
+func (x *RootRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RootRequest.ProtoReflect.Descriptor instead.
+func (*RootRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *RootRequest) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+type RootOperator struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Did           string                 `protobuf:"bytes,1,opt,name=did,proto3" json:"did,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Since         uint64                 `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"`
+	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	Former        bool                   `protobuf:"varint,5,opt,name=former,proto3" json:"former,omitempty"`
+	Stands        uint64                 `protobuf:"varint,6,opt,name=stands,proto3" json:"stands,omitempty"`
+	Entries       uint64                 `protobuf:"varint,7,opt,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RootOperator) Reset() {
+	*x = RootOperator{}
+	mi := &file_omega_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RootOperator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RootOperator) ProtoMessage() {}
+
+func (x *RootOperator) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RootOperator.ProtoReflect.Descriptor instead.
+func (*RootOperator) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *RootOperator) GetDid() string {
+	if x != nil {
+		return x.Did
+	}
+	return ""
+}
+
+func (x *RootOperator) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RootOperator) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *RootOperator) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RootOperator) GetFormer() bool {
+	if x != nil {
+		return x.Former
+	}
+	return false
+}
+
+func (x *RootOperator) GetStands() uint64 {
+	if x != nil {
+		return x.Stands
+	}
+	return 0
+}
+
+func (x *RootOperator) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+type RootEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Raw           []byte                 `protobuf:"bytes,1,opt,name=raw,proto3" json:"raw,omitempty"`
+	Hash          string                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	Prev          string                 `protobuf:"bytes,3,opt,name=prev,proto3" json:"prev,omitempty"`
+	Seq           uint64                 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`
+	Kind          string                 `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
+	Signers       []string               `protobuf:"bytes,7,rep,name=signers,proto3" json:"signers,omitempty"`
+	BodyJson      string                 `protobuf:"bytes,8,opt,name=body_json,json=bodyJson,proto3" json:"body_json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RootEntry) Reset() {
+	*x = RootEntry{}
+	mi := &file_omega_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RootEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RootEntry) ProtoMessage() {}
+
+func (x *RootEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RootEntry.ProtoReflect.Descriptor instead.
+func (*RootEntry) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *RootEntry) GetRaw() []byte {
+	if x != nil {
+		return x.Raw
+	}
+	return nil
+}
+
+func (x *RootEntry) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *RootEntry) GetPrev() string {
+	if x != nil {
+		return x.Prev
+	}
+	return ""
+}
+
+func (x *RootEntry) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *RootEntry) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RootEntry) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *RootEntry) GetSigners() []string {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+func (x *RootEntry) GetBodyJson() string {
+	if x != nil {
+		return x.BodyJson
+	}
+	return ""
+}
+
+type RootFork struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Common        string                 `protobuf:"bytes,1,opt,name=common,proto3" json:"common,omitempty"`
+	Children      []*RootEntry           `protobuf:"bytes,2,rep,name=children,proto3" json:"children,omitempty"`
+	Signers       []string               `protobuf:"bytes,3,rep,name=signers,proto3" json:"signers,omitempty"`
+	Stands        string                 `protobuf:"bytes,4,opt,name=stands,proto3" json:"stands,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RootFork) Reset() {
+	*x = RootFork{}
+	mi := &file_omega_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RootFork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RootFork) ProtoMessage() {}
+
+func (x *RootFork) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RootFork.ProtoReflect.Descriptor instead.
+func (*RootFork) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *RootFork) GetCommon() string {
+	if x != nil {
+		return x.Common
+	}
+	return ""
+}
+
+func (x *RootFork) GetChildren() []*RootEntry {
+	if x != nil {
+		return x.Children
+	}
+	return nil
+}
+
+func (x *RootFork) GetSigners() []string {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+func (x *RootFork) GetStands() string {
+	if x != nil {
+		return x.Stands
+	}
+	return ""
+}
+
+type RootResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Swarm         []byte                 `protobuf:"bytes,1,opt,name=swarm,proto3" json:"swarm,omitempty"`
+	Head          []byte                 `protobuf:"bytes,2,opt,name=head,proto3" json:"head,omitempty"`
+	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	Time          int64                  `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"` // Unix nanoseconds, of the last entry
+	K             uint32                 `protobuf:"varint,5,opt,name=k,proto3" json:"k,omitempty"`
+	Operators     []*RootOperator        `protobuf:"bytes,6,rep,name=operators,proto3" json:"operators,omitempty"`
+	RecoveryK     uint32                 `protobuf:"varint,7,opt,name=recovery_k,json=recoveryK,proto3" json:"recovery_k,omitempty"`
+	RecoveryKeys  uint32                 `protobuf:"varint,8,opt,name=recovery_keys,json=recoveryKeys,proto3" json:"recovery_keys,omitempty"`
+	Chain         []*RootEntry           `protobuf:"bytes,9,rep,name=chain,proto3" json:"chain,omitempty"`
+	Forks         []*RootFork            `protobuf:"bytes,10,rep,name=forks,proto3" json:"forks,omitempty"`
+	Frozen        string                 `protobuf:"bytes,11,opt,name=frozen,proto3" json:"frozen,omitempty"`
+	FrozenDetail  string                 `protobuf:"bytes,12,opt,name=frozen_detail,json=frozenDetail,proto3" json:"frozen_detail,omitempty"`
+	Releases      map[string]string      `protobuf:"bytes,13,rep,name=releases,proto3" json:"releases,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Revoked       []string               `protobuf:"bytes,14,rep,name=revoked,proto3" json:"revoked,omitempty"`
+	Issuers       []string               `protobuf:"bytes,15,rep,name=issuers,proto3" json:"issuers,omitempty"`
+	Successor     string                 `protobuf:"bytes,16,opt,name=successor,proto3" json:"successor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RootResponse) Reset() {
+	*x = RootResponse{}
+	mi := &file_omega_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RootResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RootResponse) ProtoMessage() {}
+
+func (x *RootResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RootResponse.ProtoReflect.Descriptor instead.
+func (*RootResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *RootResponse) GetSwarm() []byte {
+	if x != nil {
+		return x.Swarm
+	}
+	return nil
+}
+
+func (x *RootResponse) GetHead() []byte {
+	if x != nil {
+		return x.Head
+	}
+	return nil
+}
+
+func (x *RootResponse) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *RootResponse) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *RootResponse) GetK() uint32 {
+	if x != nil {
+		return x.K
+	}
+	return 0
+}
+
+func (x *RootResponse) GetOperators() []*RootOperator {
+	if x != nil {
+		return x.Operators
+	}
+	return nil
+}
+
+func (x *RootResponse) GetRecoveryK() uint32 {
+	if x != nil {
+		return x.RecoveryK
+	}
+	return 0
+}
+
+func (x *RootResponse) GetRecoveryKeys() uint32 {
+	if x != nil {
+		return x.RecoveryKeys
+	}
+	return 0
+}
+
+func (x *RootResponse) GetChain() []*RootEntry {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *RootResponse) GetForks() []*RootFork {
+	if x != nil {
+		return x.Forks
+	}
+	return nil
+}
+
+func (x *RootResponse) GetFrozen() string {
+	if x != nil {
+		return x.Frozen
+	}
+	return ""
+}
+
+func (x *RootResponse) GetFrozenDetail() string {
+	if x != nil {
+		return x.FrozenDetail
+	}
+	return ""
+}
+
+func (x *RootResponse) GetReleases() map[string]string {
+	if x != nil {
+		return x.Releases
+	}
+	return nil
+}
+
+func (x *RootResponse) GetRevoked() []string {
+	if x != nil {
+		return x.Revoked
+	}
+	return nil
+}
+
+func (x *RootResponse) GetIssuers() []string {
+	if x != nil {
+		return x.Issuers
+	}
+	return nil
+}
+
+func (x *RootResponse) GetSuccessor() string {
+	if x != nil {
+		return x.Successor
+	}
+	return ""
+}
+
+type SubmitRootRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entry         []byte                 `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitRootRequest) Reset() {
+	*x = SubmitRootRequest{}
+	mi := &file_omega_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitRootRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitRootRequest) ProtoMessage() {}
+
+func (x *SubmitRootRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitRootRequest.ProtoReflect.Descriptor instead.
+func (*SubmitRootRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *SubmitRootRequest) GetEntry() []byte {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+type SubmitRootResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          string                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Have          uint32                 `protobuf:"varint,3,opt,name=have,proto3" json:"have,omitempty"`
+	Need          uint32                 `protobuf:"varint,4,opt,name=need,proto3" json:"need,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitRootResponse) Reset() {
+	*x = SubmitRootResponse{}
+	mi := &file_omega_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitRootResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitRootResponse) ProtoMessage() {}
+
+func (x *SubmitRootResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitRootResponse.ProtoReflect.Descriptor instead.
+func (*SubmitRootResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *SubmitRootResponse) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *SubmitRootResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SubmitRootResponse) GetHave() uint32 {
+	if x != nil {
+		return x.Have
+	}
+	return 0
+}
+
+func (x *SubmitRootResponse) GetNeed() uint32 {
+	if x != nil {
+		return x.Need
+	}
+	return 0
+}
+
 type RespondLocalRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Response      *Response              `protobuf:"bytes,1,opt,name=response,proto3" json:"response,omitempty"`
@@ -2960,7 +3540,7 @@ type RespondLocalRequest struct {
 
 func (x *RespondLocalRequest) Reset() {
 	*x = RespondLocalRequest{}
-	mi := &file_omega_proto_msgTypes[43]
+	mi := &file_omega_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3552,7 @@ func (x *RespondLocalRequest) String() string {
 func (*RespondLocalRequest) ProtoMessage() {}
 
 func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[43]
+	mi := &file_omega_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3565,7 @@ func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalRequest.ProtoReflect.Descriptor instead.
 func (*RespondLocalRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{43}
+	return file_omega_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RespondLocalRequest) GetResponse() *Response {
@@ -3005,7 +3585,7 @@ type RespondLocalResponse struct {
 
 func (x *RespondLocalResponse) Reset() {
 	*x = RespondLocalResponse{}
-	mi := &file_omega_proto_msgTypes[44]
+	mi := &file_omega_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3017,7 +3597,7 @@ func (x *RespondLocalResponse) String() string {
 func (*RespondLocalResponse) ProtoMessage() {}
 
 func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[44]
+	mi := &file_omega_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3030,7 +3610,7 @@ func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalResponse.ProtoReflect.Descriptor instead.
 func (*RespondLocalResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{44}
+	return file_omega_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RespondLocalResponse) GetResponse() *Response {
@@ -3055,7 +3635,7 @@ type ListAllowedRequest struct {
 
 func (x *ListAllowedRequest) Reset() {
 	*x = ListAllowedRequest{}
-	mi := &file_omega_proto_msgTypes[45]
+	mi := &file_omega_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3067,7 +3647,7 @@ func (x *ListAllowedRequest) String() string {
 func (*ListAllowedRequest) ProtoMessage() {}
 
 func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[45]
+	mi := &file_omega_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3080,7 +3660,7 @@ func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedRequest.ProtoReflect.Descriptor instead.
 func (*ListAllowedRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{45}
+	return file_omega_proto_rawDescGZIP(), []int{52}
 }
 
 type Allowed struct {
@@ -3094,7 +3674,7 @@ type Allowed struct {
 
 func (x *Allowed) Reset() {
 	*x = Allowed{}
-	mi := &file_omega_proto_msgTypes[46]
+	mi := &file_omega_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3106,7 +3686,7 @@ func (x *Allowed) String() string {
 func (*Allowed) ProtoMessage() {}
 
 func (x *Allowed) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[46]
+	mi := &file_omega_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3119,7 +3699,7 @@ func (x *Allowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allowed.ProtoReflect.Descriptor instead.
 func (*Allowed) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{46}
+	return file_omega_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Allowed) GetWhat() string {
@@ -3152,7 +3732,7 @@ type ListAllowedResponse struct {
 
 func (x *ListAllowedResponse) Reset() {
 	*x = ListAllowedResponse{}
-	mi := &file_omega_proto_msgTypes[47]
+	mi := &file_omega_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3164,7 +3744,7 @@ func (x *ListAllowedResponse) String() string {
 func (*ListAllowedResponse) ProtoMessage() {}
 
 func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[47]
+	mi := &file_omega_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3177,7 +3757,7 @@ func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedResponse.ProtoReflect.Descriptor instead.
 func (*ListAllowedResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{47}
+	return file_omega_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListAllowedResponse) GetAllowed() []*Allowed {
@@ -3196,7 +3776,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_omega_proto_msgTypes[48]
+	mi := &file_omega_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3208,7 +3788,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[48]
+	mi := &file_omega_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3221,7 +3801,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{48}
+	return file_omega_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *AllowRequest) GetWhat() string {
@@ -3239,7 +3819,7 @@ type AllowResponse struct {
 
 func (x *AllowResponse) Reset() {
 	*x = AllowResponse{}
-	mi := &file_omega_proto_msgTypes[49]
+	mi := &file_omega_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3251,7 +3831,7 @@ func (x *AllowResponse) String() string {
 func (*AllowResponse) ProtoMessage() {}
 
 func (x *AllowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[49]
+	mi := &file_omega_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3264,7 +3844,7 @@ func (x *AllowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowResponse.ProtoReflect.Descriptor instead.
 func (*AllowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{49}
+	return file_omega_proto_rawDescGZIP(), []int{56}
 }
 
 type DisallowRequest struct {
@@ -3276,7 +3856,7 @@ type DisallowRequest struct {
 
 func (x *DisallowRequest) Reset() {
 	*x = DisallowRequest{}
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3288,7 +3868,7 @@ func (x *DisallowRequest) String() string {
 func (*DisallowRequest) ProtoMessage() {}
 
 func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3301,7 +3881,7 @@ func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowRequest.ProtoReflect.Descriptor instead.
 func (*DisallowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{50}
+	return file_omega_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DisallowRequest) GetWhat() string {
@@ -3319,7 +3899,7 @@ type DisallowResponse struct {
 
 func (x *DisallowResponse) Reset() {
 	*x = DisallowResponse{}
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3331,7 +3911,7 @@ func (x *DisallowResponse) String() string {
 func (*DisallowResponse) ProtoMessage() {}
 
 func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3344,7 +3924,7 @@ func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowResponse.ProtoReflect.Descriptor instead.
 func (*DisallowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{51}
+	return file_omega_proto_rawDescGZIP(), []int{58}
 }
 
 type PanicRequest struct {
@@ -3355,7 +3935,7 @@ type PanicRequest struct {
 
 func (x *PanicRequest) Reset() {
 	*x = PanicRequest{}
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3367,7 +3947,7 @@ func (x *PanicRequest) String() string {
 func (*PanicRequest) ProtoMessage() {}
 
 func (x *PanicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3380,7 +3960,7 @@ func (x *PanicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicRequest.ProtoReflect.Descriptor instead.
 func (*PanicRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{52}
+	return file_omega_proto_rawDescGZIP(), []int{59}
 }
 
 type PanicResponse struct {
@@ -3392,7 +3972,7 @@ type PanicResponse struct {
 
 func (x *PanicResponse) Reset() {
 	*x = PanicResponse{}
-	mi := &file_omega_proto_msgTypes[53]
+	mi := &file_omega_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3404,7 +3984,7 @@ func (x *PanicResponse) String() string {
 func (*PanicResponse) ProtoMessage() {}
 
 func (x *PanicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[53]
+	mi := &file_omega_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3417,7 +3997,7 @@ func (x *PanicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicResponse.ProtoReflect.Descriptor instead.
 func (*PanicResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{53}
+	return file_omega_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PanicResponse) GetReleased() uint32 {
@@ -3435,7 +4015,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_omega_proto_msgTypes[54]
+	mi := &file_omega_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3447,7 +4027,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[54]
+	mi := &file_omega_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3460,7 +4040,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{54}
+	return file_omega_proto_rawDescGZIP(), []int{61}
 }
 
 type LeaveResponse struct {
@@ -3471,7 +4051,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_omega_proto_msgTypes[55]
+	mi := &file_omega_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3483,7 +4063,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[55]
+	mi := &file_omega_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3496,7 +4076,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{55}
+	return file_omega_proto_rawDescGZIP(), []int{62}
 }
 
 var File_omega_proto protoreflect.FileDescriptor
@@ -3740,7 +4320,60 @@ const file_omega_proto_rawDesc = "" +
 	"\rSubmitRequest\x12\x14\n" +
 	"\x05entry\x18\x01 \x01(\fR\x05entry\" \n" +
 	"\x0eSubmitResponse\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"E\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x1d\n" +
+	"\vRootRequest\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\tR\x02at\"\xa8\x01\n" +
+	"\fRootOperator\x12\x10\n" +
+	"\x03did\x18\x01 \x01(\tR\x03did\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05since\x18\x03 \x01(\x04R\x05since\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\x12\x16\n" +
+	"\x06former\x18\x05 \x01(\bR\x06former\x12\x16\n" +
+	"\x06stands\x18\x06 \x01(\x04R\x06stands\x12\x18\n" +
+	"\aentries\x18\a \x01(\x04R\aentries\"\xd2\x01\n" +
+	"\tRootEntry\x12\x10\n" +
+	"\x03raw\x18\x01 \x01(\fR\x03raw\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x12\n" +
+	"\x04prev\x18\x03 \x01(\tR\x04prev\x12\x10\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq\x12\x12\n" +
+	"\x04kind\x18\x05 \x01(\tR\x04kind\x12.\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
+	"\asigners\x18\a \x03(\tR\asigners\x12\x1b\n" +
+	"\tbody_json\x18\b \x01(\tR\bbodyJson\"\x85\x01\n" +
+	"\bRootFork\x12\x16\n" +
+	"\x06common\x18\x01 \x01(\tR\x06common\x12/\n" +
+	"\bchildren\x18\x02 \x03(\v2\x13.omega.v1.RootEntryR\bchildren\x12\x18\n" +
+	"\asigners\x18\x03 \x03(\tR\asigners\x12\x16\n" +
+	"\x06stands\x18\x04 \x01(\tR\x06stands\"\xc9\x04\n" +
+	"\fRootResponse\x12\x14\n" +
+	"\x05swarm\x18\x01 \x01(\fR\x05swarm\x12\x12\n" +
+	"\x04head\x18\x02 \x01(\fR\x04head\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x12\n" +
+	"\x04time\x18\x04 \x01(\x03R\x04time\x12\f\n" +
+	"\x01k\x18\x05 \x01(\rR\x01k\x124\n" +
+	"\toperators\x18\x06 \x03(\v2\x16.omega.v1.RootOperatorR\toperators\x12\x1d\n" +
+	"\n" +
+	"recovery_k\x18\a \x01(\rR\trecoveryK\x12#\n" +
+	"\rrecovery_keys\x18\b \x01(\rR\frecoveryKeys\x12)\n" +
+	"\x05chain\x18\t \x03(\v2\x13.omega.v1.RootEntryR\x05chain\x12(\n" +
+	"\x05forks\x18\n" +
+	" \x03(\v2\x12.omega.v1.RootForkR\x05forks\x12\x16\n" +
+	"\x06frozen\x18\v \x01(\tR\x06frozen\x12#\n" +
+	"\rfrozen_detail\x18\f \x01(\tR\ffrozenDetail\x12@\n" +
+	"\breleases\x18\r \x03(\v2$.omega.v1.RootResponse.ReleasesEntryR\breleases\x12\x18\n" +
+	"\arevoked\x18\x0e \x03(\tR\arevoked\x12\x18\n" +
+	"\aissuers\x18\x0f \x03(\tR\aissuers\x12\x1c\n" +
+	"\tsuccessor\x18\x10 \x01(\tR\tsuccessor\x1a;\n" +
+	"\rReleasesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\")\n" +
+	"\x11SubmitRootRequest\x12\x14\n" +
+	"\x05entry\x18\x01 \x01(\fR\x05entry\"`\n" +
+	"\x12SubmitRootResponse\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\tR\x04hash\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
+	"\x04have\x18\x03 \x01(\rR\x04have\x12\x12\n" +
+	"\x04need\x18\x04 \x01(\rR\x04need\"E\n" +
 	"\x13RespondLocalRequest\x12.\n" +
 	"\bresponse\x18\x01 \x01(\v2\x12.omega.v1.ResponseR\bresponse\"s\n" +
 	"\x14RespondLocalResponse\x12.\n" +
@@ -3763,8 +4396,7 @@ const file_omega_proto_rawDesc = "" +
 	"\rPanicResponse\x12\x1a\n" +
 	"\breleased\x18\x01 \x01(\rR\breleased\"\x0e\n" +
 	"\fLeaveRequest\"\x0f\n" +
-	"\rLeaveResponse2\xf6\n" +
-	"\n" +
+	"\rLeaveResponse2\xf6\v\n" +
 	"\x04Node\x12;\n" +
 	"\x06Status\x12\x17.omega.v1.StatusRequest\x1a\x18.omega.v1.StatusResponse\x12;\n" +
 	"\x06Doctor\x12\x17.omega.v1.DoctorRequest\x1a\x18.omega.v1.DoctorResponse\x12D\n" +
@@ -3781,7 +4413,10 @@ const file_omega_proto_rawDesc = "" +
 	"ListDecoys\x12\x1b.omega.v1.ListDecoysRequest\x1a\x1c.omega.v1.ListDecoysResponse\x12J\n" +
 	"\vListInvites\x12\x1c.omega.v1.ListInvitesRequest\x1a\x1d.omega.v1.ListInvitesResponse\x125\n" +
 	"\x04Head\x12\x15.omega.v1.HeadRequest\x1a\x16.omega.v1.HeadResponse\x12;\n" +
-	"\x06Submit\x12\x17.omega.v1.SubmitRequest\x1a\x18.omega.v1.SubmitResponse\x12M\n" +
+	"\x06Submit\x12\x17.omega.v1.SubmitRequest\x1a\x18.omega.v1.SubmitResponse\x125\n" +
+	"\x04Root\x12\x15.omega.v1.RootRequest\x1a\x16.omega.v1.RootResponse\x12G\n" +
+	"\n" +
+	"SubmitRoot\x12\x1b.omega.v1.SubmitRootRequest\x1a\x1c.omega.v1.SubmitRootResponse\x12M\n" +
 	"\fRespondLocal\x12\x1d.omega.v1.RespondLocalRequest\x1a\x1e.omega.v1.RespondLocalResponse\x12J\n" +
 	"\vListAllowed\x12\x1c.omega.v1.ListAllowedRequest\x1a\x1d.omega.v1.ListAllowedResponse\x128\n" +
 	"\x05Allow\x12\x16.omega.v1.AllowRequest\x1a\x17.omega.v1.AllowResponse\x12A\n" +
@@ -3801,7 +4436,7 @@ func file_omega_proto_rawDescGZIP() []byte {
 	return file_omega_proto_rawDescData
 }
 
-var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_omega_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: omega.v1.StatusRequest
 	(*Problem)(nil),               // 1: omega.v1.Problem
@@ -3846,102 +4481,120 @@ var file_omega_proto_goTypes = []any{
 	(*HeadResponse)(nil),          // 40: omega.v1.HeadResponse
 	(*SubmitRequest)(nil),         // 41: omega.v1.SubmitRequest
 	(*SubmitResponse)(nil),        // 42: omega.v1.SubmitResponse
-	(*RespondLocalRequest)(nil),   // 43: omega.v1.RespondLocalRequest
-	(*RespondLocalResponse)(nil),  // 44: omega.v1.RespondLocalResponse
-	(*ListAllowedRequest)(nil),    // 45: omega.v1.ListAllowedRequest
-	(*Allowed)(nil),               // 46: omega.v1.Allowed
-	(*ListAllowedResponse)(nil),   // 47: omega.v1.ListAllowedResponse
-	(*AllowRequest)(nil),          // 48: omega.v1.AllowRequest
-	(*AllowResponse)(nil),         // 49: omega.v1.AllowResponse
-	(*DisallowRequest)(nil),       // 50: omega.v1.DisallowRequest
-	(*DisallowResponse)(nil),      // 51: omega.v1.DisallowResponse
-	(*PanicRequest)(nil),          // 52: omega.v1.PanicRequest
-	(*PanicResponse)(nil),         // 53: omega.v1.PanicResponse
-	(*LeaveRequest)(nil),          // 54: omega.v1.LeaveRequest
-	(*LeaveResponse)(nil),         // 55: omega.v1.LeaveResponse
-	nil,                           // 56: omega.v1.StatusResponse.SensorsEntry
-	nil,                           // 57: omega.v1.StatusResponse.QueuesEntry
-	nil,                           // 58: omega.v1.StatusResponse.RejectedEntry
-	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
+	(*RootRequest)(nil),           // 43: omega.v1.RootRequest
+	(*RootOperator)(nil),          // 44: omega.v1.RootOperator
+	(*RootEntry)(nil),             // 45: omega.v1.RootEntry
+	(*RootFork)(nil),              // 46: omega.v1.RootFork
+	(*RootResponse)(nil),          // 47: omega.v1.RootResponse
+	(*SubmitRootRequest)(nil),     // 48: omega.v1.SubmitRootRequest
+	(*SubmitRootResponse)(nil),    // 49: omega.v1.SubmitRootResponse
+	(*RespondLocalRequest)(nil),   // 50: omega.v1.RespondLocalRequest
+	(*RespondLocalResponse)(nil),  // 51: omega.v1.RespondLocalResponse
+	(*ListAllowedRequest)(nil),    // 52: omega.v1.ListAllowedRequest
+	(*Allowed)(nil),               // 53: omega.v1.Allowed
+	(*ListAllowedResponse)(nil),   // 54: omega.v1.ListAllowedResponse
+	(*AllowRequest)(nil),          // 55: omega.v1.AllowRequest
+	(*AllowResponse)(nil),         // 56: omega.v1.AllowResponse
+	(*DisallowRequest)(nil),       // 57: omega.v1.DisallowRequest
+	(*DisallowResponse)(nil),      // 58: omega.v1.DisallowResponse
+	(*PanicRequest)(nil),          // 59: omega.v1.PanicRequest
+	(*PanicResponse)(nil),         // 60: omega.v1.PanicResponse
+	(*LeaveRequest)(nil),          // 61: omega.v1.LeaveRequest
+	(*LeaveResponse)(nil),         // 62: omega.v1.LeaveResponse
+	nil,                           // 63: omega.v1.StatusResponse.SensorsEntry
+	nil,                           // 64: omega.v1.StatusResponse.QueuesEntry
+	nil,                           // 65: omega.v1.StatusResponse.RejectedEntry
+	nil,                           // 66: omega.v1.RootResponse.ReleasesEntry
+	(*timestamppb.Timestamp)(nil), // 67: google.protobuf.Timestamp
 }
 var file_omega_proto_depIdxs = []int32{
-	56, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
-	57, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
+	63, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
+	64, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
 	1,  // 2: omega.v1.StatusResponse.problems:type_name -> omega.v1.Problem
-	58, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
+	65, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
 	5,  // 4: omega.v1.DoctorResponse.checks:type_name -> omega.v1.Check
-	59, // 5: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	67, // 5: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
 	8,  // 6: omega.v1.ListPeersResponse.peers:type_name -> omega.v1.Peer
-	59, // 7: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
+	67, // 7: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
 	11, // 8: omega.v1.ListRolesResponse.grants:type_name -> omega.v1.RoleGrant
-	59, // 9: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
+	67, // 9: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
 	14, // 10: omega.v1.Finding.subject:type_name -> omega.v1.Subject
 	15, // 11: omega.v1.Finding.evidence:type_name -> omega.v1.Evidence
-	59, // 12: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
-	59, // 13: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	67, // 12: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	67, // 13: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
 	25, // 14: omega.v1.Response.target:type_name -> omega.v1.Target
-	59, // 15: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
+	67, // 15: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
 	26, // 16: omega.v1.ListResponsesResponse.responses:type_name -> omega.v1.Response
 	26, // 17: omega.v1.Pending.proposal:type_name -> omega.v1.Response
 	16, // 18: omega.v1.Pending.evidence:type_name -> omega.v1.Finding
-	59, // 19: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
+	67, // 19: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
 	30, // 20: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
 	31, // 21: omega.v1.ListPendingResponse.joiners:type_name -> omega.v1.Joiner
 	34, // 22: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
-	59, // 23: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
+	67, // 23: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
 	37, // 24: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
-	26, // 25: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
-	26, // 26: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
-	18, // 27: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
-	46, // 28: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
-	2,  // 29: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
-	0,  // 30: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
-	4,  // 31: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
-	7,  // 32: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
-	10, // 33: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
-	13, // 34: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
-	17, // 35: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
-	19, // 36: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
-	21, // 37: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
-	23, // 38: omega.v1.Node.ExportLedger:input_type -> omega.v1.ExportLedgerRequest
-	27, // 39: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
-	29, // 40: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
-	33, // 41: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
-	36, // 42: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
-	39, // 43: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
-	41, // 44: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
-	43, // 45: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
-	45, // 46: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
-	48, // 47: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
-	50, // 48: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
-	52, // 49: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
-	54, // 50: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
-	3,  // 51: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
-	6,  // 52: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
-	9,  // 53: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
-	12, // 54: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
-	16, // 55: omega.v1.Node.Findings:output_type -> omega.v1.Finding
-	18, // 56: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
-	20, // 57: omega.v1.Node.Events:output_type -> omega.v1.Event
-	22, // 58: omega.v1.Node.Entries:output_type -> omega.v1.Entry
-	24, // 59: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
-	28, // 60: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
-	32, // 61: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
-	35, // 62: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
-	38, // 63: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
-	40, // 64: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
-	42, // 65: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
-	44, // 66: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
-	47, // 67: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
-	49, // 68: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
-	51, // 69: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
-	53, // 70: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
-	55, // 71: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
-	51, // [51:72] is the sub-list for method output_type
-	30, // [30:51] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	67, // 25: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
+	45, // 26: omega.v1.RootFork.children:type_name -> omega.v1.RootEntry
+	44, // 27: omega.v1.RootResponse.operators:type_name -> omega.v1.RootOperator
+	45, // 28: omega.v1.RootResponse.chain:type_name -> omega.v1.RootEntry
+	46, // 29: omega.v1.RootResponse.forks:type_name -> omega.v1.RootFork
+	66, // 30: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
+	26, // 31: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
+	26, // 32: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
+	18, // 33: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
+	53, // 34: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
+	2,  // 35: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
+	0,  // 36: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
+	4,  // 37: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
+	7,  // 38: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
+	10, // 39: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
+	13, // 40: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
+	17, // 41: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
+	19, // 42: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
+	21, // 43: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
+	23, // 44: omega.v1.Node.ExportLedger:input_type -> omega.v1.ExportLedgerRequest
+	27, // 45: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
+	29, // 46: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
+	33, // 47: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
+	36, // 48: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
+	39, // 49: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
+	41, // 50: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
+	43, // 51: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
+	48, // 52: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
+	50, // 53: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
+	52, // 54: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
+	55, // 55: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
+	57, // 56: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
+	59, // 57: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
+	61, // 58: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
+	3,  // 59: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
+	6,  // 60: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
+	9,  // 61: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
+	12, // 62: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
+	16, // 63: omega.v1.Node.Findings:output_type -> omega.v1.Finding
+	18, // 64: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
+	20, // 65: omega.v1.Node.Events:output_type -> omega.v1.Event
+	22, // 66: omega.v1.Node.Entries:output_type -> omega.v1.Entry
+	24, // 67: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
+	28, // 68: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
+	32, // 69: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
+	35, // 70: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
+	38, // 71: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
+	40, // 72: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
+	42, // 73: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
+	47, // 74: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
+	49, // 75: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
+	51, // 76: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
+	54, // 77: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
+	56, // 78: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
+	58, // 79: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
+	60, // 80: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
+	62, // 81: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
+	59, // [59:82] is the sub-list for method output_type
+	36, // [36:59] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_omega_proto_init() }
@@ -3955,7 +4608,7 @@ func file_omega_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_omega_proto_rawDesc), len(file_omega_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   59,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -66,6 +66,10 @@ const (
 	NodeHeadProcedure = "/omega.v1.Node/Head"
 	// NodeSubmitProcedure is the fully-qualified name of the Node's Submit RPC.
 	NodeSubmitProcedure = "/omega.v1.Node/Submit"
+	// NodeRootProcedure is the fully-qualified name of the Node's Root RPC.
+	NodeRootProcedure = "/omega.v1.Node/Root"
+	// NodeSubmitRootProcedure is the fully-qualified name of the Node's SubmitRoot RPC.
+	NodeSubmitRootProcedure = "/omega.v1.Node/SubmitRoot"
 	// NodeRespondLocalProcedure is the fully-qualified name of the Node's RespondLocal RPC.
 	NodeRespondLocalProcedure = "/omega.v1.Node/RespondLocal"
 	// NodeListAllowedProcedure is the fully-qualified name of the Node's ListAllowed RPC.
@@ -101,6 +105,10 @@ type NodeClient interface {
 	Head(context.Context, *v1.HeadRequest) (*v1.HeadResponse, error)
 	// Submit takes one entry that an operator signed in a process of its own; the node checks, keeps and spreads it.
 	Submit(context.Context, *v1.SubmitRequest) (*v1.SubmitResponse, error)
+	// Root returns the root chain: who rules the swarm, and what they changed.
+	Root(context.Context, *v1.RootRequest) (*v1.RootResponse, error)
+	// SubmitRoot takes an entry of the root chain that enough operators signed; this node carries it to all.
+	SubmitRoot(context.Context, *v1.SubmitRootRequest) (*v1.SubmitRootResponse, error)
 	// What follows has power over this host alone.
 	RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error)
 	ListAllowed(context.Context, *v1.ListAllowedRequest) (*v1.ListAllowedResponse, error)
@@ -211,6 +219,18 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(nodeMethods.ByName("Submit")),
 			connect.WithClientOptions(opts...),
 		),
+		root: connect.NewClient[v1.RootRequest, v1.RootResponse](
+			httpClient,
+			baseURL+NodeRootProcedure,
+			connect.WithSchema(nodeMethods.ByName("Root")),
+			connect.WithClientOptions(opts...),
+		),
+		submitRoot: connect.NewClient[v1.SubmitRootRequest, v1.SubmitRootResponse](
+			httpClient,
+			baseURL+NodeSubmitRootProcedure,
+			connect.WithSchema(nodeMethods.ByName("SubmitRoot")),
+			connect.WithClientOptions(opts...),
+		),
 		respondLocal: connect.NewClient[v1.RespondLocalRequest, v1.RespondLocalResponse](
 			httpClient,
 			baseURL+NodeRespondLocalProcedure,
@@ -267,6 +287,8 @@ type nodeClient struct {
 	listInvites   *connect.Client[v1.ListInvitesRequest, v1.ListInvitesResponse]
 	head          *connect.Client[v1.HeadRequest, v1.HeadResponse]
 	submit        *connect.Client[v1.SubmitRequest, v1.SubmitResponse]
+	root          *connect.Client[v1.RootRequest, v1.RootResponse]
+	submitRoot    *connect.Client[v1.SubmitRootRequest, v1.SubmitRootResponse]
 	respondLocal  *connect.Client[v1.RespondLocalRequest, v1.RespondLocalResponse]
 	listAllowed   *connect.Client[v1.ListAllowedRequest, v1.ListAllowedResponse]
 	allow         *connect.Client[v1.AllowRequest, v1.AllowResponse]
@@ -390,6 +412,24 @@ func (c *nodeClient) Submit(ctx context.Context, req *v1.SubmitRequest) (*v1.Sub
 	return nil, err
 }
 
+// Root calls omega.v1.Node.Root.
+func (c *nodeClient) Root(ctx context.Context, req *v1.RootRequest) (*v1.RootResponse, error) {
+	response, err := c.root.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// SubmitRoot calls omega.v1.Node.SubmitRoot.
+func (c *nodeClient) SubmitRoot(ctx context.Context, req *v1.SubmitRootRequest) (*v1.SubmitRootResponse, error) {
+	response, err := c.submitRoot.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // RespondLocal calls omega.v1.Node.RespondLocal.
 func (c *nodeClient) RespondLocal(ctx context.Context, req *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error) {
 	response, err := c.respondLocal.CallUnary(ctx, connect.NewRequest(req))
@@ -465,6 +505,10 @@ type NodeHandler interface {
 	Head(context.Context, *v1.HeadRequest) (*v1.HeadResponse, error)
 	// Submit takes one entry that an operator signed in a process of its own; the node checks, keeps and spreads it.
 	Submit(context.Context, *v1.SubmitRequest) (*v1.SubmitResponse, error)
+	// Root returns the root chain: who rules the swarm, and what they changed.
+	Root(context.Context, *v1.RootRequest) (*v1.RootResponse, error)
+	// SubmitRoot takes an entry of the root chain that enough operators signed; this node carries it to all.
+	SubmitRoot(context.Context, *v1.SubmitRootRequest) (*v1.SubmitRootResponse, error)
 	// What follows has power over this host alone.
 	RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error)
 	ListAllowed(context.Context, *v1.ListAllowedRequest) (*v1.ListAllowedResponse, error)
@@ -571,6 +615,18 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(nodeMethods.ByName("Submit")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeRootHandler := connect.NewUnaryHandlerSimple(
+		NodeRootProcedure,
+		svc.Root,
+		connect.WithSchema(nodeMethods.ByName("Root")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeSubmitRootHandler := connect.NewUnaryHandlerSimple(
+		NodeSubmitRootProcedure,
+		svc.SubmitRoot,
+		connect.WithSchema(nodeMethods.ByName("SubmitRoot")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeRespondLocalHandler := connect.NewUnaryHandlerSimple(
 		NodeRespondLocalProcedure,
 		svc.RespondLocal,
@@ -639,6 +695,10 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeHeadHandler.ServeHTTP(w, r)
 		case NodeSubmitProcedure:
 			nodeSubmitHandler.ServeHTTP(w, r)
+		case NodeRootProcedure:
+			nodeRootHandler.ServeHTTP(w, r)
+		case NodeSubmitRootProcedure:
+			nodeSubmitRootHandler.ServeHTTP(w, r)
 		case NodeRespondLocalProcedure:
 			nodeRespondLocalHandler.ServeHTTP(w, r)
 		case NodeListAllowedProcedure:
@@ -718,6 +778,14 @@ func (UnimplementedNodeHandler) Head(context.Context, *v1.HeadRequest) (*v1.Head
 
 func (UnimplementedNodeHandler) Submit(context.Context, *v1.SubmitRequest) (*v1.SubmitResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.Submit is not implemented"))
+}
+
+func (UnimplementedNodeHandler) Root(context.Context, *v1.RootRequest) (*v1.RootResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.Root is not implemented"))
+}
+
+func (UnimplementedNodeHandler) SubmitRoot(context.Context, *v1.SubmitRootRequest) (*v1.SubmitRootResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.SubmitRoot is not implemented"))
 }
 
 func (UnimplementedNodeHandler) RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error) {
