@@ -172,3 +172,24 @@ func TestParams(t *testing.T) {
 		}
 	}
 }
+
+// A revocation does not wait behind findings.
+func TestAuthorityGoesFirst(t *testing.T) {
+	p := NewPush(Config{Log: slog.New(slog.DiscardHandler)}, nil)
+	c := fakeConn{id: "peer"}
+	p.Attach(c)
+	l := p.lanes[c.RemotePeer()]
+	for range pushQueue {
+		l.out <- []byte("finding")
+	}
+	e := entry(t, 0)
+	if e.Chain != ledger.Authority {
+		t.Skip("the test's entry is of the other chain")
+	}
+	if p.Publish(e) != 1 {
+		t.Fatal("a full queue of findings kept a revocation out")
+	}
+	if raw, ok := l.next(t.Context()); !ok || string(raw) != string(e.Raw()) {
+		t.Errorf("first is %.20q", raw)
+	}
+}

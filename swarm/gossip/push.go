@@ -168,7 +168,7 @@ func (p *Push) Stat() Stat {
 	defer p.mu.Unlock()
 	st := Stat{Cap: pushQueue, Dropped: p.dropped.Load()}
 	for _, l := range p.lanes {
-		st.Len = max(st.Len, len(l.out))
+		st.Len = max(st.Len, len(l.out), len(l.urgent))
 	}
 	return st
 }
