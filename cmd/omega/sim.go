@@ -72,7 +72,7 @@ func simPolicy(name string, v cage2.Version) (cage2.Policy, error) {
 
 func newSimExplain(a *app) *cobra.Command {
 	var f cageFlags
-	var red, picture string
+	var red, base, picture string
 	var step int
 	var seed uint64
 	c := &cobra.Command{
@@ -92,7 +92,19 @@ func newSimExplain(a *app) *cobra.Command {
 			if step < 0 || step >= cage2.MaxSteps {
 				return fail(exitUsage, "step %d; from 0 to %d", step, cage2.MaxSteps-1)
 			}
-			p, err := planner.New(planner.DefaultConfig(v))
+			config := planner.DefaultConfig(v)
+			switch base {
+			case "rules":
+			case "trained":
+				f, err := learn.Trained()
+				if err != nil {
+					return err
+				}
+				config = planner.LearnedConfig(v, f)
+			default:
+				return fail(exitUsage, "base policy %q: want rules or trained", base)
+			}
+			p, err := planner.New(config)
 			if err != nil {
 				return err
 			}
@@ -119,6 +131,7 @@ func newSimExplain(a *app) *cobra.Command {
 	}
 	f.register(c)
 	c.Flags().StringVar(&red, "red", "meander", "the attacker that really plays: b_line, meander or sleep (the planner is not told)")
+	c.Flags().StringVar(&base, "base", "rules", "what the planner lets go on in its simulations: rules or trained")
 	c.Flags().IntVar(&step, "step", 12, "which decision of the episode, from 0")
 	c.Flags().Uint64Var(&seed, "seed", 4, "seed of the episode")
 	c.Flags().StringVar(&picture, "svg", "", "also draw the alternatives into this file")

@@ -255,7 +255,7 @@ func TestSimTrain(t *testing.T) {
 	if code, _, e := runSim(t, "eval", "--policy", "trained", "--weights", file("c")); code != exitFailed || !strings.Contains(e, "damaged") {
 		t.Errorf("cut off weights: exit %d, %s", code, e)
 	}
-	for _, bad := range [][]string{{"train", "--steps", "0"}, {"train", "--resume"}, {"train", "--rounds", "99"}, {"train", "--scenario", "cage9"}, {"eval", "--duels", "-1"}} {
+	for _, bad := range [][]string{{"train", "--steps", "0"}, {"train", "--resume"}, {"train", "--rounds", "99"}, {"train", "--scenario", "cage9"}, {"eval", "--duels", "-1"}, {"eval", "--policy", "planner", "--base", "magic"}, {"eval", "--policy", "rules", "--base", "trained"}, {"explain", "--base", "x"}} {
 		if code, _, _ := runSim(t, bad...); code != exitUsage {
 			t.Errorf("%v: exit %d", bad, code)
 		}

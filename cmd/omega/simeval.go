@@ -9,11 +9,12 @@ import (
 
 	"github.com/omega-mesh/omega/sim/cage2"
 	"github.com/omega-mesh/omega/sim/learn"
+	"github.com/omega-mesh/omega/sim/planner"
 )
 
 func newSimEval(a *app) *cobra.Command {
 	var f cageFlags
-	var policy, weights string
+	var policy, base, weights string
 	var episodes, duels, workers int
 	var seed uint64
 	c := &cobra.Command{
@@ -25,6 +26,7 @@ defender and its predecessors: the defender's worst case among them is reported.
 95 % interval. The result depends on the seed, not on the number of cores.`,
 		Example: `  omega sim eval --scenario cage2 --policy planner --episodes 100 --seed 153
   omega sim eval --policy trained --episodes 1000 --version later --json
+  omega sim eval --policy planner --base trained
   omega sim eval --policy trained --weights my.weights`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -42,9 +44,15 @@ defender and its predecessors: the defender's worst case among them is reported.
 			if err != nil {
 				return err
 			}
+			if base != "rules" && (base != "trained" || policy != "planner") {
+				return fail(exitUsage, "--base %s: the planner's base policy is rules or trained", base)
+			}
 			fresh := func() (cage2.Policy, error) {
-				if policy == "trained" {
+				switch {
+				case policy == "trained":
 					return trained.Defender(v)
+				case base == "trained":
+					return planner.New(planner.LearnedConfig(v, trained))
 				}
 				return simPolicy(policy, v)
 			}
@@ -87,6 +95,7 @@ defender and its predecessors: the defender's worst case among them is reported.
 	}
 	f.register(c)
 	c.Flags().StringVar(&policy, "policy", "planner", "the defender: sleep, random, react, rules, planner or trained")
+	c.Flags().StringVar(&base, "base", "rules", "what the planner lets go on in its simulations: rules or trained")
 	c.Flags().StringVar(&weights, "weights", "", "file of weights for trained and for the learned attackers (default: the built-in ones)")
 	c.Flags().IntVar(&episodes, "episodes", 100, "episodes a setting")
 	c.Flags().IntVar(&duels, "duels", 100, "episodes against each learned attacker (0: leave them out)")

@@ -13,7 +13,7 @@ func CurveSVG(points []Point) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`+"\n", width, height)
 	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="#fff"/>`+"\n", width, height)
-	const lowest, highest = -160.0, -40.0
+	const lowest, highest = -160.0, -20.0 // what is worse is drawn at the bottom
 	most := int64(1)
 	for _, p := range points {
 		most = max(most, p.Steps)

@@ -55,6 +55,14 @@ func Learned(f *learn.File) func(v cage2.Version) (Base, error) {
 	}
 }
 
+// LearnedConfig is the effort that a learned base allows within the planner's budget of time.
+func LearnedConfig(v cage2.Version, f *learn.File) Config {
+	c := DefaultConfig(v)
+	c.Base, c.Narrow = Learned(f), true
+	c.Rollouts, c.Rounds, c.Depth = 16, 3, 10
+	return c
+}
+
 type learned struct{ *learn.Policy }
 
 func (l learned) CopyFrom(other Base) { l.Policy.CopyFrom(other.(learned).Policy) }

@@ -3,11 +3,13 @@ package planner
 import (
 	"context"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/omega-mesh/omega/sim/cage2"
+	"github.com/omega-mesh/omega/sim/learn"
 	"github.com/omega-mesh/omega/sim/rng"
 )
 
@@ -203,5 +205,59 @@ func TestExplanationInWords(t *testing.T) {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the explanation lacks %q:\n%s", want, b.String())
 		}
+	}
+}
+
+// With the learned base too a decision allocates nothing and depends on the seed alone.
+func TestLearnedBase(t *testing.T) {
+	f, err := learn.Trained()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := LearnedConfig(cage2.Later, f)
+	c.Particles, c.Rollouts, c.Rounds = 200, 4, 2
+	var last []cage2.Action
+	for range 2 {
+		p, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Begin(rng.New(3))
+		w := cage2.NewWorld(cage2.Later, cage2.Meander, false, rng.New(4))
+		var o cage2.Observation
+		var actions []cage2.Action
+		for range 30 {
+			a := p.Act(o)
+			actions = append(actions, a)
+			o = w.Step(a).Observation
+		}
+		if last != nil && !slices.Equal(last, actions) {
+			t.Errorf("%v, then %v", last, actions)
+		}
+		last = actions
+		if n := testing.AllocsPerRun(10, func() { o = w.Step(p.Act(o)).Observation }); n != 0 {
+			t.Errorf("%v allocations a decision", n)
+		}
+		checkExplanation(t, p.Explain())
+	}
+	// The base alone does what the trained policy does.
+	b, err := c.Base(c.Version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, err := f.Defender(c.Version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := cage2.NewWorld(c.Version, cage2.BLine, false, rng.New(4))
+	var o cage2.Observation
+	for range 30 {
+		b.See(o)
+		a, want := b.Choose(), policy.Act(o)
+		if a != want || b.Propose(nil)[0] != want {
+			t.Fatalf("the base chooses %s, the policy %s", a, want)
+		}
+		b.Follow(a)
+		o = w.Step(a).Observation
 	}
 }
