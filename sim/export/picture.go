@@ -138,7 +138,7 @@ func (d *day) draw(s *world.Scenario, shown []int, seed uint64) []byte {
 		}
 		b.write(x(t), y+14, anchor, fmt.Sprintf("%g h", math.Round(100*t.Hours())/100))
 	}
-	for i, k := range []struct{ colour, name string }{{clean, "not held"}, {asUser, "user"}, {asRoot, "root"}, {decoys, "a step was caught"}, {"#000000", "a source is refused everywhere"}} {
+	for i, k := range []struct{ colour, name string }{{clean, "not held"}, {asUser, "user"}, {asRoot, "root"}, {decoys, "a step was caught"}, {"#000000", "a source is refused"}} {
 		at := 10 + float64(i)*165
 		b.box(at, y+26, 12, 12, k.colour)
 		b.write(at+16, y+36, "start", k.name)
