@@ -19,7 +19,7 @@ func handOver(l Layout, uid uint32) error {
 			return fmt.Errorf("hand over the state folder: %w", err)
 		}
 	}
-	for _, dir := range []string{l.Operator(), l.Next()} {
+	for _, dir := range []string{l.Operator(), l.Next(), l.NextInside()} {
 		if err := os.Chmod(dir, 0o700); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("keep the operator's and the next key: %w", err)
 		}

@@ -32,6 +32,12 @@ func warnings() []warning {
 				s := n.fold.State()
 				if m, ok := s.Member(n.self.DID()); !ok {
 					return "this host is not a member: its admission has not arrived"
+				} else if m.Contest != nil {
+					return "two rotations of this host's key are as valid: its next key was stolen as well; an operator must revoke it, and it joins anew"
+				} else if m.Keys.Number() > n.self.Keys().Number() {
+					return "whoever holds this identity's next key has rotated it: this folder is a copy, or was restored from before, and is cut off"
+				} else if m.Forked && !m.Barred(n.clock.now()) {
+					return "this identity signed two versions of its feed, so all peers refuse it: if its folder was copied, `omega key rotate` proves who holds the next key"
 				} else if !m.Active(n.clock.now()) {
 					return "this host is suspended or revoked"
 				}
@@ -59,6 +65,15 @@ func warnings() []warning {
 				f := faults[0]
 				return fmt.Sprintf("%d damaged feeds, such as %s: %s", len(faults), f.File, f.Detail)
 			}},
+		{"refused", "critical", "if the state folder was copied, `omega key rotate` here proves who holds the next key; else ask an operator",
+			func(n *Node) string {
+				if len(n.swarm.Peers()) == 0 && n.swarm.Rejected()["unknown_here"] > 0 {
+					return "the peers that answer do not take this host for a member in good standing"
+				}
+				return ""
+			}},
+		{"duplicate_identity", "critical", "find out which of the two is the owner's; there, `omega key rotate` with the next key cuts the other off",
+			func(n *Node) string { return n.health.duplicateText() }},
 		{"fork", "critical", "see both entries with `omega ledger show --evidence`; an operator should revoke that peer",
 			func(n *Node) string {
 				if e := n.ledger.Evidence(); len(e) > 0 {
@@ -146,9 +161,11 @@ type health struct {
 	n        *Node
 	table    []warning
 	mu       sync.Mutex
-	sensor   string // why the sensor is lost
-	failure  string // the last part that failed
-	storage  string // why nothing can be stored
+	sensor   string    // why the sensor is lost
+	failure  string    // the last part that failed
+	storage  string    // why nothing can be stored
+	twins    string    // which identity runs twice
+	seen     time.Time // when that was
 	actuator bool
 	drops    map[string]uint64 // of the kernel half
 }
@@ -171,6 +188,24 @@ func (h *health) sensorLost(err error) { h.set(&h.sensor, "the sensor failed: "+
 func (h *health) failed(what string)   { h.set(&h.failure, "a part failed and was started again: "+what) }
 func (h *health) failureText() string  { return h.get(&h.failure) }
 func (h *health) storeText() string    { return h.get(&h.storage) }
+
+// duplicateFor is how long a duplicate stays a problem after it was last seen.
+const duplicateFor = 10 * time.Minute
+
+func (h *health) duplicated(text string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.twins, h.seen = text, time.Now()
+}
+
+func (h *health) duplicateText() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if time.Since(h.seen) > duplicateFor {
+		return ""
+	}
+	return h.twins
+}
 
 func (h *health) sensorText() string {
 	if h.n.parts.Sensor == nil {

@@ -46,6 +46,8 @@ type InitOptions struct {
 	Roles []string
 	// Suite is the cryptographic suite of the keys, and of the swarm founded, for good; zero is trust.SuiteDefault.
 	Suite trust.Suite
+	// NextKey is the folder for the pre-rotated next key; empty is the one beside the state folder.
+	NextKey string
 	// Passphrase protects both private keys (Argon2id); empty leaves key files that a daemon can read unattended.
 	Passphrase []byte
 }
@@ -86,7 +88,7 @@ func Init(dir string, opt InitOptions) (*Initialised, error) {
 	if _, err := os.Lstat(l.Genesis()); err == nil {
 		return nil, fmt.Errorf("%s: %w", dir, ErrInitialised)
 	}
-	self, err := openOrCreate(l, opt.Name, opt.Suite, opt.Passphrase)
+	self, err := openOrCreate(l, opt.Name, opt.NextKey, opt.Suite, opt.Passphrase)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +193,7 @@ func readBounded(path string, limit int) ([]byte, error) {
 }
 
 // openOrCreate opens the node's identity, which must be of suite, or makes it.
-func openOrCreate(l Layout, name string, suite trust.Suite, passphrase []byte) (*identity.Identity, error) {
+func openOrCreate(l Layout, name, next string, suite trust.Suite, passphrase []byte) (*identity.Identity, error) {
 	self, err := identity.Open(l.Identity(), identity.Options{Passphrase: passphrase})
 	if !errors.Is(err, identity.ErrNone) {
 		if err == nil && self.Suite() != suite {
@@ -203,7 +205,7 @@ func openOrCreate(l Layout, name string, suite trust.Suite, passphrase []byte) (
 	if name == "" {
 		name = hostName()
 	}
-	return identity.Create(l.Identity(), identity.Options{Name: name, Suite: suite, Passphrase: passphrase, NextDir: l.Next()})
+	return identity.Create(l.Identity(), identity.Options{Name: name, Suite: suite, Passphrase: passphrase, NextDir: NextDir(l.Dir, next)})
 }
 
 // hostName is the host's name as a peer's name: what a name may not hold becomes a dash.
@@ -260,13 +262,13 @@ func Wipe(dir string) error {
 		return err
 	}
 	more = append(more, l.Recovery())
-	for _, keys := range append([]string{l.Identity(), l.Operator(), l.Next()}, more...) {
+	for _, keys := range append([]string{l.Identity(), l.Operator(), l.Next(), l.NextInside()}, more...) {
 		if err := overwrite(keys); err != nil {
 			return fmt.Errorf("wipe %s: %w", keys, err)
 		}
 	}
 	var errs []error
-	for _, p := range append(more, l.Genesis(), l.Identity(), l.Operator(), l.Next(), l.Ledger(), l.Swarm(), l.Allowed(), l.PanicMark(), l.Socket(), l.Emergency(), l.Config(), l.Lock()) {
+	for _, p := range append(more, l.Genesis(), l.Identity(), l.Operator(), l.Next(), l.NextInside(), l.Ledger(), l.Swarm(), l.Allowed(), l.PanicMark(), l.Socket(), l.Emergency(), l.Config(), l.Lock()) {
 		errs = append(errs, os.RemoveAll(p))
 	}
 	if err := errors.Join(errs...); err != nil {

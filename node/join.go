@@ -31,6 +31,8 @@ var (
 type JoinOptions struct {
 	// Name is the peer's name in the swarm; empty takes the host's name.
 	Name string
+	// NextKey as in InitOptions.
+	NextKey string
 	// Passphrase as in InitOptions.
 	Passphrase []byte
 	// Timeout bounds the whole, but for the time that an operator takes to approve; 0 is 30 s.
@@ -88,7 +90,7 @@ func Join(ctx context.Context, dir, token string, opt JoinOptions) (*Joined, err
 	} else if err != nil && !time.Now().Before(t.NotAfter) {
 		return nil, fmt.Errorf("%w: it expired at %s", ErrToken, t.NotAfter.Format(time.RFC3339))
 	}
-	self, err := openOrCreate(l, opt.Name, t.Suite, opt.Passphrase)
+	self, err := openOrCreate(l, opt.Name, opt.NextKey, t.Suite, opt.Passphrase)
 	if err != nil {
 		return nil, err
 	}

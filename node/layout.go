@@ -19,8 +19,12 @@ func (l Layout) Operator() string { return filepath.Join(l.Dir, "operator") }
 // Recovery is the folder of the recovery keys that founding a swarm made here, until they are carried away.
 func (l Layout) Recovery() string { return filepath.Join(l.Dir, "recovery") }
 
-// Next is the folder of the pre-rotated next key, which no running node reads.
-func (l Layout) Next() string { return filepath.Join(l.Dir, "next") }
+// Next is the folder of the pre-rotated next key, which no running node reads: beside the state folder, so that a copy of
+// that does not have it.
+func (l Layout) Next() string { return filepath.Clean(l.Dir) + "-next" }
+
+// NextInside is where the next key lay in older folders.
+func (l Layout) NextInside() string { return filepath.Join(l.Dir, "next") }
 
 // Ledger is the folder of all feeds.
 func (l Layout) Ledger() string { return filepath.Join(l.Dir, "ledger") }

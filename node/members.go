@@ -99,17 +99,22 @@ func (n *Node) onEquivocation(p *ledger.Proof) {
 // postEvidence spreads proofs of equivocation: any member may, and each proves itself.
 func (n *Node) postEvidence(ctx context.Context) error {
 	for {
+		var body authority.Body
+		var author identity.DID
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case p := <-n.proofs:
-			body, err := (&authority.EvidenceBody{Proof: p}).Encode()
-			if err == nil {
-				_, err = n.append(ctx, ledger.KindEvidence, body, true)
-			}
-			if err != nil && ctx.Err() == nil {
-				n.log.Warn("proof of equivocation not posted", "author", n.nameOf(p.Author), "err", err)
-			}
+			body, author = &authority.EvidenceBody{Proof: p}, p.Author
+		case c := <-n.contests:
+			body = c
+		}
+		raw, err := body.Encode()
+		if err == nil {
+			_, err = n.append(ctx, body.Kind(), raw, true)
+		}
+		if err != nil && ctx.Err() == nil {
+			n.log.Warn("evidence not posted", "kind", body.Kind(), "author", n.nameOf(author), "err", err)
 		}
 	}
 }

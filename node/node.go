@@ -75,17 +75,18 @@ type Node struct {
 	health    *health // what a person should know
 	fresh     *freshness
 
-	out     chan *ledger.Entry // own entries on their way to the swarm
-	urgent  chan *ledger.Entry // those of the authority chain, which go first
-	outLost atomic.Uint64
-	started uint64 // CLOCK_BOOTTIME, nanoseconds
-	synced  atomic.Bool
-	mode    atomic.Value // string, as the privileged side last said
-	changes *bell        // the fold moved
-	proofs  chan *ledger.Proof
-	alarms  chan event.Finding
-	leave   chan struct{} // closed by Leave
-	leaving sync.Once
+	out      chan *ledger.Entry // own entries on their way to the swarm
+	urgent   chan *ledger.Entry // those of the authority chain, which go first
+	outLost  atomic.Uint64
+	started  uint64 // CLOCK_BOOTTIME, nanoseconds
+	synced   atomic.Bool
+	mode     atomic.Value // string, as the privileged side last said
+	changes  *bell        // the fold moved
+	contests chan *authority.ContestBody
+	proofs   chan *ledger.Proof
+	alarms   chan event.Finding
+	leave    chan struct{} // closed by Leave
+	leaving  sync.Once
 
 	operatorsSaid []string // allow list as last told; followAuthority's own
 }
@@ -109,7 +110,7 @@ func New(p Parts) (*Node, error) {
 	n := &Node{
 		parts: p, cfg: p.Config, log: p.Log, layout: Layout{p.Base}, service: p.Service,
 		started: bpf.BootTime(), out: make(chan *ledger.Entry, outQueue), urgent: make(chan *ledger.Entry, outQueue), changes: newBell(),
-		proofs: make(chan *ledger.Proof, 16), alarms: make(chan event.Finding, 4), leave: make(chan struct{}),
+		proofs: make(chan *ledger.Proof, 16), contests: make(chan *authority.ContestBody, 4), alarms: make(chan event.Finding, 4), leave: make(chan struct{}),
 	}
 	n.mode.Store(p.Config.Mode)
 
@@ -118,7 +119,7 @@ func New(p Parts) (*Node, error) {
 	if n.genesis, err = loadGenesis(n.layout); err != nil {
 		return nil, err
 	}
-	if n.self, err = identity.Open(n.layout.Identity(), identity.Options{Passphrase: p.Passphrase, NextDir: n.layout.Next()}); err != nil {
+	if n.self, err = identity.Open(n.layout.Identity(), identity.Options{Passphrase: p.Passphrase}); err != nil {
 		return nil, err
 	}
 	closing := []func() error{n.self.Close}
@@ -138,7 +139,7 @@ func New(p Parts) (*Node, error) {
 	n.local = newResponses()
 	n.joining = newJoining()
 	n.ledger, err = ledger.Open(n.layout.Ledger(), n.genesis.SwarmID(), n.self, n.fold, ledger.Options{
-		OnEntry: n.onEntry, OnSealed: n.onSealed, OnEquivocation: n.onEquivocation, Hold: true, Now: n.clock.now, Log: n.log,
+		OnEntry: n.onEntry, OnSealed: n.onSealed, OnEquivocation: n.onEquivocation, OnContest: n.onContest, Hold: true, Now: n.clock.now, Log: n.log,
 		Backed: func(b *ledger.Base) error { return n.witness.Backed(b) },
 	})
 	if err != nil {
@@ -156,10 +157,12 @@ func New(p Parts) (*Node, error) {
 	}
 	n.beginFresh()
 
+	n.finishRotation()
+
 	// What joins it to the others.
 	n.swarm, err = swarm.New(swarm.Config{
 		Transport: n.self.Transport(), Swarm: n.genesis.SwarmID(), Self: n.self, Listen: n.cfg.Listen, Bootstrap: n.cfg.Bootstrap,
-		AddressBook: n.layout.Peers(), MDNS: n.cfg.MDNS, Ledger: n.ledger, Members: members{n.fold}, Admit: n.admit, Now: n.clock.now, Heard: n.clock.met, Log: n.log,
+		AddressBook: n.layout.Peers(), MDNS: n.cfg.MDNS, Ledger: n.ledger, Members: members{n.fold}, Admit: n.admit, Duplicate: n.onDuplicate, Now: n.clock.now, Heard: n.clock.met, Log: n.log,
 	})
 	if err != nil {
 		return fail(fmt.Errorf("swarm: %w", err))
@@ -358,6 +361,7 @@ func (n *Node) followAuthority(ctx context.Context) error {
 				n.swarm.Disconnect(p.DID)
 			}
 		}
+		n.closeOutdated(s)
 		n.local.follow(s, now)
 		if err := n.allowOperators(ctx, s); err != nil && ctx.Err() == nil {
 			n.log.Warn("the operators' allow list was not taken over whole", "err", err)

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -119,16 +118,13 @@ func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
 	}
 	add("key at rest", b.self.Protection() != "file", b.self.Protection(),
 		"root on this host and every backup of the state folder can read the node's key: keep "+Layout{b.cfg.Dir}.Identity()+" out of backups, or set a passphrase")
-	if _, err := os.Stat(b.layout.Next()); err == nil {
-		add("next key", false, "the pre-rotated next key lies beside the current one", "whoever copies the state folder can rotate as well as you: move "+Layout{b.cfg.Dir}.Next()+" off this host")
-	} else if errors.Is(err, os.ErrNotExist) {
-		add("next key", true, "not on this host", "")
-	}
+	ok, detail, lost := b.nextKey()
+	add("next key", ok, detail, lost)
 	add("authority", b.readOnly() == "", fmt.Sprintf("a member's word came %s ago", b.fresh.silence().Round(time.Second)), "no new duty and no other's finding is acted on until one comes (at most "+trust.MaxSilence.String()+" old)")
 	skew := b.clock.skew()
 	add("clock", skew == 0, fmt.Sprintf("the peers' median is %s off", time.Duration(b.clock.median.Load()).Round(time.Millisecond)), "entries of this host may be refused as dated ahead")
 	free, err := freeSpace(b.layout.Dir)
-	detail := fmt.Sprintf("%d MiB free", free>>20)
+	detail = fmt.Sprintf("%d MiB free", free>>20)
 	if err != nil {
 		detail = err.Error()
 	}

@@ -355,14 +355,14 @@ func measureHandshake(batches, n int) (f handshakeFigures, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	var ends [2]handshakeEnd
-	members := make(map[identity.DID]*identity.Inception)
+	members := make(map[identity.DID]identity.Keys)
 	for k := range ends {
 		id, err := identity.Create(filepath.Join(dir, fmt.Sprint(k)), identity.Options{Name: fmt.Sprintf("peer%d", k)})
 		if err != nil {
 			return f, err
 		}
 		defer func() { _ = id.Close() }()
-		members[id.DID()] = id.Inception()
+		members[id.DID()] = id.Keys()
 		if err := ends[k].open(id, members); err != nil {
 			return f, err
 		}
@@ -418,7 +418,7 @@ type handshakeEnd struct {
 	local auth.Local
 }
 
-func (e *handshakeEnd) open(id *identity.Identity, members map[identity.DID]*identity.Inception) error {
+func (e *handshakeEnd) open(id *identity.Identity, members map[identity.DID]identity.Keys) error {
 	key, err := crypto.UnmarshalEd25519PrivateKey(id.Transport())
 	if err != nil {
 		return err
@@ -429,7 +429,7 @@ func (e *handshakeEnd) open(id *identity.Identity, members map[identity.DID]*ide
 	e.id = id
 	e.local = auth.Local{
 		Swarm: trust.SwarmID{1}, Self: id, Info: benchInfo,
-		Member: func(d identity.DID) (*identity.Inception, bool) { m, ok := members[d]; return m, ok },
+		Member: func(d identity.DID) (identity.Keys, bool) { m, ok := members[d]; return m, ok },
 	}
 	e.tls, err = transport.NewTLS(key, trust.SuiteDefault)
 	return err

@@ -82,10 +82,18 @@ type Config struct {
 	// Heard, if set, is told each proved peer's own time (Unix nanoseconds) as its handshake said it. It must be quick.
 	Heard func(identity.DID, int64)
 
+	// Duplicate is told that one identity runs in two processes at once: the key was copied. At most once a minute a
+	// member; it must be quick. May be nil.
+	Duplicate func(identity.DID, Twins)
+
 	Log *slog.Logger // default: discard
 
 	network simulated // tests only
 }
+
+// Twins are the addresses of two live processes with one identity: the one that proved itself last, and the one before.
+// They are equal where both are behind one address.
+type Twins struct{ Last, Before netip.Addr }
 
 func (c *Config) validate() error {
 	switch {

@@ -26,6 +26,43 @@ type peers struct {
 	mu     sync.RWMutex
 	byID   map[peer.ID]*live
 	faults map[peer.ID]*fault
+	lives  map[peer.ID]*lives
+}
+
+// lives are the processes in which a member was met, for as long as this one runs. A process that ended never comes back:
+// one that proves itself again after another of the same identity did is a second copy of it.
+type lives struct {
+	past []past    // the latest last, at most maxPast
+	told time.Time // of twins
+}
+
+type past struct {
+	start uint64
+	addr  netip.Addr
+}
+
+const (
+	maxPast = 8
+	// tellTwins is how often a duplicate is told of, and how long after that neither's connections are taken for dead.
+	tellTwins = time.Minute
+)
+
+// meet notes a process, and finds its twin: the one that proved itself since this one last did.
+func (v *lives) meet(start uint64, addr netip.Addr) (twin *past) {
+	for i, p := range v.past {
+		if p.start != start {
+			continue
+		}
+		if i < len(v.past)-1 {
+			last := v.past[len(v.past)-1]
+			twin = &last
+		}
+		v.past = slices.Delete(v.past, i, i+1)
+		break
+	}
+	v.past = append(v.past, past{start, addr})
+	v.past = v.past[max(0, len(v.past)-maxPast):]
+	return twin
 }
 
 // live is one such member.
@@ -40,12 +77,13 @@ type live struct {
 
 type liveConn struct {
 	network.Conn
-	addr  netip.Addr
-	since int64
+	addr     netip.Addr
+	since    int64
+	rotation uint32 // number of the key that was proved
 }
 
 func newPeers() *peers {
-	return &peers{byID: make(map[peer.ID]*live), faults: make(map[peer.ID]*fault)}
+	return &peers{byID: make(map[peer.ID]*live), faults: make(map[peer.ID]*fault), lives: make(map[peer.ID]*lives)}
 }
 
 // bootTime is CLOCK_BOOTTIME in nanoseconds: what response lifetimes and guard rails run on.
@@ -57,8 +95,9 @@ func bootTime() int64 {
 	return ts.Nano()
 }
 
-// add notes a proved connection, and returns those of an earlier life of the same peer, which are dead.
-func (t *peers) add(did identity.DID, start uint64, c network.Conn) (dead []network.Conn) {
+// add notes a proved connection, and returns those of an earlier life of the same peer, which are dead. twins is set where
+// that life turns out to go on elsewhere.
+func (t *peers) add(did identity.DID, start uint64, rotation uint32, c network.Conn) (dead []network.Conn, twins *Twins) {
 	addr, _ := remoteIP(c)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -67,14 +106,38 @@ func (t *peers) add(did identity.DID, start uint64, c network.Conn) (dead []netw
 		l = &live{did: did, id: c.RemotePeer()}
 		t.byID[l.id] = l
 	}
-	if l.start != start {
+	v := t.lives[l.id]
+	if v == nil {
+		v = &lives{}
+		t.lives[l.id] = v // one a member, as only those are proved
+	}
+	now := time.Now()
+	if twin := v.meet(start, addr); twin != nil && now.Sub(v.told) > tellTwins {
+		v.told, twins = now, &Twins{Last: addr, Before: twin.addr}
+	}
+	if l.start != start && now.Sub(v.told) > tellTwins {
 		for _, old := range l.conns {
 			dead = append(dead, old.Conn)
 		}
-		l.start = start
 	}
-	l.conns = append(l.conns, liveConn{Conn: c, addr: addr, since: bootTime()})
-	return dead
+	l.start = start
+	l.conns = append(l.conns, liveConn{Conn: c, addr: addr, since: bootTime(), rotation: rotation})
+	return dead, twins
+}
+
+// outdated are the connections of did that were proved with an older key than number.
+func (t *peers) outdated(did identity.DID, number uint32) []network.Conn {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var out []network.Conn
+	for _, l := range t.byID {
+		for _, c := range l.conns {
+			if l.did == did && c.rotation < number {
+				out = append(out, c.Conn)
+			}
+		}
+	}
+	return out
 }
 
 // remove forgets a connection; last says that it was the peer's only one.

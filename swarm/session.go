@@ -188,22 +188,23 @@ func (s *Swarm) failed(c network.Conn, err error) *auth.Peer {
 }
 
 // member finds an active member by DID, for handshakes.
-func (s *Swarm) member(did identity.DID) (*identity.Inception, bool) {
+func (s *Swarm) member(did identity.DID) (identity.Keys, bool) {
 	m, ok := s.cfg.Members.Member(did)
 	if !ok || !m.Active(s.cfg.Now()) || s.cfg.Members.Revoked(did) {
-		return nil, false
+		return identity.Keys{}, false
 	}
-	return m.Inception, true
+	return m.Keys, true
 }
 
-// refuse is true of transport keys that belong to members who are out.
+// refuse is true of transport keys that belong to members whom operators keep out. One that only signed twice is heard in
+// the handshake: it may bring the rotation that proves its next key.
 func (s *Swarm) refuse(p peer.ID) bool {
 	key, err := transportKey(p)
 	if err != nil {
 		return true // no peer of this swarm has another kind of key
 	}
 	m, ok := s.cfg.Members.ByTransport(key)
-	return ok && (!m.Active(s.cfg.Now()) || s.cfg.Members.Revoked(m.DID))
+	return ok && m.Barred(s.cfg.Now())
 }
 
 // info is what a proved peer is told.
@@ -233,6 +234,28 @@ func (s *Swarm) introduce() [][]byte {
 	if err != nil {
 		return nil
 	}
+	if s.cfg.Self.Keys().Number() == 0 {
+		return raws
+	}
+	return append(raws[max(0, len(raws)-auth.MaxIntroduction/2):], s.ownRotations()...)
+}
+
+// ownRotations are the last entries of this peer's own authority chain, its rotations among them.
+func (s *Swarm) ownRotations() [][]byte {
+	h, ok := s.cfg.Ledger.Head(s.cfg.Self.DID(), ledger.Authority)
+	if !ok {
+		return nil
+	}
+	const most = auth.MaxIntroduction / 2
+	from := uint64(0)
+	if keys := s.cfg.Self.Keys(); keys.Number() > 0 {
+		from = keys.Rotations[keys.Number()-1].Authority // who lacks what is before pulls it from another
+	}
+	from -= min(from, most/2)
+	raws, err := s.cfg.Ledger.Range(h.Author, ledger.Authority, from, most, auth.MaxIntroductionBytes/2)
+	if err != nil {
+		return nil
+	}
 	return raws
 }
 
@@ -245,8 +268,13 @@ func (s *Swarm) introduced(c network.Conn, entries [][]byte) {
 		return
 	}
 	for _, raw := range entries {
-		if _, err := s.cfg.Ledger.Ingest(s.ctx, raw); err != nil && !errors.Is(err, ledger.ErrDuplicate) {
-			s.cfg.Log.Debug("introduction", "peer", c.RemotePeer(), "err", err)
+		_, err := s.cfg.Ledger.Ingest(s.ctx, raw)
+		if err == nil || errors.Is(err, ledger.ErrDuplicate) {
+			continue
+		}
+		s.cfg.Log.Debug("introduction", "peer", c.RemotePeer(), "err", err)
+		var refused *ledger.RejectError
+		if !errors.As(err, &refused) || refused.Cause != ledger.CauseFork { // a rotation may follow, and open the feed
 			return
 		}
 	}
@@ -293,8 +321,12 @@ func (s *Swarm) lacking(p *auth.Peer) uint64 {
 
 // live is a proved connection: entries are pushed over it until it ends.
 func (s *Swarm) live(ctx context.Context, c network.Conn, p *auth.Peer) {
-	for _, dead := range s.peers.add(p.DID, p.Info.Start, c) {
-		_ = dead.Close()
+	dead, twin := s.peers.add(p.DID, p.Info.Start, p.Rotation, c)
+	for _, d := range dead {
+		_ = d.Close()
+	}
+	if twin != nil && s.cfg.Duplicate != nil {
+		s.cfg.Duplicate(p.DID, *twin)
 	}
 	id := c.RemotePeer()
 	defer func() {

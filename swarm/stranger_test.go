@@ -150,7 +150,7 @@ func TestStrangerWithOurTLS(t *testing.T) {
 		check(t, err)
 		_, err = auth.Initiate(s, auth.Channel{Exporter: exporter, Remote: a.id.Inception().TransportKey()}, &auth.Local{
 			Swarm: w.genesis.SwarmID(), Self: impostor{pb.id.DID(), stranger.id},
-			Member: func(d identity.DID) (*identity.Inception, bool) { return a.id.Inception(), d == a.id.DID() },
+			Member: func(d identity.DID) (identity.Keys, bool) { return a.id.Keys(), d == a.id.DID() },
 			Info:   func() auth.Info { return auth.Info{} },
 		}, func() { t.Error("the member proved itself to a stranger") })
 		if err == nil {

@@ -140,7 +140,7 @@ func (s *Swarm) open() error {
 	if err != nil {
 		return err
 	}
-	s.local = &auth.Local{Swarm: s.cfg.Swarm, Self: s.cfg.Self, Member: s.member, Info: s.info, Introduce: s.introduce}
+	s.local = &auth.Local{Swarm: s.cfg.Swarm, Self: s.cfg.Self, Member: s.member, Info: s.info, Introduce: s.introduce, Rotation: func() uint32 { return s.cfg.Self.Keys().Number() }}
 	members := s.host.Members()
 	lanes := gossip.Config{
 		Host: members, Prefix: s.prefix, Members: len(s.cfg.Members.Members()), Ledger: s.cfg.Ledger,

@@ -22,6 +22,7 @@ import (
 )
 
 func newInitCommand(a *app) *cobra.Command {
+	var nextKey string
 	var name, swarm, operators, suite string
 	var inceptions []string
 	var recovery int
@@ -78,7 +79,7 @@ the day when K operators' keys are lost or stolen.`,
 			}
 			defer clear(passphrase)
 			made, err := node.Init(a.stateDir(), node.InitOptions{Name: name, Swarm: swarm, Suite: chosen, Roles: roles, Passphrase: passphrase,
-				K: k, Operators: n, Inceptions: records, Recovery: recovery})
+				NextKey: nextKey, K: k, Operators: n, Inceptions: records, Recovery: recovery})
 			if err != nil {
 				return err
 			}
@@ -101,6 +102,7 @@ the day when K operators' keys are lost or stolen.`,
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&nextKey, "next-key", "", "folder for the pre-rotated next key, best on removable media (default beside the state folder)")
 	cmd.Flags().StringVar(&name, "name", "", "this peer's name in the swarm (default the host's name)")
 	cmd.Flags().StringVar(&swarm, "swarm", "", "found a swarm of this name")
 	cmd.Flags().StringSliceVar(&roles, "roles", []string{"analyst", "sentinel"}, "with --swarm: roles this node is granted")
@@ -302,6 +304,7 @@ func inviteAddrs(ctx context.Context, c *client.Client, s *apiv1.StatusResponse)
 }
 
 func newJoinCommand(a *app) *cobra.Command {
+	var nextKey string
 	var name string
 	var up bool
 	var wait time.Duration
@@ -324,7 +327,7 @@ both keep it out of the process list. Joining again with the same identity is ha
 				return err
 			}
 			defer clear(passphrase)
-			joined, err := node.Join(cmd.Context(), a.stateDir(), token, node.JoinOptions{Name: name, Passphrase: passphrase, Progress: a.progress, Wait: wait})
+			joined, err := node.Join(cmd.Context(), a.stateDir(), token, node.JoinOptions{Name: name, Passphrase: passphrase, NextKey: nextKey, Progress: a.progress, Wait: wait})
 			if err != nil {
 				return err
 			}
@@ -344,6 +347,7 @@ both keep it out of the process list. Joining again with the same identity is ha
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&nextKey, "next-key", "", "folder for the pre-rotated next key, best on removable media (default beside the state folder)")
 	cmd.Flags().StringVar(&name, "name", "", "this peer's name in the swarm (default the host's name)")
 	cmd.Flags().BoolVar(&up, "up", false, "run the node at once")
 	cmd.Flags().DurationVar(&wait, "wait", time.Hour, "how long to wait where an operator must approve this host")

@@ -58,6 +58,11 @@ type Backend interface {
 	// SubmitRoot takes an entry of the root chain.
 	SubmitRoot(ctx context.Context, raw []byte) (*apiv1.SubmitRootResponse, error)
 
+	// Rotate makes the key of seed, which must be the one committed to, the node's own, and gives its number and the id of
+	// the entry; next is the hash of the key after.
+	Rotate(ctx context.Context, seed []byte, next [32]byte) (number uint32, entry string, err error)
+	Identity(ctx context.Context, peer string) (*apiv1.IdentityResponse, error)
+
 	Respond(ctx context.Context, r event.Response) (event.Response, event.Receipt, error)
 	Allowed(ctx context.Context) ([]*apiv1.Allowed, error)
 	Allow(ctx context.Context, what string) error

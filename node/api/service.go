@@ -165,6 +165,23 @@ func (s *service) Head(ctx context.Context, in *apiv1.HeadRequest) (*apiv1.HeadR
 	return out, code(err)
 }
 
+func (s *service) Rotate(ctx context.Context, in *apiv1.RotateRequest) (*apiv1.RotateResponse, error) {
+	defer clear(in.Seed)
+	if len(in.Seed) > 64 || len(in.Next) != 32 {
+		return nil, code(fmt.Errorf("%w: seed of %d bytes, hash of %d", ErrInvalid, len(in.Seed), len(in.Next)))
+	}
+	number, entry, err := s.b.Rotate(ctx, in.Seed, [32]byte(in.Next))
+	return &apiv1.RotateResponse{Number: number, Entry: entry}, code(err)
+}
+
+func (s *service) Identity(ctx context.Context, in *apiv1.IdentityRequest) (*apiv1.IdentityResponse, error) {
+	if len(in.Peer) > 128 {
+		return nil, code(fmt.Errorf("%w: peer of %d bytes", ErrInvalid, len(in.Peer)))
+	}
+	out, err := s.b.Identity(ctx, in.Peer)
+	return out, code(err)
+}
+
 func (s *service) Submit(ctx context.Context, in *apiv1.SubmitRequest) (*apiv1.SubmitResponse, error) {
 	if len(in.Entry) == 0 || len(in.Entry) > MaxEntry {
 		return nil, code(fmt.Errorf("%w: an entry of %d bytes", ErrInvalid, len(in.Entry)))

@@ -43,11 +43,11 @@ func pairOf(t testing.TB, suite trust.Suite) (i, r *side) {
 	t.Helper()
 	a, b := person(t, suite, "a"), person(t, suite, "b")
 	exporter := bytes.Repeat([]byte{7}, 32)
-	members := map[identity.DID]*identity.Inception{a.DID(): a.Inception(), b.DID(): b.Inception()}
+	members := map[identity.DID]identity.Keys{a.DID(): a.Keys(), b.DID(): b.Keys()}
 	make := func(self, other *identity.Identity) *side {
 		return &side{id: self, channel: Channel{Exporter: exporter, Remote: other.Inception().TransportKey()}, local: Local{
 			Swarm: trust.SwarmID{1}, Self: self,
-			Member: func(d identity.DID) (*identity.Inception, bool) { m, ok := members[d]; return m, ok },
+			Member: func(d identity.DID) (identity.Keys, bool) { m, ok := members[d]; return m, ok },
 			Info: func() Info {
 				return Info{Addrs: []string{"/ip4/10.0.0.1/tcp/1"}, Heads: []Progress{{Author: [32]byte{1}, Count: 9}}, Start: 5, Time: 7}
 			},
@@ -105,10 +105,10 @@ func TestBinding(t *testing.T) {
 		"initiator's key is not its record's": {func(i, r *side) { r.channel.Remote = r.id.Inception().TransportKey() }, ErrStranger},
 		"responder's key is not its record's": {func(i, r *side) { i.channel.Remote = i.id.Inception().TransportKey() }, ErrStranger},
 		"initiator is no member": {func(i, r *side) {
-			r.local.Member = func(identity.DID) (*identity.Inception, bool) { return nil, false }
+			r.local.Member = func(identity.DID) (identity.Keys, bool) { return identity.Keys{}, false }
 		}, ErrStranger},
 		"responder is no member": {func(i, r *side) {
-			i.local.Member = func(identity.DID) (*identity.Inception, bool) { return nil, false }
+			i.local.Member = func(identity.DID) (identity.Keys, bool) { return identity.Keys{}, false }
 		}, ErrStranger},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -167,9 +167,9 @@ func TestIntroduction(t *testing.T) {
 	i, r := pair(t)
 	known := false
 	member := r.local.Member
-	r.local.Member = func(d identity.DID) (*identity.Inception, bool) {
+	r.local.Member = func(d identity.DID) (identity.Keys, bool) {
 		if d == i.id.DID() && !known {
-			return nil, false
+			return identity.Keys{}, false
 		}
 		return member(d)
 	}

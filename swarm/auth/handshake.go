@@ -52,8 +52,10 @@ type Signer interface {
 type Local struct {
 	Swarm trust.SwarmID
 	Self  Signer
-	// Member gives the inception of an active member; ok is false for everybody else.
-	Member func(identity.DID) (*identity.Inception, bool)
+	// Member gives the keys of an active member; ok is false for everybody else.
+	Member func(identity.DID) (identity.Keys, bool)
+	// Rotation is how often this peer has rotated its key; nil means never.
+	Rotation func() uint32
 	// Info is what a proved peer is told.
 	Info func() Info
 	// Introduce gives raw authority entries that lead to this peer's own admission, the last of them the admission.
@@ -66,9 +68,10 @@ type Local struct {
 
 // Peer is who the other side proved to be.
 type Peer struct {
-	DID     identity.DID
-	Version int
-	Info    Info
+	DID      identity.DID
+	Version  int
+	Info     Info
+	Rotation uint32 // number of the key that it proved
 }
 
 // message is what is signed: role, keying material, swarm, initiator, responder. 129 bytes.
@@ -90,12 +93,12 @@ func send(w io.Writer, m any) error {
 }
 
 // member finds the active member with that DID, and only if its transport key is the one that TLS proved.
-func (l *Local) member(id [32]byte, c Channel) (*identity.Inception, bool) {
-	inception, ok := l.Member(identity.DIDFromBytes(id))
-	if !ok || !inception.TransportKey().Equal(c.Remote) || inception.DID() == l.Self.DID() {
-		return nil, false
+func (l *Local) member(id [32]byte, c Channel) (identity.Keys, bool) {
+	keys, ok := l.Member(identity.DIDFromBytes(id))
+	if !ok || !keys.Inception.TransportKey().Equal(c.Remote) || keys.Inception.DID() == l.Self.DID() {
+		return identity.Keys{}, false
 	}
-	return inception, true
+	return keys, true
 }
 
 // Initiate is the dialling side's part. verified is called when the other side has proved itself and before this side
@@ -105,7 +108,11 @@ func Initiate(rw io.ReadWriter, c Channel, l *Local, verified func()) (*Peer, er
 	if err != nil {
 		return nil, err
 	}
-	if err := send(rw, hello{Min: MinVersion, Max: MaxVersion, DID: self[:]}); err != nil {
+	first := hello{Min: MinVersion, Max: MaxVersion, DID: self[:]}
+	if l.Rotation != nil {
+		first.Rotation = l.Rotation()
+	}
+	if err := send(rw, first); err != nil {
 		return nil, err
 	}
 	a, err := readAnswer(rw)
@@ -124,12 +131,12 @@ func Initiate(rw io.ReadWriter, c Channel, l *Local, verified func()) (*Peer, er
 		return nil, ErrUnknownHere
 	}
 	remote := [32]byte(a.DID)
-	inception, ok := l.member(remote, c)
+	keys, ok := l.member(remote, c)
 	if !ok {
 		return nil, fmt.Errorf("%w: claims %s", ErrStranger, identity.DIDFromBytes(remote).Short())
 	}
-	if !inception.PublicKey().Verify(context, message(roleResponder, c.Exporter, l.Swarm, self, remote), a.Signature) {
-		return nil, fmt.Errorf("%w: of %s", ErrProof, inception.Name)
+	if !keys.Current().Verify(context, message(roleResponder, c.Exporter, l.Swarm, self, remote), a.Signature) {
+		return nil, fmt.Errorf("%w: of %s", ErrProof, keys.Inception.Name)
 	}
 	sig, err := l.Self.Sign(context, message(roleInitiator, c.Exporter, l.Swarm, self, remote))
 	if err != nil {
@@ -148,7 +155,7 @@ func Initiate(rw io.ReadWriter, c Channel, l *Local, verified func()) (*Peer, er
 	if err != nil {
 		return nil, err
 	}
-	return &Peer{DID: inception.DID(), Version: int(a.Version), Info: theirs}, nil
+	return &Peer{DID: keys.Inception.DID(), Version: int(a.Version), Info: theirs, Rotation: keys.Number()}, nil
 }
 
 func readAnswer(r io.Reader) (*answer, error) {
@@ -198,9 +205,9 @@ func Respond(rw io.ReadWriter, c Channel, l *Local, verified func()) (*Peer, err
 		return nil, errors.Join(ErrVersion, send(rw, answer{Status: statusVersion, Version: MaxVersion, DID: []byte{}, Signature: []byte{}}))
 	}
 	remote := [32]byte(h.DID)
-	inception, ok := l.member(remote, c)
-	if !ok {
-		if inception, ok, err = l.meet(rw, remote, c); err != nil {
+	keys, ok := l.member(remote, c)
+	if !ok || h.Rotation > keys.Number() { // it has rotated, and this peer has not heard
+		if keys, ok, err = l.meet(rw, remote, c); err != nil {
 			return nil, err
 		}
 	}
@@ -221,36 +228,37 @@ func Respond(rw io.ReadWriter, c Channel, l *Local, verified func()) (*Peer, err
 	if err != nil {
 		return nil, err
 	}
-	if !inception.PublicKey().Verify(context, message(roleInitiator, c.Exporter, l.Swarm, remote, self), sig) {
-		return nil, fmt.Errorf("%w: of %s", ErrProof, inception.Name)
+	if !keys.Current().Verify(context, message(roleInitiator, c.Exporter, l.Swarm, remote, self), sig) {
+		return nil, fmt.Errorf("%w: of %s", ErrProof, keys.Inception.Name)
 	}
 	verified()
 	mine := l.Info()
 	if err := send(rw, mine.encode()); err != nil {
 		return nil, err
 	}
-	return &Peer{DID: inception.DID(), Version: int(version), Info: theirs}, nil
+	return &Peer{DID: keys.Inception.DID(), Version: int(version), Info: theirs, Rotation: keys.Number()}, nil
 }
 
-// meet gives a peer that is not known one chance to show how it became a member. Who is revoked, or comes with another
+// meet gives a peer that is not known, or whose key is not, one chance to show how it became a member and which rotations
+// it has made: so a frozen member brings the rotation that thaws it. Who is revoked, or comes with another
 // transport key than its record certifies, gets the same chance, and it does not help: so a stranger cannot find out by
 // asking which DIDs are members.
-func (l *Local) meet(rw io.ReadWriter, remote [32]byte, c Channel) (*identity.Inception, bool, error) {
+func (l *Local) meet(rw io.ReadWriter, remote [32]byte, c Channel) (identity.Keys, bool, error) {
 	if l.Introduced == nil {
-		return nil, false, nil
+		return identity.Keys{}, false, nil
 	}
 	if err := send(rw, answer{Status: statusUnknown, Version: MaxVersion, DID: []byte{}, Signature: []byte{}}); err != nil {
-		return nil, false, err
+		return identity.Keys{}, false, err
 	}
 	b, err := wire.Read(rw, MaxIntroductionBytes)
 	if err != nil {
-		return nil, false, fmt.Errorf("%w: no introduction: %w", ErrStranger, err)
+		return identity.Keys{}, false, fmt.Errorf("%w: no introduction: %w", ErrStranger, err)
 	}
 	entries, err := decodeIntroduction(b)
 	if err != nil {
-		return nil, false, err
+		return identity.Keys{}, false, err
 	}
 	l.Introduced(entries)
-	inception, ok := l.member(remote, c)
-	return inception, ok, nil
+	keys, ok := l.member(remote, c)
+	return keys, ok, nil
 }

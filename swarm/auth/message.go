@@ -49,6 +49,8 @@ type hello struct {
 	Min uint8  `cbor:"1,keyasint"`
 	Max uint8  `cbor:"2,keyasint"`
 	DID []byte `cbor:"3,keyasint"`
+	// Rotation is how often it has rotated its key; absent where never.
+	Rotation uint32 `cbor:"4,keyasint,omitempty"`
 }
 
 // answer is what the responder says, once it knows the claimed peer as a member whose transport key TLS has proved.
@@ -139,7 +141,7 @@ func decodeHello(b []byte) (*hello, error) {
 	if err := canonical.Unmarshal(b, &m, maxHello); err != nil {
 		return nil, fmt.Errorf("auth: hello: %w: %w", ErrMessage, err)
 	}
-	if len(m.DID) != 32 || m.Min == 0 || m.Min > m.Max {
+	if len(m.DID) != 32 || m.Min == 0 || m.Min > m.Max || m.Rotation > trust.MaxRotations {
 		return nil, fmt.Errorf("auth: hello: %w", ErrMessage)
 	}
 	return &m, nil

@@ -3531,6 +3531,214 @@ func (x *SubmitRootResponse) GetNeed() uint32 {
 	return 0
 }
 
+type IdentityRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentityRequest) Reset() {
+	*x = IdentityRequest{}
+	mi := &file_omega_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentityRequest) ProtoMessage() {}
+
+func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentityRequest.ProtoReflect.Descriptor instead.
+func (*IdentityRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *IdentityRequest) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+type IdentityResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Inception     []byte                 `protobuf:"bytes,1,opt,name=inception,proto3" json:"inception,omitempty"`
+	Rotations     [][]byte               `protobuf:"bytes,2,rep,name=rotations,proto3" json:"rotations,omitempty"`
+	Active        bool                   `protobuf:"varint,3,opt,name=active,proto3" json:"active,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentityResponse) Reset() {
+	*x = IdentityResponse{}
+	mi := &file_omega_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentityResponse) ProtoMessage() {}
+
+func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentityResponse.ProtoReflect.Descriptor instead.
+func (*IdentityResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *IdentityResponse) GetInception() []byte {
+	if x != nil {
+		return x.Inception
+	}
+	return nil
+}
+
+func (x *IdentityResponse) GetRotations() [][]byte {
+	if x != nil {
+		return x.Rotations
+	}
+	return nil
+}
+
+func (x *IdentityResponse) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+type RotateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seed          []byte                 `protobuf:"bytes,1,opt,name=seed,proto3" json:"seed,omitempty"`
+	Next          []byte                 `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateRequest) Reset() {
+	*x = RotateRequest{}
+	mi := &file_omega_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateRequest) ProtoMessage() {}
+
+func (x *RotateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateRequest.ProtoReflect.Descriptor instead.
+func (*RotateRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *RotateRequest) GetSeed() []byte {
+	if x != nil {
+		return x.Seed
+	}
+	return nil
+}
+
+func (x *RotateRequest) GetNext() []byte {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+type RotateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Entry         string                 `protobuf:"bytes,2,opt,name=entry,proto3" json:"entry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateResponse) Reset() {
+	*x = RotateResponse{}
+	mi := &file_omega_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateResponse) ProtoMessage() {}
+
+func (x *RotateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateResponse.ProtoReflect.Descriptor instead.
+func (*RotateResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *RotateResponse) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *RotateResponse) GetEntry() string {
+	if x != nil {
+		return x.Entry
+	}
+	return ""
+}
+
 type RespondLocalRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Response      *Response              `protobuf:"bytes,1,opt,name=response,proto3" json:"response,omitempty"`
@@ -3540,7 +3748,7 @@ type RespondLocalRequest struct {
 
 func (x *RespondLocalRequest) Reset() {
 	*x = RespondLocalRequest{}
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3552,7 +3760,7 @@ func (x *RespondLocalRequest) String() string {
 func (*RespondLocalRequest) ProtoMessage() {}
 
 func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3565,7 +3773,7 @@ func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalRequest.ProtoReflect.Descriptor instead.
 func (*RespondLocalRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{50}
+	return file_omega_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RespondLocalRequest) GetResponse() *Response {
@@ -3585,7 +3793,7 @@ type RespondLocalResponse struct {
 
 func (x *RespondLocalResponse) Reset() {
 	*x = RespondLocalResponse{}
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3597,7 +3805,7 @@ func (x *RespondLocalResponse) String() string {
 func (*RespondLocalResponse) ProtoMessage() {}
 
 func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3610,7 +3818,7 @@ func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalResponse.ProtoReflect.Descriptor instead.
 func (*RespondLocalResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{51}
+	return file_omega_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RespondLocalResponse) GetResponse() *Response {
@@ -3635,7 +3843,7 @@ type ListAllowedRequest struct {
 
 func (x *ListAllowedRequest) Reset() {
 	*x = ListAllowedRequest{}
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3647,7 +3855,7 @@ func (x *ListAllowedRequest) String() string {
 func (*ListAllowedRequest) ProtoMessage() {}
 
 func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3660,7 +3868,7 @@ func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedRequest.ProtoReflect.Descriptor instead.
 func (*ListAllowedRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{52}
+	return file_omega_proto_rawDescGZIP(), []int{56}
 }
 
 type Allowed struct {
@@ -3674,7 +3882,7 @@ type Allowed struct {
 
 func (x *Allowed) Reset() {
 	*x = Allowed{}
-	mi := &file_omega_proto_msgTypes[53]
+	mi := &file_omega_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3686,7 +3894,7 @@ func (x *Allowed) String() string {
 func (*Allowed) ProtoMessage() {}
 
 func (x *Allowed) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[53]
+	mi := &file_omega_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3699,7 +3907,7 @@ func (x *Allowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allowed.ProtoReflect.Descriptor instead.
 func (*Allowed) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{53}
+	return file_omega_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Allowed) GetWhat() string {
@@ -3732,7 +3940,7 @@ type ListAllowedResponse struct {
 
 func (x *ListAllowedResponse) Reset() {
 	*x = ListAllowedResponse{}
-	mi := &file_omega_proto_msgTypes[54]
+	mi := &file_omega_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3744,7 +3952,7 @@ func (x *ListAllowedResponse) String() string {
 func (*ListAllowedResponse) ProtoMessage() {}
 
 func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[54]
+	mi := &file_omega_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3757,7 +3965,7 @@ func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedResponse.ProtoReflect.Descriptor instead.
 func (*ListAllowedResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{54}
+	return file_omega_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListAllowedResponse) GetAllowed() []*Allowed {
@@ -3776,7 +3984,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_omega_proto_msgTypes[55]
+	mi := &file_omega_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3788,7 +3996,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[55]
+	mi := &file_omega_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3801,7 +4009,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{55}
+	return file_omega_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *AllowRequest) GetWhat() string {
@@ -3819,7 +4027,7 @@ type AllowResponse struct {
 
 func (x *AllowResponse) Reset() {
 	*x = AllowResponse{}
-	mi := &file_omega_proto_msgTypes[56]
+	mi := &file_omega_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3831,7 +4039,7 @@ func (x *AllowResponse) String() string {
 func (*AllowResponse) ProtoMessage() {}
 
 func (x *AllowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[56]
+	mi := &file_omega_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3844,7 +4052,7 @@ func (x *AllowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowResponse.ProtoReflect.Descriptor instead.
 func (*AllowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{56}
+	return file_omega_proto_rawDescGZIP(), []int{60}
 }
 
 type DisallowRequest struct {
@@ -3856,7 +4064,7 @@ type DisallowRequest struct {
 
 func (x *DisallowRequest) Reset() {
 	*x = DisallowRequest{}
-	mi := &file_omega_proto_msgTypes[57]
+	mi := &file_omega_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3868,7 +4076,7 @@ func (x *DisallowRequest) String() string {
 func (*DisallowRequest) ProtoMessage() {}
 
 func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[57]
+	mi := &file_omega_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3881,7 +4089,7 @@ func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowRequest.ProtoReflect.Descriptor instead.
 func (*DisallowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{57}
+	return file_omega_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DisallowRequest) GetWhat() string {
@@ -3899,7 +4107,7 @@ type DisallowResponse struct {
 
 func (x *DisallowResponse) Reset() {
 	*x = DisallowResponse{}
-	mi := &file_omega_proto_msgTypes[58]
+	mi := &file_omega_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3911,7 +4119,7 @@ func (x *DisallowResponse) String() string {
 func (*DisallowResponse) ProtoMessage() {}
 
 func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[58]
+	mi := &file_omega_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3924,7 +4132,7 @@ func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowResponse.ProtoReflect.Descriptor instead.
 func (*DisallowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{58}
+	return file_omega_proto_rawDescGZIP(), []int{62}
 }
 
 type PanicRequest struct {
@@ -3935,7 +4143,7 @@ type PanicRequest struct {
 
 func (x *PanicRequest) Reset() {
 	*x = PanicRequest{}
-	mi := &file_omega_proto_msgTypes[59]
+	mi := &file_omega_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3947,7 +4155,7 @@ func (x *PanicRequest) String() string {
 func (*PanicRequest) ProtoMessage() {}
 
 func (x *PanicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[59]
+	mi := &file_omega_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3960,7 +4168,7 @@ func (x *PanicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicRequest.ProtoReflect.Descriptor instead.
 func (*PanicRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{59}
+	return file_omega_proto_rawDescGZIP(), []int{63}
 }
 
 type PanicResponse struct {
@@ -3972,7 +4180,7 @@ type PanicResponse struct {
 
 func (x *PanicResponse) Reset() {
 	*x = PanicResponse{}
-	mi := &file_omega_proto_msgTypes[60]
+	mi := &file_omega_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3984,7 +4192,7 @@ func (x *PanicResponse) String() string {
 func (*PanicResponse) ProtoMessage() {}
 
 func (x *PanicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[60]
+	mi := &file_omega_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3997,7 +4205,7 @@ func (x *PanicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicResponse.ProtoReflect.Descriptor instead.
 func (*PanicResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{60}
+	return file_omega_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PanicResponse) GetReleased() uint32 {
@@ -4015,7 +4223,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_omega_proto_msgTypes[61]
+	mi := &file_omega_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4027,7 +4235,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[61]
+	mi := &file_omega_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4040,7 +4248,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{61}
+	return file_omega_proto_rawDescGZIP(), []int{65}
 }
 
 type LeaveResponse struct {
@@ -4051,7 +4259,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_omega_proto_msgTypes[62]
+	mi := &file_omega_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4063,7 +4271,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[62]
+	mi := &file_omega_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4076,7 +4284,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{62}
+	return file_omega_proto_rawDescGZIP(), []int{66}
 }
 
 var File_omega_proto protoreflect.FileDescriptor
@@ -4373,7 +4581,19 @@ const file_omega_proto_rawDesc = "" +
 	"\x04hash\x18\x01 \x01(\tR\x04hash\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
 	"\x04have\x18\x03 \x01(\rR\x04have\x12\x12\n" +
-	"\x04need\x18\x04 \x01(\rR\x04need\"E\n" +
+	"\x04need\x18\x04 \x01(\rR\x04need\"%\n" +
+	"\x0fIdentityRequest\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\"f\n" +
+	"\x10IdentityResponse\x12\x1c\n" +
+	"\tinception\x18\x01 \x01(\fR\tinception\x12\x1c\n" +
+	"\trotations\x18\x02 \x03(\fR\trotations\x12\x16\n" +
+	"\x06active\x18\x03 \x01(\bR\x06active\"7\n" +
+	"\rRotateRequest\x12\x12\n" +
+	"\x04seed\x18\x01 \x01(\fR\x04seed\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\fR\x04next\">\n" +
+	"\x0eRotateResponse\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
+	"\x05entry\x18\x02 \x01(\tR\x05entry\"E\n" +
 	"\x13RespondLocalRequest\x12.\n" +
 	"\bresponse\x18\x01 \x01(\v2\x12.omega.v1.ResponseR\bresponse\"s\n" +
 	"\x14RespondLocalResponse\x12.\n" +
@@ -4396,7 +4616,7 @@ const file_omega_proto_rawDesc = "" +
 	"\rPanicResponse\x12\x1a\n" +
 	"\breleased\x18\x01 \x01(\rR\breleased\"\x0e\n" +
 	"\fLeaveRequest\"\x0f\n" +
-	"\rLeaveResponse2\xf6\v\n" +
+	"\rLeaveResponse2\xf6\f\n" +
 	"\x04Node\x12;\n" +
 	"\x06Status\x12\x17.omega.v1.StatusRequest\x1a\x18.omega.v1.StatusResponse\x12;\n" +
 	"\x06Doctor\x12\x17.omega.v1.DoctorRequest\x1a\x18.omega.v1.DoctorResponse\x12D\n" +
@@ -4416,7 +4636,9 @@ const file_omega_proto_rawDesc = "" +
 	"\x06Submit\x12\x17.omega.v1.SubmitRequest\x1a\x18.omega.v1.SubmitResponse\x125\n" +
 	"\x04Root\x12\x15.omega.v1.RootRequest\x1a\x16.omega.v1.RootResponse\x12G\n" +
 	"\n" +
-	"SubmitRoot\x12\x1b.omega.v1.SubmitRootRequest\x1a\x1c.omega.v1.SubmitRootResponse\x12M\n" +
+	"SubmitRoot\x12\x1b.omega.v1.SubmitRootRequest\x1a\x1c.omega.v1.SubmitRootResponse\x12A\n" +
+	"\bIdentity\x12\x19.omega.v1.IdentityRequest\x1a\x1a.omega.v1.IdentityResponse\x12;\n" +
+	"\x06Rotate\x12\x17.omega.v1.RotateRequest\x1a\x18.omega.v1.RotateResponse\x12M\n" +
 	"\fRespondLocal\x12\x1d.omega.v1.RespondLocalRequest\x1a\x1e.omega.v1.RespondLocalResponse\x12J\n" +
 	"\vListAllowed\x12\x1c.omega.v1.ListAllowedRequest\x1a\x1d.omega.v1.ListAllowedResponse\x128\n" +
 	"\x05Allow\x12\x16.omega.v1.AllowRequest\x1a\x17.omega.v1.AllowResponse\x12A\n" +
@@ -4436,7 +4658,7 @@ func file_omega_proto_rawDescGZIP() []byte {
 	return file_omega_proto_rawDescData
 }
 
-var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_omega_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: omega.v1.StatusRequest
 	(*Problem)(nil),               // 1: omega.v1.Problem
@@ -4488,61 +4710,65 @@ var file_omega_proto_goTypes = []any{
 	(*RootResponse)(nil),          // 47: omega.v1.RootResponse
 	(*SubmitRootRequest)(nil),     // 48: omega.v1.SubmitRootRequest
 	(*SubmitRootResponse)(nil),    // 49: omega.v1.SubmitRootResponse
-	(*RespondLocalRequest)(nil),   // 50: omega.v1.RespondLocalRequest
-	(*RespondLocalResponse)(nil),  // 51: omega.v1.RespondLocalResponse
-	(*ListAllowedRequest)(nil),    // 52: omega.v1.ListAllowedRequest
-	(*Allowed)(nil),               // 53: omega.v1.Allowed
-	(*ListAllowedResponse)(nil),   // 54: omega.v1.ListAllowedResponse
-	(*AllowRequest)(nil),          // 55: omega.v1.AllowRequest
-	(*AllowResponse)(nil),         // 56: omega.v1.AllowResponse
-	(*DisallowRequest)(nil),       // 57: omega.v1.DisallowRequest
-	(*DisallowResponse)(nil),      // 58: omega.v1.DisallowResponse
-	(*PanicRequest)(nil),          // 59: omega.v1.PanicRequest
-	(*PanicResponse)(nil),         // 60: omega.v1.PanicResponse
-	(*LeaveRequest)(nil),          // 61: omega.v1.LeaveRequest
-	(*LeaveResponse)(nil),         // 62: omega.v1.LeaveResponse
-	nil,                           // 63: omega.v1.StatusResponse.SensorsEntry
-	nil,                           // 64: omega.v1.StatusResponse.QueuesEntry
-	nil,                           // 65: omega.v1.StatusResponse.RejectedEntry
-	nil,                           // 66: omega.v1.RootResponse.ReleasesEntry
-	(*timestamppb.Timestamp)(nil), // 67: google.protobuf.Timestamp
+	(*IdentityRequest)(nil),       // 50: omega.v1.IdentityRequest
+	(*IdentityResponse)(nil),      // 51: omega.v1.IdentityResponse
+	(*RotateRequest)(nil),         // 52: omega.v1.RotateRequest
+	(*RotateResponse)(nil),        // 53: omega.v1.RotateResponse
+	(*RespondLocalRequest)(nil),   // 54: omega.v1.RespondLocalRequest
+	(*RespondLocalResponse)(nil),  // 55: omega.v1.RespondLocalResponse
+	(*ListAllowedRequest)(nil),    // 56: omega.v1.ListAllowedRequest
+	(*Allowed)(nil),               // 57: omega.v1.Allowed
+	(*ListAllowedResponse)(nil),   // 58: omega.v1.ListAllowedResponse
+	(*AllowRequest)(nil),          // 59: omega.v1.AllowRequest
+	(*AllowResponse)(nil),         // 60: omega.v1.AllowResponse
+	(*DisallowRequest)(nil),       // 61: omega.v1.DisallowRequest
+	(*DisallowResponse)(nil),      // 62: omega.v1.DisallowResponse
+	(*PanicRequest)(nil),          // 63: omega.v1.PanicRequest
+	(*PanicResponse)(nil),         // 64: omega.v1.PanicResponse
+	(*LeaveRequest)(nil),          // 65: omega.v1.LeaveRequest
+	(*LeaveResponse)(nil),         // 66: omega.v1.LeaveResponse
+	nil,                           // 67: omega.v1.StatusResponse.SensorsEntry
+	nil,                           // 68: omega.v1.StatusResponse.QueuesEntry
+	nil,                           // 69: omega.v1.StatusResponse.RejectedEntry
+	nil,                           // 70: omega.v1.RootResponse.ReleasesEntry
+	(*timestamppb.Timestamp)(nil), // 71: google.protobuf.Timestamp
 }
 var file_omega_proto_depIdxs = []int32{
-	63, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
-	64, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
+	67, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
+	68, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
 	1,  // 2: omega.v1.StatusResponse.problems:type_name -> omega.v1.Problem
-	65, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
+	69, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
 	5,  // 4: omega.v1.DoctorResponse.checks:type_name -> omega.v1.Check
-	67, // 5: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	71, // 5: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
 	8,  // 6: omega.v1.ListPeersResponse.peers:type_name -> omega.v1.Peer
-	67, // 7: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
+	71, // 7: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
 	11, // 8: omega.v1.ListRolesResponse.grants:type_name -> omega.v1.RoleGrant
-	67, // 9: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
+	71, // 9: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
 	14, // 10: omega.v1.Finding.subject:type_name -> omega.v1.Subject
 	15, // 11: omega.v1.Finding.evidence:type_name -> omega.v1.Evidence
-	67, // 12: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
-	67, // 13: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	71, // 12: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	71, // 13: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
 	25, // 14: omega.v1.Response.target:type_name -> omega.v1.Target
-	67, // 15: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
+	71, // 15: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
 	26, // 16: omega.v1.ListResponsesResponse.responses:type_name -> omega.v1.Response
 	26, // 17: omega.v1.Pending.proposal:type_name -> omega.v1.Response
 	16, // 18: omega.v1.Pending.evidence:type_name -> omega.v1.Finding
-	67, // 19: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
+	71, // 19: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
 	30, // 20: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
 	31, // 21: omega.v1.ListPendingResponse.joiners:type_name -> omega.v1.Joiner
 	34, // 22: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
-	67, // 23: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
+	71, // 23: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
 	37, // 24: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
-	67, // 25: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
+	71, // 25: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
 	45, // 26: omega.v1.RootFork.children:type_name -> omega.v1.RootEntry
 	44, // 27: omega.v1.RootResponse.operators:type_name -> omega.v1.RootOperator
 	45, // 28: omega.v1.RootResponse.chain:type_name -> omega.v1.RootEntry
 	46, // 29: omega.v1.RootResponse.forks:type_name -> omega.v1.RootFork
-	66, // 30: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
+	70, // 30: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
 	26, // 31: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
 	26, // 32: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
 	18, // 33: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
-	53, // 34: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
+	57, // 34: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
 	2,  // 35: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
 	0,  // 36: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
 	4,  // 37: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
@@ -4561,37 +4787,41 @@ var file_omega_proto_depIdxs = []int32{
 	41, // 50: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
 	43, // 51: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
 	48, // 52: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
-	50, // 53: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
-	52, // 54: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
-	55, // 55: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
-	57, // 56: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
-	59, // 57: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
-	61, // 58: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
-	3,  // 59: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
-	6,  // 60: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
-	9,  // 61: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
-	12, // 62: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
-	16, // 63: omega.v1.Node.Findings:output_type -> omega.v1.Finding
-	18, // 64: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
-	20, // 65: omega.v1.Node.Events:output_type -> omega.v1.Event
-	22, // 66: omega.v1.Node.Entries:output_type -> omega.v1.Entry
-	24, // 67: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
-	28, // 68: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
-	32, // 69: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
-	35, // 70: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
-	38, // 71: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
-	40, // 72: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
-	42, // 73: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
-	47, // 74: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
-	49, // 75: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
-	51, // 76: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
-	54, // 77: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
-	56, // 78: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
-	58, // 79: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
-	60, // 80: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
-	62, // 81: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
-	59, // [59:82] is the sub-list for method output_type
-	36, // [36:59] is the sub-list for method input_type
+	50, // 53: omega.v1.Node.Identity:input_type -> omega.v1.IdentityRequest
+	52, // 54: omega.v1.Node.Rotate:input_type -> omega.v1.RotateRequest
+	54, // 55: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
+	56, // 56: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
+	59, // 57: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
+	61, // 58: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
+	63, // 59: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
+	65, // 60: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
+	3,  // 61: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
+	6,  // 62: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
+	9,  // 63: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
+	12, // 64: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
+	16, // 65: omega.v1.Node.Findings:output_type -> omega.v1.Finding
+	18, // 66: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
+	20, // 67: omega.v1.Node.Events:output_type -> omega.v1.Event
+	22, // 68: omega.v1.Node.Entries:output_type -> omega.v1.Entry
+	24, // 69: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
+	28, // 70: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
+	32, // 71: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
+	35, // 72: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
+	38, // 73: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
+	40, // 74: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
+	42, // 75: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
+	47, // 76: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
+	49, // 77: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
+	51, // 78: omega.v1.Node.Identity:output_type -> omega.v1.IdentityResponse
+	53, // 79: omega.v1.Node.Rotate:output_type -> omega.v1.RotateResponse
+	55, // 80: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
+	58, // 81: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
+	60, // 82: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
+	62, // 83: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
+	64, // 84: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
+	66, // 85: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
+	61, // [61:86] is the sub-list for method output_type
+	36, // [36:61] is the sub-list for method input_type
 	36, // [36:36] is the sub-list for extension type_name
 	36, // [36:36] is the sub-list for extension extendee
 	0,  // [0:36] is the sub-list for field type_name
@@ -4608,7 +4838,7 @@ func file_omega_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_omega_proto_rawDesc), len(file_omega_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   67,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

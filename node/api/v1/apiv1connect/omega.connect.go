@@ -70,6 +70,10 @@ const (
 	NodeRootProcedure = "/omega.v1.Node/Root"
 	// NodeSubmitRootProcedure is the fully-qualified name of the Node's SubmitRoot RPC.
 	NodeSubmitRootProcedure = "/omega.v1.Node/SubmitRoot"
+	// NodeIdentityProcedure is the fully-qualified name of the Node's Identity RPC.
+	NodeIdentityProcedure = "/omega.v1.Node/Identity"
+	// NodeRotateProcedure is the fully-qualified name of the Node's Rotate RPC.
+	NodeRotateProcedure = "/omega.v1.Node/Rotate"
 	// NodeRespondLocalProcedure is the fully-qualified name of the Node's RespondLocal RPC.
 	NodeRespondLocalProcedure = "/omega.v1.Node/RespondLocal"
 	// NodeListAllowedProcedure is the fully-qualified name of the Node's ListAllowed RPC.
@@ -109,7 +113,11 @@ type NodeClient interface {
 	Root(context.Context, *v1.RootRequest) (*v1.RootResponse, error)
 	// SubmitRoot takes an entry of the root chain that enough operators signed; this node carries it to all.
 	SubmitRoot(context.Context, *v1.SubmitRootRequest) (*v1.SubmitRootResponse, error)
+	// Identity is the public history of a member's key, as signed records.
+	Identity(context.Context, *v1.IdentityRequest) (*v1.IdentityResponse, error)
 	// What follows has power over this host alone.
+	// Rotate hands over the pre-rotated next key: from here on the node signs with it.
+	Rotate(context.Context, *v1.RotateRequest) (*v1.RotateResponse, error)
 	RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error)
 	ListAllowed(context.Context, *v1.ListAllowedRequest) (*v1.ListAllowedResponse, error)
 	Allow(context.Context, *v1.AllowRequest) (*v1.AllowResponse, error)
@@ -231,6 +239,18 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(nodeMethods.ByName("SubmitRoot")),
 			connect.WithClientOptions(opts...),
 		),
+		identity: connect.NewClient[v1.IdentityRequest, v1.IdentityResponse](
+			httpClient,
+			baseURL+NodeIdentityProcedure,
+			connect.WithSchema(nodeMethods.ByName("Identity")),
+			connect.WithClientOptions(opts...),
+		),
+		rotate: connect.NewClient[v1.RotateRequest, v1.RotateResponse](
+			httpClient,
+			baseURL+NodeRotateProcedure,
+			connect.WithSchema(nodeMethods.ByName("Rotate")),
+			connect.WithClientOptions(opts...),
+		),
 		respondLocal: connect.NewClient[v1.RespondLocalRequest, v1.RespondLocalResponse](
 			httpClient,
 			baseURL+NodeRespondLocalProcedure,
@@ -289,6 +309,8 @@ type nodeClient struct {
 	submit        *connect.Client[v1.SubmitRequest, v1.SubmitResponse]
 	root          *connect.Client[v1.RootRequest, v1.RootResponse]
 	submitRoot    *connect.Client[v1.SubmitRootRequest, v1.SubmitRootResponse]
+	identity      *connect.Client[v1.IdentityRequest, v1.IdentityResponse]
+	rotate        *connect.Client[v1.RotateRequest, v1.RotateResponse]
 	respondLocal  *connect.Client[v1.RespondLocalRequest, v1.RespondLocalResponse]
 	listAllowed   *connect.Client[v1.ListAllowedRequest, v1.ListAllowedResponse]
 	allow         *connect.Client[v1.AllowRequest, v1.AllowResponse]
@@ -430,6 +452,24 @@ func (c *nodeClient) SubmitRoot(ctx context.Context, req *v1.SubmitRootRequest) 
 	return nil, err
 }
 
+// Identity calls omega.v1.Node.Identity.
+func (c *nodeClient) Identity(ctx context.Context, req *v1.IdentityRequest) (*v1.IdentityResponse, error) {
+	response, err := c.identity.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Rotate calls omega.v1.Node.Rotate.
+func (c *nodeClient) Rotate(ctx context.Context, req *v1.RotateRequest) (*v1.RotateResponse, error) {
+	response, err := c.rotate.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // RespondLocal calls omega.v1.Node.RespondLocal.
 func (c *nodeClient) RespondLocal(ctx context.Context, req *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error) {
 	response, err := c.respondLocal.CallUnary(ctx, connect.NewRequest(req))
@@ -509,7 +549,11 @@ type NodeHandler interface {
 	Root(context.Context, *v1.RootRequest) (*v1.RootResponse, error)
 	// SubmitRoot takes an entry of the root chain that enough operators signed; this node carries it to all.
 	SubmitRoot(context.Context, *v1.SubmitRootRequest) (*v1.SubmitRootResponse, error)
+	// Identity is the public history of a member's key, as signed records.
+	Identity(context.Context, *v1.IdentityRequest) (*v1.IdentityResponse, error)
 	// What follows has power over this host alone.
+	// Rotate hands over the pre-rotated next key: from here on the node signs with it.
+	Rotate(context.Context, *v1.RotateRequest) (*v1.RotateResponse, error)
 	RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error)
 	ListAllowed(context.Context, *v1.ListAllowedRequest) (*v1.ListAllowedResponse, error)
 	Allow(context.Context, *v1.AllowRequest) (*v1.AllowResponse, error)
@@ -627,6 +671,18 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(nodeMethods.ByName("SubmitRoot")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeIdentityHandler := connect.NewUnaryHandlerSimple(
+		NodeIdentityProcedure,
+		svc.Identity,
+		connect.WithSchema(nodeMethods.ByName("Identity")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeRotateHandler := connect.NewUnaryHandlerSimple(
+		NodeRotateProcedure,
+		svc.Rotate,
+		connect.WithSchema(nodeMethods.ByName("Rotate")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeRespondLocalHandler := connect.NewUnaryHandlerSimple(
 		NodeRespondLocalProcedure,
 		svc.RespondLocal,
@@ -699,6 +755,10 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeRootHandler.ServeHTTP(w, r)
 		case NodeSubmitRootProcedure:
 			nodeSubmitRootHandler.ServeHTTP(w, r)
+		case NodeIdentityProcedure:
+			nodeIdentityHandler.ServeHTTP(w, r)
+		case NodeRotateProcedure:
+			nodeRotateHandler.ServeHTTP(w, r)
 		case NodeRespondLocalProcedure:
 			nodeRespondLocalHandler.ServeHTTP(w, r)
 		case NodeListAllowedProcedure:
@@ -786,6 +846,14 @@ func (UnimplementedNodeHandler) Root(context.Context, *v1.RootRequest) (*v1.Root
 
 func (UnimplementedNodeHandler) SubmitRoot(context.Context, *v1.SubmitRootRequest) (*v1.SubmitRootResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.SubmitRoot is not implemented"))
+}
+
+func (UnimplementedNodeHandler) Identity(context.Context, *v1.IdentityRequest) (*v1.IdentityResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.Identity is not implemented"))
+}
+
+func (UnimplementedNodeHandler) Rotate(context.Context, *v1.RotateRequest) (*v1.RotateResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.Rotate is not implemented"))
 }
 
 func (UnimplementedNodeHandler) RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error) {
