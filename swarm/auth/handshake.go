@@ -183,7 +183,11 @@ func (l *Local) introduce(rw io.ReadWriter) (*answer, error) {
 	if err := send(rw, m); err != nil {
 		return nil, err
 	}
-	return readAnswer(rw)
+	a, err := readAnswer(rw)
+	if err != nil { // it hangs up on strangers
+		return nil, fmt.Errorf("%w: %w", ErrUnknownHere, err)
+	}
+	return a, nil
 }
 
 // Respond is the accepting side's part. verified is called when the other side has proved itself, before it is told so.
