@@ -37,6 +37,9 @@ func newLedgerShow(a *app) *cobra.Command {
 			if err := since(back); err != nil {
 				return err
 			}
+			if evidence && (follow || back != "" || peer != "" || kind != "") {
+				return fail(exitUsage, "--evidence goes alone: it shows every proof there is")
+			}
 			c := a.client()
 			defer c.Close()
 			s, err := c.Entries(cmd.Context(), &apiv1.EntriesRequest{Peer: peer, Kind: kind, Follow: follow, Since: back, Evidence: evidence})
@@ -56,7 +59,6 @@ func newLedgerShow(a *app) *cobra.Command {
 	show.Flags().StringVar(&back, "since", "", "how far back, e.g. 10m (default all this node keeps)")
 	show.Flags().BoolVarP(&follow, "follow", "f", false, "go on as new ones come")
 	show.Flags().BoolVar(&evidence, "evidence", false, "only the proofs that an author signed two different entries of one number: both entries of each")
-	show.MarkFlagsMutuallyExclusive("evidence", "follow")
 	_ = show.RegisterFlagCompletionFunc("peer", a.completePeer)
 	return show
 }

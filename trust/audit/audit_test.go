@@ -15,6 +15,7 @@ import (
 	"github.com/omega-mesh/omega/trust/authority"
 	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
+	"github.com/omega-mesh/omega/trust/tlog"
 	"github.com/omega-mesh/omega/trust/witness"
 )
 
@@ -29,6 +30,7 @@ type peer struct {
 // world is a swarm of one operator and some members, in one process and without a network.
 type world struct {
 	t       testing.TB
+	now     time.Time
 	genesis *authority.Genesis
 	peers   []*peer
 }
@@ -50,7 +52,7 @@ func newWorld(t testing.TB, members int) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, genesis: g}
+	w := &world{t: t, genesis: g, now: time.Now()}
 	var raws [][]byte
 	var prev ledger.Hash
 	var ids []*identity.Identity
@@ -74,7 +76,7 @@ func newWorld(t testing.TB, members int) *world {
 	}
 	for _, id := range ids {
 		p := &peer{id: id, fold: authority.NewFold(g)}
-		p.ledger, err = ledger.Open(t.TempDir(), g.SwarmID(), id, p.fold, ledger.Options{OnEntry: func(e *ledger.Entry) {
+		p.ledger, err = ledger.Open(t.TempDir(), g.SwarmID(), id, p.fold, ledger.Options{Now: func() time.Time { return w.now }, Backed: func(b *ledger.Base) error { return p.witness.Backed(b) }, OnEntry: func(e *ledger.Entry) {
 			_ = p.fold.Apply(e)
 			if p.witness != nil {
 				p.witness.Observe(e, true)
@@ -84,7 +86,7 @@ func newWorld(t testing.TB, members int) *world {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = p.ledger.Close() })
-		if p.witness, err = witness.New(witness.Options{Self: id, Ledger: p.ledger, Swarm: g.SwarmID(), State: p.fold.State}); err != nil {
+		if p.witness, err = witness.New(witness.Options{Self: id, Ledger: p.ledger, Swarm: g.SwarmID(), State: p.fold.State, Now: func() time.Time { return w.now }}); err != nil {
 			t.Fatal(err)
 		}
 		for _, raw := range raws {
@@ -381,4 +383,68 @@ func FuzzVerify(f *testing.F) {
 			t.Fatalf("%+v", r)
 		}
 	})
+}
+
+// TestTrimmedExportVerifies: an export of a peer that threw old entries away verifies from its base, and not from one
+// that too few cosigned.
+func TestTrimmedExportVerifies(t *testing.T) {
+	w := newWorld(t, 4)
+	ctx := context.Background()
+	author, holder := w.peers[0], w.peers[1]
+	for range 4 {
+		author.say(t, 3)
+		w.now = w.now.Add(24 * time.Hour)
+		e, err := author.ledger.Checkpoint(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.mix()
+		for _, p := range w.peers[1:] {
+			if err := p.witness.Cosign(ctx, e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.mix()
+		var by []tlog.Cosignature
+		if err := holder.ledger.Replay(func(x *ledger.Entry) error {
+			if c, err := witness.DecodeCosigned(x); err == nil && c.Feed == e.Feed() && c.Size == e.Seq {
+				by = append(by, c.By)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := holder.ledger.Mark(e.Feed(), e.Seq, by); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if freed, err := holder.ledger.Trim(48*time.Hour, 1<<40); err != nil || freed == 0 {
+		t.Fatal(freed, err)
+	}
+	verify := func(src Source) *Result {
+		var b bytes.Buffer
+		if _, err := Export(ctx, &b, w.genesis, src, nil); err != nil {
+			t.Fatal(err)
+		}
+		return w.verify(b.Bytes())
+	}
+	if r := verify(holder.ledger); !r.OK || r.Cosignatures == 0 {
+		t.Fatalf("%+v", r)
+	}
+	if r := verify(fewer{holder.ledger}); r.OK || r.Faults[0].Cause != CauseBase {
+		t.Fatalf("a base of too few: %+v", r)
+	}
+}
+
+// fewer is a ledger whose bases lack witnesses.
+type fewer struct{ *ledger.Ledger }
+
+func (f fewer) Base(of ledger.Feed) *ledger.Base {
+	b := f.Ledger.Base(of)
+	if b == nil {
+		return nil
+	}
+	short := *b
+	short.Cosigned = b.Cosigned[:trust.WitnessFaults]
+	return &short
 }
