@@ -2,10 +2,14 @@ package transport
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -13,22 +17,23 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
-	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 
 	"github.com/omega-mesh/omega/trust"
 )
 
 // ID is the security protocol's name in multistream-select. It is not libp2p's own /tls/1.0.0, so a stock libp2p program
 // is refused before a handshake.
-const ID protocol.ID = "/omega/tls/1"
+const ID protocol.ID = "/omega/tls/2"
 
-// TLS is the security transport for TCP: libp2p's TLS certificates (a self-signed one that carries the peer's public key
-// and its signature), with the suite's as the only key exchange, and the stream multiplexer chosen by ALPN.
+// TLS is the security transport for TCP: TLS 1.3 with the peer's transport key as its certificate's, the suite's key
+// exchange and no other, and the stream multiplexer chosen by ALPN. A certificate says nothing but the key, whose possession
+// TLS itself proves; libp2p's, which has another key and the peer's signature of it, costs three more signatures to check
+// and 220 bytes at each end.
 type TLS struct {
-	identity *libp2ptls.Identity
-	local    peer.ID
-	suite    trust.Suite
-	curves   []tls.CurveID
+	certificate tls.Certificate
+	local       peer.ID
+	suite       trust.Suite
+	curves      []tls.CurveID
 }
 
 // NewTLS makes the transport of a host's key in a swarm of that suite.
@@ -41,11 +46,11 @@ func NewTLS(key crypto.PrivKey, suite trust.Suite) (*TLS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("transport: peer id: %w", err)
 	}
-	identity, err := libp2ptls.NewIdentity(key)
+	certificate, err := selfSigned(key)
 	if err != nil {
 		return nil, fmt.Errorf("transport: certificate: %w", err)
 	}
-	return &TLS{identity: identity, local: local, suite: suite, curves: []tls.CurveID{curve}}, nil
+	return &TLS{certificate: certificate, local: local, suite: suite, curves: []tls.CurveID{curve}}, nil
 }
 
 // ID is the protocol's name.
@@ -63,12 +68,24 @@ func (t *TLS) SecureOutbound(ctx context.Context, c net.Conn, p peer.ID) (sec.Se
 }
 
 func (t *TLS) secure(ctx context.Context, c net.Conn, p peer.ID, side func(net.Conn, *tls.Config) *tls.Conn) (sec.SecureConn, error) {
-	config, remote := t.identity.ConfigForPeer(p)
-	config.MinVersion = tls.VersionTLS13
-	config.CurvePreferences = t.curves
-	config.NextProtos = []string{yamux.ID}
-	conn := side(c, config)
-	s, err := t.handshake(ctx, conn, remote)
+	conn := side(c, &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		CurvePreferences:       t.curves,
+		NextProtos:             []string{yamux.ID},
+		Certificates:           []tls.Certificate{t.certificate},
+		ClientAuth:             tls.RequireAnyClientCert,
+		SessionTicketsDisabled: true, // every connection proves its keys
+		// No authority signed the certificate and no name is in it: the key is all there is, and is checked here.
+		InsecureSkipVerify: true,
+		VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
+			got, _, err := peerOf(raw)
+			if err == nil && p != "" && got != p {
+				err = sec.ErrPeerIDMismatch{Expected: p, Actual: got}
+			}
+			return err
+		},
+	})
+	s, err := t.handshake(ctx, conn)
 	if err != nil {
 		_ = c.Close()
 		return nil, fmt.Errorf("transport: tls: %w", err)
@@ -76,7 +93,7 @@ func (t *TLS) secure(ctx context.Context, c net.Conn, p peer.ID, side func(net.C
 	return s, nil
 }
 
-func (t *TLS) handshake(ctx context.Context, conn *tls.Conn, remote <-chan crypto.PubKey) (*secureConn, error) {
+func (t *TLS) handshake(ctx context.Context, conn *tls.Conn) (*secureConn, error) {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
@@ -87,19 +104,52 @@ func (t *TLS) handshake(ctx context.Context, conn *tls.Conn, remote <-chan crypt
 	if state.NegotiatedProtocol != yamux.ID {
 		return nil, errors.New("no stream multiplexer agreed")
 	}
-	var key crypto.PubKey
-	select { // filled by the handshake's certificate check
-	case key = <-remote:
-	default:
+	raw := make([][]byte, len(state.PeerCertificates))
+	for i, c := range state.PeerCertificates {
+		raw[i] = c.Raw
 	}
-	if key == nil {
-		return nil, errors.New("no certificate seen")
-	}
-	id, err := peer.IDFromPublicKey(key)
+	id, key, err := peerOf(raw)
 	if err != nil {
 		return nil, err
 	}
 	return &secureConn{Conn: conn, local: t.local, remote: id, key: key}, nil
+}
+
+// selfSigned is the certificate of a transport key: the same whenever it is made, and as short as X.509 allows.
+func selfSigned(key crypto.PrivKey) (tls.Certificate, error) {
+	std, err := crypto.PrivKeyToStdKey(key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	private, ok := std.(*ed25519.PrivateKey)
+	if !ok {
+		return tls.Certificate{}, errors.New("not an Ed25519 key")
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Date(2049, 12, 31, 0, 0, 0, 0, time.UTC)}
+	raw, err := x509.CreateCertificate(nil, template, template, private.Public(), *private)
+	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: *private}, err
+}
+
+// peerOf reads who the other side is from its certificate. That it holds the key is proved by the handshake's signature,
+// which crypto/tls checks.
+func peerOf(raw [][]byte) (peer.ID, crypto.PubKey, error) {
+	if len(raw) != 1 {
+		return "", nil, fmt.Errorf("%d certificates, want one", len(raw))
+	}
+	certificate, err := x509.ParseCertificate(raw[0])
+	if err != nil {
+		return "", nil, fmt.Errorf("certificate: %w", err)
+	}
+	public, ok := certificate.PublicKey.(ed25519.PublicKey)
+	if !ok {
+		return "", nil, fmt.Errorf("certificate with a key of %s", certificate.PublicKeyAlgorithm)
+	}
+	key, err := crypto.UnmarshalEd25519PublicKey(public)
+	if err != nil {
+		return "", nil, err
+	}
+	id, err := peer.IDFromPublicKey(key)
+	return id, key, err
 }
 
 // secureConn is a TLS connection with the peer's key.

@@ -3,8 +3,12 @@ package transport
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"math/big"
 	"net"
 	"testing"
 	"time"
@@ -153,4 +157,48 @@ func BenchmarkTLS(b *testing.B) {
 			b.Fatal(errc, errs)
 		}
 	}
+}
+
+// A certificate is only as good as the proof of its key: who shows another's is refused, on either side, and so is what
+// holds no transport key.
+func TestCertificateOfAnother(t *testing.T) {
+	victim, good := newTLS(t), newTLS(t)
+	thief := newTLS(t)
+	thief.certificate.Certificate = victim.certificate.Certificate
+	if _, _, errc, errs := shake(t, thief, good, good.local); errc == nil || errs == nil {
+		t.Errorf("a client with another's certificate: %v, %v", errc, errs)
+	}
+	if _, _, errc, errs := shake(t, good, thief, victim.local); errc == nil || errs == nil {
+		t.Errorf("a server with another's certificate: %v, %v", errc, errs)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := newTLS(t)
+	other.certificate = tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: key}
+	if _, _, errc, errs := shake(t, other, good, good.local); errc == nil || errs == nil {
+		t.Errorf("a client with a P-256 key: %v, %v", errc, errs)
+	}
+	own := good.certificate.Certificate[0]
+	for name, chain := range map[string][][]byte{"none": nil, "two": {own, own}, "cut": {own[:len(own)-1]}} {
+		if _, _, err := peerOf(chain); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+func FuzzPeerOf(f *testing.F) {
+	f.Add(newTLS(f).certificate.Certificate[0])
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		id, key, err := peerOf([][]byte{raw})
+		if err == nil && !id.MatchesPublicKey(key) {
+			t.Error("a peer of another key")
+		}
+	})
 }
