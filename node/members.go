@@ -66,10 +66,15 @@ func (n *Node) onEntry(e *ledger.Entry) {
 
 // take decodes an activity entry for those who follow.
 func (n *Node) take(e *ledger.Entry, live bool) error {
-	if e.Kind == ledger.KindJoinRequest {
-		if err := n.joining.take(e); err != nil {
-			return err
-		}
+	var err error
+	switch e.Kind {
+	case ledger.KindJoinRequest:
+		err = n.joining.take(e)
+	case ledger.KindCredential:
+		err = n.credentials.take(e)
+	}
+	if err != nil {
+		return err
 	}
 	return n.feed.take(e, live)
 }

@@ -64,16 +64,18 @@ type Node struct {
 	roles   *roles.Supervisor
 	service privileged.Service
 
-	feed      *feed      // what the ledger brought, for those who follow it
-	telemetry *telemetry // this host's own events
-	local     *responses // what this host's own socket asked for, and what an earlier life left in the kernel
-	joining   *joining   // who waits for an operator's approval
-	board     *roles.Board
-	decoy     *decoy.Decoy
-	sentinel  *sentinel.Sentinel
-	clock     *clock  // how far off this host's clock is
-	health    *health // what a person should know
-	fresh     *freshness
+	feed        *feed                  // what the ledger brought, for those who follow it
+	telemetry   *telemetry             // this host's own events
+	local       *responses             // what this host's own socket asked for, and what an earlier life left in the kernel
+	joining     *joining               // who waits for an operator's approval
+	credentials *credentials           // what issuers lent to whom
+	access      atomic.Pointer[access] // who may call what
+	board       *roles.Board
+	decoy       *decoy.Decoy
+	sentinel    *sentinel.Sentinel
+	clock       *clock  // how far off this host's clock is
+	health      *health // what a person should know
+	fresh       *freshness
 
 	out      chan *ledger.Entry // own entries on their way to the swarm
 	urgent   chan *ledger.Entry // those of the authority chain, which go first
@@ -138,6 +140,8 @@ func New(p Parts) (*Node, error) {
 	n.telemetry = newTelemetry(eventsKept)
 	n.local = newResponses()
 	n.joining = newJoining()
+	n.credentials = newCredentials()
+	n.access.Store(&access{})
 	n.ledger, err = ledger.Open(n.layout.Ledger(), n.genesis.SwarmID(), n.self, n.fold, ledger.Options{
 		OnEntry: n.onEntry, OnSealed: n.onSealed, OnEquivocation: n.onEquivocation, OnContest: n.onContest, Hold: true, Now: n.clock.now, Log: n.log,
 		Backed: func(b *ledger.Base) error { return n.witness.Backed(b) },
@@ -235,6 +239,7 @@ func (n *Node) Run(ctx context.Context) error {
 	work.Add(service{"witness", n.witness.Run})
 	work.Add(service{"retention", n.retain})
 	work.Add(service{"alarms", n.raiseAlarms})
+	work.Add(service{"issuer", n.issue})
 	work.Add(service{"refresh", n.refresh})
 	if n.parts.Sensor != nil {
 		work.Add(service{"sensor", n.sense})

@@ -66,7 +66,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"findings", "--since", "yesterday", "--dir", dir}, exitUsage, "--since"},
 		{[]string{"bench", "no-such-benchmark"}, exitNotFound, "no-such-benchmark"},
 		{[]string{"peer", "suspend", "n1", "--dir", dir}, exitUsage, "--why"},
-		{[]string{"init", "--swarm", "x", "--operators", "2/3", "--dir", dir}, exitUsage, "--operators"},
+		{[]string{"init", "--swarm", "x", "--operators", "1/2", "--dir", dir}, exitUsage, "--operators"},
 	} {
 		out, errOut, code := omega(t, "", c.args...)
 		if code != c.code || !strings.Contains(errOut, c.says) {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
@@ -147,38 +148,61 @@ func (a *app) respond(ctx context.Context, r event.Response, o *order) error {
 	if slices.Equal(o.scope, []string{"self"}) {
 		return a.respondLocal(ctx, r)
 	}
-	return a.asOperator(ctx, func(c *client.Client, op *client.Operator) error {
-		expect := 0
-		if slices.Contains(o.scope, "self") || slices.Contains(o.scope, "all") {
-			if len(o.scope) > 1 {
-				return fail(exitUsage, "--scope: all and self stand alone")
-			}
-			var err error
-			if expect, err = acting(ctx, c); err != nil {
-				return err
-			}
-		} else {
-			for _, name := range o.scope {
-				p, err := findPeer(ctx, c, name)
-				if err != nil {
-					return err
-				}
-				r.Scope = append(r.Scope, p.Did)
-			}
-			slices.Sort(r.Scope)
-			expect = len(r.Scope)
+	err := a.asOperator(ctx, func(c *client.Client, op *client.Operator) error {
+		return a.order(ctx, c, r, o, func(r event.Response) (string, error) {
+			r.Authority, r.By = event.AuthorityOperator, string(op.DID())
+			return op.Submit(ctx, &authority.ResponseBody{Response: r})
+		})
+	})
+	if !errors.Is(err, client.ErrNoOperator) {
+		return err
+	}
+	// No operator's key here: this host's own credential may do, if it holds one.
+	c := a.client()
+	defer c.Close()
+	if _, lerr := c.ListCredentials(ctx, &apiv1.ListCredentialsRequest{}); lerr != nil {
+		return err
+	}
+	return a.order(ctx, c, r, o, func(r event.Response) (string, error) {
+		answer, oerr := c.Order(ctx, &apiv1.OrderRequest{Response: wireResponse(r)})
+		if connect.CodeOf(oerr) == connect.CodePermissionDenied {
+			return "", fail(exitNotPermitted, "%w; and by this host's own credential: %w", err, oerr)
 		}
-		r.Authority, r.By = event.AuthorityOperator, string(op.DID())
-		id, err := op.Submit(ctx, &authority.ResponseBody{Response: r})
-		if err != nil {
+		return answer.GetId(), oerr
+	})
+}
+
+// order fills in the scope, gives the order, and shows what becomes of it.
+func (a *app) order(ctx context.Context, c *client.Client, r event.Response, o *order, give func(event.Response) (string, error)) error {
+	expect := 0
+	if slices.Contains(o.scope, "self") || slices.Contains(o.scope, "all") {
+		if len(o.scope) > 1 {
+			return fail(exitUsage, "--scope: all and self stand alone")
+		}
+		var err error
+		if expect, err = acting(ctx, c); err != nil {
 			return err
 		}
-		watch := id
-		if r.Action == event.ActionRelease {
-			watch = r.Releases
+	} else {
+		for _, name := range o.scope {
+			p, err := findPeer(ctx, c, name)
+			if err != nil {
+				return err
+			}
+			r.Scope = append(r.Scope, p.Did)
 		}
-		return a.showReceipts(ctx, c, id, watch, r.Issued, expect, o.wait)
-	})
+		slices.Sort(r.Scope)
+		expect = len(r.Scope)
+	}
+	id, err := give(r)
+	if err != nil {
+		return err
+	}
+	watch := id
+	if r.Action == event.ActionRelease {
+		watch = r.Releases
+	}
+	return a.showReceipts(ctx, c, id, watch, r.Issued, expect, o.wait)
 }
 
 // showReceipts prints the response's id, then a receipt a peer, until every expected peer has answered or time is up.
@@ -261,10 +285,7 @@ var errDone = errors.New("every peer answered")
 func (a *app) respondLocal(ctx context.Context, r event.Response) error {
 	c := a.client()
 	defer c.Close()
-	answer, err := c.RespondLocal(ctx, &apiv1.RespondLocalRequest{Response: &apiv1.Response{
-		Action: string(r.Action), Reason: r.Reason, TtlMs: float64(r.TTL) / 1e6, Releases: r.Releases,
-		Target: &apiv1.Target{Address: prefixText(r.Target.Address), Path: r.Target.Path, Sha256: r.Target.SHA256, Pid: r.Target.PID, Tree: r.Target.Tree, Peer: r.Target.Peer},
-	}})
+	answer, err := c.RespondLocal(ctx, &apiv1.RespondLocalRequest{Response: wireResponse(r)})
 	if err != nil {
 		return err
 	}
@@ -285,4 +306,12 @@ func (a *app) respondLocal(ctx context.Context, r event.Response) error {
 		return fail(exitFailed, "%s", answer.Receipt.Detail)
 	}
 	return nil
+}
+
+// wireResponse is r as a request carries it.
+func wireResponse(r event.Response) *apiv1.Response {
+	return &apiv1.Response{
+		Action: string(r.Action), Reason: r.Reason, TtlMs: float64(r.TTL) / 1e6, Releases: r.Releases, Scope: r.Scope,
+		Target: &apiv1.Target{Address: prefixText(r.Target.Address), Path: r.Target.Path, Sha256: r.Target.SHA256, Pid: r.Target.PID, Tree: r.Target.Tree, Peer: r.Target.Peer},
+	}
 }

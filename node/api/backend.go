@@ -63,6 +63,14 @@ type Backend interface {
 	Rotate(ctx context.Context, seed []byte, next [32]byte) (number uint32, entry string, err error)
 	Identity(ctx context.Context, peer string) (*apiv1.IdentityResponse, error)
 
+	// Authorize says whether the process at the other end of the socket, of that uid, may call a method: nil or ErrForbidden.
+	Authorize(ctx context.Context, method string, uid uint32) error
+	// Order orders a response of other hosts by this member's credential, and returns its id.
+	Order(ctx context.Context, r event.Response) (string, error)
+	// Policy is the response policy in force, and what holds of calls in every swarm.
+	Policy(ctx context.Context) (*apiv1.ShowPolicyResponse, error)
+	// Credentials are those that stand or stood, the latest of each subject.
+	Credentials(ctx context.Context) ([]*apiv1.Credential, error)
 	Respond(ctx context.Context, r event.Response) (event.Response, event.Receipt, error)
 	Allowed(ctx context.Context) ([]*apiv1.Allowed, error)
 	Allow(ctx context.Context, what string) error

@@ -28,7 +28,7 @@ type Server struct {
 // New makes the service over b. encode turns an event into one line of OCSF JSON.
 func New(b Backend, encode EventEncoder) *Server {
 	mux := http.NewServeMux()
-	mux.Handle(apiv1connect.NewNodeHandler(&service{b: b, encode: encode}, connect.WithReadMaxBytes(MaxRequest), connect.WithRecover(
+	mux.Handle(apiv1connect.NewNodeHandler(&service{b: b, encode: encode}, connect.WithReadMaxBytes(MaxRequest), connect.WithInterceptors(gate{b}), connect.WithRecover(
 		func(_ context.Context, s connect.Spec, _ http.Header, p any) error {
 			return connect.NewError(connect.CodeInternal, fmt.Errorf("%s failed: %v", s.Procedure, p))
 		})))
@@ -49,6 +49,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       withCaller,
 	}
 	down := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -29,6 +30,8 @@ type fake struct {
 	finding func(ctx context.Context, since int64, follow bool, yield func(*event.Finding) error) error
 	events  func(yield func(*event.Event) error) error
 	submit  func([]byte) (string, error)
+	// forbidden is a method that the policy forbids.
+	forbidden string
 }
 
 func (f *fake) Status(context.Context) (*apiv1.StatusResponse, error) { return f.status() }
@@ -37,6 +40,12 @@ func (f *fake) EachFinding(ctx context.Context, since int64, follow bool, yield 
 }
 func (f *fake) EachEvent(_ context.Context, _ int64, _ bool, yield func(*event.Event) error) error {
 	return f.events(yield)
+}
+func (f *fake) Authorize(_ context.Context, method string, uid uint32) error {
+	if f.forbidden == method || int(uid) != os.Getuid() {
+		return ErrForbidden
+	}
+	return nil
 }
 func (f *fake) Submit(_ context.Context, raw []byte) (string, error) { return f.submit(raw) }
 

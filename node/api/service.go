@@ -147,6 +147,32 @@ func (s *service) ListPending(ctx context.Context, _ *apiv1.ListPendingRequest) 
 	return &apiv1.ListPendingResponse{Pending: rows, Joiners: joiners}, code(err)
 }
 
+func (s *service) Order(ctx context.Context, in *apiv1.OrderRequest) (*apiv1.OrderResponse, error) {
+	r, err := ParseResponse(in.Response)
+	if err != nil {
+		return nil, code(fmt.Errorf("%w: %w", ErrInvalid, err))
+	}
+	if len(in.Response.Scope) > maxScope {
+		return nil, code(fmt.Errorf("%w: more than %d peers in scope", ErrInvalid, maxScope))
+	}
+	r.Scope = in.Response.Scope
+	id, err := s.b.Order(ctx, r)
+	return &apiv1.OrderResponse{Id: id}, code(err)
+}
+
+// maxScope bounds the peers that an order names.
+const maxScope = 64
+
+func (s *service) ShowPolicy(ctx context.Context, _ *apiv1.ShowPolicyRequest) (*apiv1.ShowPolicyResponse, error) {
+	out, err := s.b.Policy(ctx)
+	return out, code(err)
+}
+
+func (s *service) ListCredentials(ctx context.Context, _ *apiv1.ListCredentialsRequest) (*apiv1.ListCredentialsResponse, error) {
+	rows, err := s.b.Credentials(ctx)
+	return &apiv1.ListCredentialsResponse{Credentials: rows}, code(err)
+}
+
 func (s *service) ListDecoys(ctx context.Context, _ *apiv1.ListDecoysRequest) (*apiv1.ListDecoysResponse, error) {
 	rows, err := s.b.Decoys(ctx)
 	return &apiv1.ListDecoysResponse{Decoys: rows}, code(err)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/trust/authority"
+	"github.com/omega-mesh/omega/trust/policy"
 )
 
 // obey does what operators say: their responses and releases, then their verdicts. At start, kills are not repeated.
@@ -18,6 +20,10 @@ func (r *responder) obey(ctx context.Context, first bool) {
 	for _, o := range all {
 		if o.Action == event.ActionRelease && !r.handled["release "+o.ID] {
 			r.handled["release "+o.ID] = true
+			if d := r.allowed(o); !d.Allowed {
+				r.log.Warn("release refused by the policy", "id", o.ID, "by", o.By, "why", d)
+				continue
+			}
 			r.release(ctx, o, all, now)
 		}
 	}
@@ -27,6 +33,10 @@ func (r *responder) obey(ctx context.Context, first bool) {
 		}
 		r.handled[o.ID] = true
 		if len(o.Scope) > 0 && !slices.Contains(o.Scope, r.p.DID()) {
+			continue
+		}
+		if d := r.allowed(o); !d.Allowed {
+			r.stand(o, event.Receipt{Outcome: event.OutcomeRefused, Guard: policy.Rail, Detail: d.String()}, 0, now)
 			continue
 		}
 		r.order(ctx, o, first, now)
@@ -39,6 +49,20 @@ func (r *responder) obey(ctx context.Context, first bool) {
 	if len(r.handled) > 4*maxHandled {
 		r.prune(a, all)
 	}
+}
+
+// allowed asks the policy about an order. That its signature and credential stand is known: the fold left out what does not.
+func (r *responder) allowed(o event.Response) policy.AccessDecision {
+	c := policy.Call{Caller: policy.Operator, ID: o.By, Action: authority.CapabilityFor(o.Action), Host: r.p.DID(), Swarm: true, TTL: o.TTL, Active: true, Capable: true}
+	if o.Authority == event.AuthorityDelegated {
+		c.Caller, c.Active = policy.Delegate, false
+		for _, role := range []string{"analyst", "decoy", "scheduler", "sentinel", "simulator"} {
+			if r.p.HasRole(o.By, role) {
+				c.Roles, c.Active = append(c.Roles, role), true
+			}
+		}
+	}
+	return r.access.Decide(c)
 }
 
 // maxHandled is about what the authority keeps: ids that it has forgotten are forgotten here too.

@@ -43,6 +43,7 @@ type responder struct {
 	lag      *clocks
 
 	policyText string
+	access     *policy.Access
 	started    uint64
 	waiting    []waiting                     // history, until settle
 	active     map[string]event.Response     // what this host enforces or observes, by id
@@ -116,11 +117,16 @@ func (r *responder) usePolicy() {
 	}
 	r.policyText = text
 	e, err := policy.Parse(text)
+	var a *policy.Access
+	if err == nil {
+		a, err = policy.NewAccess(text)
+	}
 	if err != nil {
 		r.log.Error("response policy not understood: the one before stays in force", "err", err)
 		return
 	}
 	r.fold.SetEngine(e)
+	r.access = a
 }
 
 // hear folds one finding and does at once what follows.

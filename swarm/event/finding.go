@@ -1,6 +1,7 @@
 package event
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -25,6 +26,16 @@ func (s Severity) String() string {
 		return severityNames[s]
 	}
 	return "unknown"
+}
+
+// ParseSeverity reads what String gives.
+func ParseSeverity(s string) (Severity, error) {
+	for i, name := range severityNames {
+		if s == name {
+			return Severity(i), nil
+		}
+	}
+	return SeverityUnknown, fmt.Errorf("severity %.40q is none of %v", s, severityNames)
 }
 
 // Subject is what a finding is about: at least one field is set.

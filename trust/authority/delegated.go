@@ -17,8 +17,8 @@ import (
 // A member with a credential may order a response as far as that goes. The order is a fact like any other; whether its
 // credential stands is derived with each state, since somebody in its chain may be put out later: then what it ordered ends.
 
-// CapabilityFor is what a credential must allow for a response of an action: "respond.deny".
-func CapabilityFor(a event.Action) string { return "respond." + string(a) }
+// CapabilityFor is what a credential must allow for a response of an action: "respond-deny".
+func CapabilityFor(a event.Action) string { return "respond-" + string(a) }
 
 // RevokeCredentialBody: an operator revokes one credential by its serial, before its time is over.
 type RevokeCredentialBody struct {
@@ -95,7 +95,6 @@ type delegated struct {
 
 	once      sync.Once
 	responses []event.Response // the operators' too, oldest first
-	revoked   map[[16]byte]bool
 }
 
 // responsesOf derives all responses of s.

@@ -18,7 +18,7 @@ func (w *world) lends(by, to string, depth uint8) credential.Chain {
 	s := fold(w, w.entries).State()
 	c, err := credential.Issue(w.identity(by), credential.Content{
 		Swarm: w.genesis.SwarmID(), Subject: w.did(to), NotBefore: w.now.Add(-time.Minute), NotAfter: w.now.Add(time.Hour), Depth: depth,
-		Capabilities: []credential.Capability{{Action: "respond.deny", MaxTTL: time.Hour}}, RootSeq: s.Root().Seq, RootHead: s.Root().Head,
+		Capabilities: []credential.Capability{{Action: "respond-deny", MaxTTL: time.Hour}}, RootSeq: s.Root().Seq, RootHead: s.Root().Head,
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -43,7 +43,7 @@ func TestOrdersUnderCredentials(t *testing.T) {
 		w.member("op0", n)
 	}
 	lent := w.lends("op0", "n1", 2)
-	passed, err := lent.Delegate(w.identity("n1"), w.did("n2"), credential.Content{Capabilities: []credential.Capability{{Action: "respond.deny", MaxTTL: time.Minute}}})
+	passed, err := lent.Delegate(w.identity("n1"), w.did("n2"), credential.Content{Capabilities: []credential.Capability{{Action: "respond-deny", MaxTTL: time.Minute}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestCredentialOfAMemberVerifies(t *testing.T) {
 	w.member("op0", "n1")
 	lent := w.lends("op0", "n1", 0)
 	s := fold(w, w.entries).State()
-	if c, err := s.VerifyCredential(lent, w.did("n1"), w.now); err != nil || !c.Allows("respond.deny", []identity.DID{w.did("n1")}, time.Hour) {
+	if c, err := s.VerifyCredential(lent, w.did("n1"), w.now); err != nil || !c.Allows("respond-deny", []identity.DID{w.did("n1")}, time.Hour) {
 		t.Errorf("%+v, %v", c, err)
 	}
 	if _, err := s.VerifyCredential(lent, w.did("n1"), w.now.Add(2*time.Hour)); err == nil {

@@ -53,7 +53,7 @@ var (
 
 // Capability is one thing that a subject may do.
 type Capability struct {
-	Action string         // a verb, as respond.deny, hunt, module.deploy; at most trust.MaxAction bytes
+	Action string         // a verb, as respond-deny, hunt, module-deploy; at most trust.MaxAction bytes
 	Peers  []identity.DID // hosts it may be done to, sorted; empty for every host
 	MaxTTL time.Duration  // the longest its effect may last, whole seconds; 0 where nothing lasts
 }

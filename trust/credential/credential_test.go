@@ -2,10 +2,13 @@ package credential
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,7 +43,7 @@ func newSwarm(t testing.TB) *swarm {
 		t.Cleanup(func() { _ = id.Close() })
 		s.people[name] = id
 	}
-	s.issuers[s.did("issuer")] = []string{"respond.deny"}
+	s.issuers[s.did("issuer")] = []string{"respond-deny"}
 	return s
 }
 
@@ -71,7 +74,7 @@ func (s *swarm) Root(seq uint64) (uint64, [32]byte, bool) {
 func (s *swarm) content(subject string) Content {
 	return Content{
 		Swarm: s.id, Subject: s.did(subject), NotBefore: s.now.Add(-time.Minute), NotAfter: s.now.Add(time.Hour), Roles: []string{"analyst"}, Depth: 3,
-		Capabilities: []Capability{{Action: "respond.deny", MaxTTL: time.Hour}, {Action: "hunt", Peers: sorted(s.did("n4"), s.did("n5"))}},
+		Capabilities: []Capability{{Action: "respond-deny", MaxTTL: time.Hour}, {Action: "hunt", Peers: sorted(s.did("n4"), s.did("n5"))}},
 		RootSeq:      2, RootHead: sha256.Sum256(s.root[:2]),
 	}
 }
@@ -93,7 +96,7 @@ func TestChainOfThree(t *testing.T) {
 	var err error
 	for i, to := range []string{"n2", "n3", "n4"} {
 		by := []string{"n1", "n2", "n3"}[i]
-		if c, err = c.Delegate(s.people[by], s.did(to), Content{Depth: 3, Capabilities: []Capability{{Action: "respond.deny", MaxTTL: time.Hour >> i}}}); err != nil {
+		if c, err = c.Delegate(s.people[by], s.did(to), Content{Depth: 3, Capabilities: []Capability{{Action: "respond-deny", MaxTTL: time.Hour >> i}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -105,7 +108,7 @@ func TestChainOfThree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !got.Allows("respond.deny", nil, 15*time.Minute) || got.Allows("respond.deny", nil, time.Hour) || got.Allows("hunt", nil, 0) {
+	if !got.Allows("respond-deny", nil, 15*time.Minute) || got.Allows("respond-deny", nil, time.Hour) || got.Allows("hunt", nil, 0) {
 		t.Errorf("it allows the wrong things: %+v", got.Capabilities)
 	}
 	if _, err := c.Delegate(s.people["n4"], s.did("n5"), Content{}); !errors.Is(err, ErrWider) {
@@ -154,9 +157,9 @@ func TestRefusals(t *testing.T) {
 		"a host more":             {delegated("n1", func(_ *Credential, c *Content) { c.Capabilities[0].Peers = sorted(s.did("n3"), s.did("n4")) }), "n2", ErrWider},
 		"every host":              {delegated("n1", func(_ *Credential, c *Content) { c.Capabilities[0].Peers = nil }), "n2", ErrWider},
 		"for longer": {delegated("n1", func(_ *Credential, c *Content) {
-			c.Capabilities = []Capability{{Action: "respond.deny", MaxTTL: 2 * time.Hour}}
+			c.Capabilities = []Capability{{Action: "respond-deny", MaxTTL: 2 * time.Hour}}
 		}), "n2", ErrWider},
-		"another action":               {delegated("n1", func(_ *Credential, c *Content) { c.Capabilities[0].Action = "module.deploy" }), "n2", ErrWider},
+		"another action":               {delegated("n1", func(_ *Credential, c *Content) { c.Capabilities[0].Action = "module-deploy" }), "n2", ErrWider},
 		"another role":                 {delegated("n1", func(_ *Credential, c *Content) { c.Roles = []string{"scheduler"} }), "n2", ErrWider},
 		"rests on something else":      {delegated("n1", func(_ *Credential, c *Content) { c.Parent[0]++ }), "n2", ErrCredential},
 		"five links":                   {slices.Repeat(one("op", func(*Content) {}), 5), "n1", ErrCredential},
@@ -222,7 +225,7 @@ func TestRevocationReachesThroughTheChain(t *testing.T) {
 func TestDelegationNeverWidens(t *testing.T) {
 	s := newSwarm(t)
 	names := []string{"n1", "n2", "n3", "n4"}
-	actions := []string{"respond.deny", "hunt", "module.deploy"}
+	actions := []string{"respond-deny", "hunt", "module-deploy"}
 	hosts := []identity.DID{s.did("n3"), s.did("n4"), s.did("n5")}
 	capability := rapid.Custom(func(t *rapid.T) Capability {
 		return Capability{
@@ -331,5 +334,38 @@ func BenchmarkVerifyChain(b *testing.B) {
 		if _, err := c.Verify(s.id, s.did("n2"), s.now, s); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestVC: what the W3C view proves by is the credential itself, bit for bit.
+func TestVC(t *testing.T) {
+	s := newSwarm(t)
+	c := s.issue("op", s.content("n1"))
+	raw, err := c.VC()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v struct {
+		Issuer  string `json:"issuer"`
+		Subject struct {
+			ID           string `json:"id"`
+			Capabilities []struct {
+				Action string `json:"action"`
+			} `json:"capabilities"`
+		} `json:"credentialSubject"`
+		Proof struct {
+			Value        string `json:"proofValue"`
+			Experimental bool   `json:"experimental"`
+		} `json:"proof"`
+	}
+	if err := json.Unmarshal(raw, &v); err != nil {
+		t.Fatal(err)
+	}
+	signed, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(v.Proof.Value, "u"))
+	if err != nil || string(signed) != string(c.Encode()) || !v.Proof.Experimental {
+		t.Errorf("proof: %v", err)
+	}
+	if v.Issuer != string(s.did("op")) || v.Subject.ID != string(s.did("n1")) || len(v.Subject.Capabilities) != 2 {
+		t.Errorf("%s", raw)
 	}
 }

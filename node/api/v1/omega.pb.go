@@ -2743,6 +2743,471 @@ func (x *ListInvitesResponse) GetInvites() []*Invite {
 	return nil
 }
 
+type OrderRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Response      *Response              `protobuf:"bytes,1,opt,name=response,proto3" json:"response,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderRequest) Reset() {
+	*x = OrderRequest{}
+	mi := &file_omega_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderRequest) ProtoMessage() {}
+
+func (x *OrderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderRequest.ProtoReflect.Descriptor instead.
+func (*OrderRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *OrderRequest) GetResponse() *Response {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+type OrderResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderResponse) Reset() {
+	*x = OrderResponse{}
+	mi := &file_omega_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderResponse) ProtoMessage() {}
+
+func (x *OrderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderResponse.ProtoReflect.Descriptor instead.
+func (*OrderResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *OrderResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ShowPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowPolicyRequest) Reset() {
+	*x = ShowPolicyRequest{}
+	mi := &file_omega_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowPolicyRequest) ProtoMessage() {}
+
+func (x *ShowPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowPolicyRequest.ProtoReflect.Descriptor instead.
+func (*ShowPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{41}
+}
+
+type ShowPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Text          string                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	Entry         string                 `protobuf:"bytes,3,opt,name=entry,proto3" json:"entry,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	Access        string                 `protobuf:"bytes,5,opt,name=access,proto3" json:"access,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowPolicyResponse) Reset() {
+	*x = ShowPolicyResponse{}
+	mi := &file_omega_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowPolicyResponse) ProtoMessage() {}
+
+func (x *ShowPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowPolicyResponse.ProtoReflect.Descriptor instead.
+func (*ShowPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ShowPolicyResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ShowPolicyResponse) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *ShowPolicyResponse) GetEntry() string {
+	if x != nil {
+		return x.Entry
+	}
+	return ""
+}
+
+func (x *ShowPolicyResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ShowPolicyResponse) GetAccess() string {
+	if x != nil {
+		return x.Access
+	}
+	return ""
+}
+
+type ListCredentialsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCredentialsRequest) Reset() {
+	*x = ListCredentialsRequest{}
+	mi := &file_omega_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCredentialsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCredentialsRequest) ProtoMessage() {}
+
+func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCredentialsRequest.ProtoReflect.Descriptor instead.
+func (*ListCredentialsRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{43}
+}
+
+type Capability struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Action        string                 `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	Peers         []string               `protobuf:"bytes,2,rep,name=peers,proto3" json:"peers,omitempty"`
+	MaxTtlMs      float64                `protobuf:"fixed64,3,opt,name=max_ttl_ms,json=maxTtlMs,proto3" json:"max_ttl_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Capability) Reset() {
+	*x = Capability{}
+	mi := &file_omega_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Capability) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Capability) ProtoMessage() {}
+
+func (x *Capability) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Capability.ProtoReflect.Descriptor instead.
+func (*Capability) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Capability) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Capability) GetPeers() []string {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *Capability) GetMaxTtlMs() float64 {
+	if x != nil {
+		return x.MaxTtlMs
+	}
+	return 0
+}
+
+// Credential: why is empty where it stands now.
+type Credential struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Serial        string                 `protobuf:"bytes,1,opt,name=serial,proto3" json:"serial,omitempty"`
+	Issuer        string                 `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Subject       string                 `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	NotBefore     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	Roles         []string               `protobuf:"bytes,7,rep,name=roles,proto3" json:"roles,omitempty"`
+	Capabilities  []*Capability          `protobuf:"bytes,8,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	Depth         uint32                 `protobuf:"varint,9,opt,name=depth,proto3" json:"depth,omitempty"`
+	Why           string                 `protobuf:"bytes,10,opt,name=why,proto3" json:"why,omitempty"`
+	Raw           []byte                 `protobuf:"bytes,11,opt,name=raw,proto3" json:"raw,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Credential) Reset() {
+	*x = Credential{}
+	mi := &file_omega_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Credential) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Credential) ProtoMessage() {}
+
+func (x *Credential) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Credential.ProtoReflect.Descriptor instead.
+func (*Credential) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *Credential) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *Credential) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Credential) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Credential) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Credential) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *Credential) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *Credential) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *Credential) GetCapabilities() []*Capability {
+	if x != nil {
+		return x.Capabilities
+	}
+	return nil
+}
+
+func (x *Credential) GetDepth() uint32 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
+}
+
+func (x *Credential) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Credential) GetRaw() []byte {
+	if x != nil {
+		return x.Raw
+	}
+	return nil
+}
+
+type ListCredentialsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Credentials   []*Credential          `protobuf:"bytes,1,rep,name=credentials,proto3" json:"credentials,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCredentialsResponse) Reset() {
+	*x = ListCredentialsResponse{}
+	mi := &file_omega_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCredentialsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCredentialsResponse) ProtoMessage() {}
+
+func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCredentialsResponse.ProtoReflect.Descriptor instead.
+func (*ListCredentialsResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ListCredentialsResponse) GetCredentials() []*Credential {
+	if x != nil {
+		return x.Credentials
+	}
+	return nil
+}
+
 type HeadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Did           string                 `protobuf:"bytes,1,opt,name=did,proto3" json:"did,omitempty"`
@@ -2752,7 +3217,7 @@ type HeadRequest struct {
 
 func (x *HeadRequest) Reset() {
 	*x = HeadRequest{}
-	mi := &file_omega_proto_msgTypes[39]
+	mi := &file_omega_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2764,7 +3229,7 @@ func (x *HeadRequest) String() string {
 func (*HeadRequest) ProtoMessage() {}
 
 func (x *HeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[39]
+	mi := &file_omega_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2777,7 +3242,7 @@ func (x *HeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadRequest.ProtoReflect.Descriptor instead.
 func (*HeadRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{39}
+	return file_omega_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *HeadRequest) GetDid() string {
@@ -2800,7 +3265,7 @@ type HeadResponse struct {
 
 func (x *HeadResponse) Reset() {
 	*x = HeadResponse{}
-	mi := &file_omega_proto_msgTypes[40]
+	mi := &file_omega_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2812,7 +3277,7 @@ func (x *HeadResponse) String() string {
 func (*HeadResponse) ProtoMessage() {}
 
 func (x *HeadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[40]
+	mi := &file_omega_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2825,7 +3290,7 @@ func (x *HeadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadResponse.ProtoReflect.Descriptor instead.
 func (*HeadResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{40}
+	return file_omega_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *HeadResponse) GetNextSeq() uint64 {
@@ -2872,7 +3337,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_omega_proto_msgTypes[41]
+	mi := &file_omega_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2884,7 +3349,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[41]
+	mi := &file_omega_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2897,7 +3362,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{41}
+	return file_omega_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SubmitRequest) GetEntry() []byte {
@@ -2916,7 +3381,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_omega_proto_msgTypes[42]
+	mi := &file_omega_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2928,7 +3393,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[42]
+	mi := &file_omega_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2941,7 +3406,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{42}
+	return file_omega_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SubmitResponse) GetId() string {
@@ -2960,7 +3425,7 @@ type RootRequest struct {
 
 func (x *RootRequest) Reset() {
 	*x = RootRequest{}
-	mi := &file_omega_proto_msgTypes[43]
+	mi := &file_omega_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3437,7 @@ func (x *RootRequest) String() string {
 func (*RootRequest) ProtoMessage() {}
 
 func (x *RootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[43]
+	mi := &file_omega_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3450,7 @@ func (x *RootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootRequest.ProtoReflect.Descriptor instead.
 func (*RootRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{43}
+	return file_omega_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RootRequest) GetAt() string {
@@ -3010,7 +3475,7 @@ type RootOperator struct {
 
 func (x *RootOperator) Reset() {
 	*x = RootOperator{}
-	mi := &file_omega_proto_msgTypes[44]
+	mi := &file_omega_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3022,7 +3487,7 @@ func (x *RootOperator) String() string {
 func (*RootOperator) ProtoMessage() {}
 
 func (x *RootOperator) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[44]
+	mi := &file_omega_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3035,7 +3500,7 @@ func (x *RootOperator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootOperator.ProtoReflect.Descriptor instead.
 func (*RootOperator) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{44}
+	return file_omega_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RootOperator) GetDid() string {
@@ -3103,7 +3568,7 @@ type RootEntry struct {
 
 func (x *RootEntry) Reset() {
 	*x = RootEntry{}
-	mi := &file_omega_proto_msgTypes[45]
+	mi := &file_omega_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3580,7 @@ func (x *RootEntry) String() string {
 func (*RootEntry) ProtoMessage() {}
 
 func (x *RootEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[45]
+	mi := &file_omega_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3593,7 @@ func (x *RootEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootEntry.ProtoReflect.Descriptor instead.
 func (*RootEntry) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{45}
+	return file_omega_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RootEntry) GetRaw() []byte {
@@ -3199,7 +3664,7 @@ type RootFork struct {
 
 func (x *RootFork) Reset() {
 	*x = RootFork{}
-	mi := &file_omega_proto_msgTypes[46]
+	mi := &file_omega_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3211,7 +3676,7 @@ func (x *RootFork) String() string {
 func (*RootFork) ProtoMessage() {}
 
 func (x *RootFork) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[46]
+	mi := &file_omega_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3224,7 +3689,7 @@ func (x *RootFork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootFork.ProtoReflect.Descriptor instead.
 func (*RootFork) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{46}
+	return file_omega_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RootFork) GetCommon() string {
@@ -3279,7 +3744,7 @@ type RootResponse struct {
 
 func (x *RootResponse) Reset() {
 	*x = RootResponse{}
-	mi := &file_omega_proto_msgTypes[47]
+	mi := &file_omega_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3291,7 +3756,7 @@ func (x *RootResponse) String() string {
 func (*RootResponse) ProtoMessage() {}
 
 func (x *RootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[47]
+	mi := &file_omega_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3304,7 +3769,7 @@ func (x *RootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootResponse.ProtoReflect.Descriptor instead.
 func (*RootResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{47}
+	return file_omega_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RootResponse) GetSwarm() []byte {
@@ -3428,7 +3893,7 @@ type SubmitRootRequest struct {
 
 func (x *SubmitRootRequest) Reset() {
 	*x = SubmitRootRequest{}
-	mi := &file_omega_proto_msgTypes[48]
+	mi := &file_omega_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3440,7 +3905,7 @@ func (x *SubmitRootRequest) String() string {
 func (*SubmitRootRequest) ProtoMessage() {}
 
 func (x *SubmitRootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[48]
+	mi := &file_omega_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3453,7 +3918,7 @@ func (x *SubmitRootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRootRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRootRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{48}
+	return file_omega_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SubmitRootRequest) GetEntry() []byte {
@@ -3475,7 +3940,7 @@ type SubmitRootResponse struct {
 
 func (x *SubmitRootResponse) Reset() {
 	*x = SubmitRootResponse{}
-	mi := &file_omega_proto_msgTypes[49]
+	mi := &file_omega_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3487,7 +3952,7 @@ func (x *SubmitRootResponse) String() string {
 func (*SubmitRootResponse) ProtoMessage() {}
 
 func (x *SubmitRootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[49]
+	mi := &file_omega_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3500,7 +3965,7 @@ func (x *SubmitRootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRootResponse.ProtoReflect.Descriptor instead.
 func (*SubmitRootResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{49}
+	return file_omega_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SubmitRootResponse) GetHash() string {
@@ -3540,7 +4005,7 @@ type IdentityRequest struct {
 
 func (x *IdentityRequest) Reset() {
 	*x = IdentityRequest{}
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3552,7 +4017,7 @@ func (x *IdentityRequest) String() string {
 func (*IdentityRequest) ProtoMessage() {}
 
 func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3565,7 +4030,7 @@ func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityRequest.ProtoReflect.Descriptor instead.
 func (*IdentityRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{50}
+	return file_omega_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *IdentityRequest) GetPeer() string {
@@ -3586,7 +4051,7 @@ type IdentityResponse struct {
 
 func (x *IdentityResponse) Reset() {
 	*x = IdentityResponse{}
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3598,7 +4063,7 @@ func (x *IdentityResponse) String() string {
 func (*IdentityResponse) ProtoMessage() {}
 
 func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3611,7 +4076,7 @@ func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityResponse.ProtoReflect.Descriptor instead.
 func (*IdentityResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{51}
+	return file_omega_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *IdentityResponse) GetInception() []byte {
@@ -3645,7 +4110,7 @@ type RotateRequest struct {
 
 func (x *RotateRequest) Reset() {
 	*x = RotateRequest{}
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3657,7 +4122,7 @@ func (x *RotateRequest) String() string {
 func (*RotateRequest) ProtoMessage() {}
 
 func (x *RotateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3670,7 +4135,7 @@ func (x *RotateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRequest.ProtoReflect.Descriptor instead.
 func (*RotateRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{52}
+	return file_omega_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RotateRequest) GetSeed() []byte {
@@ -3697,7 +4162,7 @@ type RotateResponse struct {
 
 func (x *RotateResponse) Reset() {
 	*x = RotateResponse{}
-	mi := &file_omega_proto_msgTypes[53]
+	mi := &file_omega_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3709,7 +4174,7 @@ func (x *RotateResponse) String() string {
 func (*RotateResponse) ProtoMessage() {}
 
 func (x *RotateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[53]
+	mi := &file_omega_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3722,7 +4187,7 @@ func (x *RotateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateResponse.ProtoReflect.Descriptor instead.
 func (*RotateResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{53}
+	return file_omega_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RotateResponse) GetNumber() uint32 {
@@ -3748,7 +4213,7 @@ type RespondLocalRequest struct {
 
 func (x *RespondLocalRequest) Reset() {
 	*x = RespondLocalRequest{}
-	mi := &file_omega_proto_msgTypes[54]
+	mi := &file_omega_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3760,7 +4225,7 @@ func (x *RespondLocalRequest) String() string {
 func (*RespondLocalRequest) ProtoMessage() {}
 
 func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[54]
+	mi := &file_omega_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3773,7 +4238,7 @@ func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalRequest.ProtoReflect.Descriptor instead.
 func (*RespondLocalRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{54}
+	return file_omega_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RespondLocalRequest) GetResponse() *Response {
@@ -3793,7 +4258,7 @@ type RespondLocalResponse struct {
 
 func (x *RespondLocalResponse) Reset() {
 	*x = RespondLocalResponse{}
-	mi := &file_omega_proto_msgTypes[55]
+	mi := &file_omega_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3805,7 +4270,7 @@ func (x *RespondLocalResponse) String() string {
 func (*RespondLocalResponse) ProtoMessage() {}
 
 func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[55]
+	mi := &file_omega_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3818,7 +4283,7 @@ func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalResponse.ProtoReflect.Descriptor instead.
 func (*RespondLocalResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{55}
+	return file_omega_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RespondLocalResponse) GetResponse() *Response {
@@ -3843,7 +4308,7 @@ type ListAllowedRequest struct {
 
 func (x *ListAllowedRequest) Reset() {
 	*x = ListAllowedRequest{}
-	mi := &file_omega_proto_msgTypes[56]
+	mi := &file_omega_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3855,7 +4320,7 @@ func (x *ListAllowedRequest) String() string {
 func (*ListAllowedRequest) ProtoMessage() {}
 
 func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[56]
+	mi := &file_omega_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3868,7 +4333,7 @@ func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedRequest.ProtoReflect.Descriptor instead.
 func (*ListAllowedRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{56}
+	return file_omega_proto_rawDescGZIP(), []int{64}
 }
 
 type Allowed struct {
@@ -3882,7 +4347,7 @@ type Allowed struct {
 
 func (x *Allowed) Reset() {
 	*x = Allowed{}
-	mi := &file_omega_proto_msgTypes[57]
+	mi := &file_omega_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3894,7 +4359,7 @@ func (x *Allowed) String() string {
 func (*Allowed) ProtoMessage() {}
 
 func (x *Allowed) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[57]
+	mi := &file_omega_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3907,7 +4372,7 @@ func (x *Allowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allowed.ProtoReflect.Descriptor instead.
 func (*Allowed) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{57}
+	return file_omega_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Allowed) GetWhat() string {
@@ -3940,7 +4405,7 @@ type ListAllowedResponse struct {
 
 func (x *ListAllowedResponse) Reset() {
 	*x = ListAllowedResponse{}
-	mi := &file_omega_proto_msgTypes[58]
+	mi := &file_omega_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3952,7 +4417,7 @@ func (x *ListAllowedResponse) String() string {
 func (*ListAllowedResponse) ProtoMessage() {}
 
 func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[58]
+	mi := &file_omega_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3965,7 +4430,7 @@ func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedResponse.ProtoReflect.Descriptor instead.
 func (*ListAllowedResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{58}
+	return file_omega_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListAllowedResponse) GetAllowed() []*Allowed {
@@ -3984,7 +4449,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_omega_proto_msgTypes[59]
+	mi := &file_omega_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3996,7 +4461,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[59]
+	mi := &file_omega_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4009,7 +4474,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{59}
+	return file_omega_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *AllowRequest) GetWhat() string {
@@ -4027,7 +4492,7 @@ type AllowResponse struct {
 
 func (x *AllowResponse) Reset() {
 	*x = AllowResponse{}
-	mi := &file_omega_proto_msgTypes[60]
+	mi := &file_omega_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4039,7 +4504,7 @@ func (x *AllowResponse) String() string {
 func (*AllowResponse) ProtoMessage() {}
 
 func (x *AllowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[60]
+	mi := &file_omega_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4052,7 +4517,7 @@ func (x *AllowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowResponse.ProtoReflect.Descriptor instead.
 func (*AllowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{60}
+	return file_omega_proto_rawDescGZIP(), []int{68}
 }
 
 type DisallowRequest struct {
@@ -4064,7 +4529,7 @@ type DisallowRequest struct {
 
 func (x *DisallowRequest) Reset() {
 	*x = DisallowRequest{}
-	mi := &file_omega_proto_msgTypes[61]
+	mi := &file_omega_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4076,7 +4541,7 @@ func (x *DisallowRequest) String() string {
 func (*DisallowRequest) ProtoMessage() {}
 
 func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[61]
+	mi := &file_omega_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4089,7 +4554,7 @@ func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowRequest.ProtoReflect.Descriptor instead.
 func (*DisallowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{61}
+	return file_omega_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *DisallowRequest) GetWhat() string {
@@ -4107,7 +4572,7 @@ type DisallowResponse struct {
 
 func (x *DisallowResponse) Reset() {
 	*x = DisallowResponse{}
-	mi := &file_omega_proto_msgTypes[62]
+	mi := &file_omega_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4119,7 +4584,7 @@ func (x *DisallowResponse) String() string {
 func (*DisallowResponse) ProtoMessage() {}
 
 func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[62]
+	mi := &file_omega_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4132,7 +4597,7 @@ func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowResponse.ProtoReflect.Descriptor instead.
 func (*DisallowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{62}
+	return file_omega_proto_rawDescGZIP(), []int{70}
 }
 
 type PanicRequest struct {
@@ -4143,7 +4608,7 @@ type PanicRequest struct {
 
 func (x *PanicRequest) Reset() {
 	*x = PanicRequest{}
-	mi := &file_omega_proto_msgTypes[63]
+	mi := &file_omega_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4155,7 +4620,7 @@ func (x *PanicRequest) String() string {
 func (*PanicRequest) ProtoMessage() {}
 
 func (x *PanicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[63]
+	mi := &file_omega_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4168,7 +4633,7 @@ func (x *PanicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicRequest.ProtoReflect.Descriptor instead.
 func (*PanicRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{63}
+	return file_omega_proto_rawDescGZIP(), []int{71}
 }
 
 type PanicResponse struct {
@@ -4180,7 +4645,7 @@ type PanicResponse struct {
 
 func (x *PanicResponse) Reset() {
 	*x = PanicResponse{}
-	mi := &file_omega_proto_msgTypes[64]
+	mi := &file_omega_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4192,7 +4657,7 @@ func (x *PanicResponse) String() string {
 func (*PanicResponse) ProtoMessage() {}
 
 func (x *PanicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[64]
+	mi := &file_omega_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4205,7 +4670,7 @@ func (x *PanicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicResponse.ProtoReflect.Descriptor instead.
 func (*PanicResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{64}
+	return file_omega_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *PanicResponse) GetReleased() uint32 {
@@ -4223,7 +4688,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_omega_proto_msgTypes[65]
+	mi := &file_omega_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4235,7 +4700,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[65]
+	mi := &file_omega_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4248,7 +4713,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{65}
+	return file_omega_proto_rawDescGZIP(), []int{73}
 }
 
 type LeaveResponse struct {
@@ -4259,7 +4724,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_omega_proto_msgTypes[66]
+	mi := &file_omega_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4271,7 +4736,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[66]
+	mi := &file_omega_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4284,7 +4749,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{66}
+	return file_omega_proto_rawDescGZIP(), []int{74}
 }
 
 var File_omega_proto protoreflect.FileDescriptor
@@ -4516,7 +4981,42 @@ const file_omega_proto_rawDesc = "" +
 	"\x02by\x18\a \x01(\tR\x02by\x12\x18\n" +
 	"\ajoiners\x18\b \x03(\tR\ajoiners\"A\n" +
 	"\x13ListInvitesResponse\x12*\n" +
-	"\ainvites\x18\x01 \x03(\v2\x10.omega.v1.InviteR\ainvites\"\x1f\n" +
+	"\ainvites\x18\x01 \x03(\v2\x10.omega.v1.InviteR\ainvites\">\n" +
+	"\fOrderRequest\x12.\n" +
+	"\bresponse\x18\x01 \x01(\v2\x12.omega.v1.ResponseR\bresponse\"\x1f\n" +
+	"\rOrderResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x13\n" +
+	"\x11ShowPolicyRequest\"\x96\x01\n" +
+	"\x12ShowPolicyResponse\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\x12\x14\n" +
+	"\x05entry\x18\x03 \x01(\tR\x05entry\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06access\x18\x05 \x01(\tR\x06access\"\x18\n" +
+	"\x16ListCredentialsRequest\"X\n" +
+	"\n" +
+	"Capability\x12\x16\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x12\x14\n" +
+	"\x05peers\x18\x02 \x03(\tR\x05peers\x12\x1c\n" +
+	"\n" +
+	"max_ttl_ms\x18\x03 \x01(\x01R\bmaxTtlMs\"\xe8\x02\n" +
+	"\n" +
+	"Credential\x12\x16\n" +
+	"\x06serial\x18\x01 \x01(\tR\x06serial\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x18\n" +
+	"\asubject\x18\x03 \x01(\tR\asubject\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x129\n" +
+	"\n" +
+	"not_before\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x127\n" +
+	"\tnot_after\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x14\n" +
+	"\x05roles\x18\a \x03(\tR\x05roles\x128\n" +
+	"\fcapabilities\x18\b \x03(\v2\x14.omega.v1.CapabilityR\fcapabilities\x12\x14\n" +
+	"\x05depth\x18\t \x01(\rR\x05depth\x12\x10\n" +
+	"\x03why\x18\n" +
+	" \x01(\tR\x03why\x12\x10\n" +
+	"\x03raw\x18\v \x01(\fR\x03raw\"Q\n" +
+	"\x17ListCredentialsResponse\x126\n" +
+	"\vcredentials\x18\x01 \x03(\v2\x14.omega.v1.CredentialR\vcredentials\"\x1f\n" +
 	"\vHeadRequest\x12\x10\n" +
 	"\x03did\x18\x01 \x01(\tR\x03did\"\x92\x01\n" +
 	"\fHeadResponse\x12\x19\n" +
@@ -4616,7 +5116,7 @@ const file_omega_proto_rawDesc = "" +
 	"\rPanicResponse\x12\x1a\n" +
 	"\breleased\x18\x01 \x01(\rR\breleased\"\x0e\n" +
 	"\fLeaveRequest\"\x0f\n" +
-	"\rLeaveResponse2\xf6\f\n" +
+	"\rLeaveResponse2\xd1\x0e\n" +
 	"\x04Node\x12;\n" +
 	"\x06Status\x12\x17.omega.v1.StatusRequest\x1a\x18.omega.v1.StatusResponse\x12;\n" +
 	"\x06Doctor\x12\x17.omega.v1.DoctorRequest\x1a\x18.omega.v1.DoctorResponse\x12D\n" +
@@ -4638,7 +5138,11 @@ const file_omega_proto_rawDesc = "" +
 	"\n" +
 	"SubmitRoot\x12\x1b.omega.v1.SubmitRootRequest\x1a\x1c.omega.v1.SubmitRootResponse\x12A\n" +
 	"\bIdentity\x12\x19.omega.v1.IdentityRequest\x1a\x1a.omega.v1.IdentityResponse\x12;\n" +
-	"\x06Rotate\x12\x17.omega.v1.RotateRequest\x1a\x18.omega.v1.RotateResponse\x12M\n" +
+	"\x06Rotate\x12\x17.omega.v1.RotateRequest\x1a\x18.omega.v1.RotateResponse\x128\n" +
+	"\x05Order\x12\x16.omega.v1.OrderRequest\x1a\x17.omega.v1.OrderResponse\x12G\n" +
+	"\n" +
+	"ShowPolicy\x12\x1b.omega.v1.ShowPolicyRequest\x1a\x1c.omega.v1.ShowPolicyResponse\x12V\n" +
+	"\x0fListCredentials\x12 .omega.v1.ListCredentialsRequest\x1a!.omega.v1.ListCredentialsResponse\x12M\n" +
 	"\fRespondLocal\x12\x1d.omega.v1.RespondLocalRequest\x1a\x1e.omega.v1.RespondLocalResponse\x12J\n" +
 	"\vListAllowed\x12\x1c.omega.v1.ListAllowedRequest\x1a\x1d.omega.v1.ListAllowedResponse\x128\n" +
 	"\x05Allow\x12\x16.omega.v1.AllowRequest\x1a\x17.omega.v1.AllowResponse\x12A\n" +
@@ -4658,173 +5162,193 @@ func file_omega_proto_rawDescGZIP() []byte {
 	return file_omega_proto_rawDescData
 }
 
-var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
+var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
 var file_omega_proto_goTypes = []any{
-	(*StatusRequest)(nil),         // 0: omega.v1.StatusRequest
-	(*Problem)(nil),               // 1: omega.v1.Problem
-	(*Queue)(nil),                 // 2: omega.v1.Queue
-	(*StatusResponse)(nil),        // 3: omega.v1.StatusResponse
-	(*DoctorRequest)(nil),         // 4: omega.v1.DoctorRequest
-	(*Check)(nil),                 // 5: omega.v1.Check
-	(*DoctorResponse)(nil),        // 6: omega.v1.DoctorResponse
-	(*ListPeersRequest)(nil),      // 7: omega.v1.ListPeersRequest
-	(*Peer)(nil),                  // 8: omega.v1.Peer
-	(*ListPeersResponse)(nil),     // 9: omega.v1.ListPeersResponse
-	(*ListRolesRequest)(nil),      // 10: omega.v1.ListRolesRequest
-	(*RoleGrant)(nil),             // 11: omega.v1.RoleGrant
-	(*ListRolesResponse)(nil),     // 12: omega.v1.ListRolesResponse
-	(*FindingsRequest)(nil),       // 13: omega.v1.FindingsRequest
-	(*Subject)(nil),               // 14: omega.v1.Subject
-	(*Evidence)(nil),              // 15: omega.v1.Evidence
-	(*Finding)(nil),               // 16: omega.v1.Finding
-	(*ReceiptsRequest)(nil),       // 17: omega.v1.ReceiptsRequest
-	(*Receipt)(nil),               // 18: omega.v1.Receipt
-	(*EventsRequest)(nil),         // 19: omega.v1.EventsRequest
-	(*Event)(nil),                 // 20: omega.v1.Event
-	(*EntriesRequest)(nil),        // 21: omega.v1.EntriesRequest
-	(*Entry)(nil),                 // 22: omega.v1.Entry
-	(*ExportLedgerRequest)(nil),   // 23: omega.v1.ExportLedgerRequest
-	(*ExportLedgerResponse)(nil),  // 24: omega.v1.ExportLedgerResponse
-	(*Target)(nil),                // 25: omega.v1.Target
-	(*Response)(nil),              // 26: omega.v1.Response
-	(*ListResponsesRequest)(nil),  // 27: omega.v1.ListResponsesRequest
-	(*ListResponsesResponse)(nil), // 28: omega.v1.ListResponsesResponse
-	(*ListPendingRequest)(nil),    // 29: omega.v1.ListPendingRequest
-	(*Pending)(nil),               // 30: omega.v1.Pending
-	(*Joiner)(nil),                // 31: omega.v1.Joiner
-	(*ListPendingResponse)(nil),   // 32: omega.v1.ListPendingResponse
-	(*ListDecoysRequest)(nil),     // 33: omega.v1.ListDecoysRequest
-	(*Decoy)(nil),                 // 34: omega.v1.Decoy
-	(*ListDecoysResponse)(nil),    // 35: omega.v1.ListDecoysResponse
-	(*ListInvitesRequest)(nil),    // 36: omega.v1.ListInvitesRequest
-	(*Invite)(nil),                // 37: omega.v1.Invite
-	(*ListInvitesResponse)(nil),   // 38: omega.v1.ListInvitesResponse
-	(*HeadRequest)(nil),           // 39: omega.v1.HeadRequest
-	(*HeadResponse)(nil),          // 40: omega.v1.HeadResponse
-	(*SubmitRequest)(nil),         // 41: omega.v1.SubmitRequest
-	(*SubmitResponse)(nil),        // 42: omega.v1.SubmitResponse
-	(*RootRequest)(nil),           // 43: omega.v1.RootRequest
-	(*RootOperator)(nil),          // 44: omega.v1.RootOperator
-	(*RootEntry)(nil),             // 45: omega.v1.RootEntry
-	(*RootFork)(nil),              // 46: omega.v1.RootFork
-	(*RootResponse)(nil),          // 47: omega.v1.RootResponse
-	(*SubmitRootRequest)(nil),     // 48: omega.v1.SubmitRootRequest
-	(*SubmitRootResponse)(nil),    // 49: omega.v1.SubmitRootResponse
-	(*IdentityRequest)(nil),       // 50: omega.v1.IdentityRequest
-	(*IdentityResponse)(nil),      // 51: omega.v1.IdentityResponse
-	(*RotateRequest)(nil),         // 52: omega.v1.RotateRequest
-	(*RotateResponse)(nil),        // 53: omega.v1.RotateResponse
-	(*RespondLocalRequest)(nil),   // 54: omega.v1.RespondLocalRequest
-	(*RespondLocalResponse)(nil),  // 55: omega.v1.RespondLocalResponse
-	(*ListAllowedRequest)(nil),    // 56: omega.v1.ListAllowedRequest
-	(*Allowed)(nil),               // 57: omega.v1.Allowed
-	(*ListAllowedResponse)(nil),   // 58: omega.v1.ListAllowedResponse
-	(*AllowRequest)(nil),          // 59: omega.v1.AllowRequest
-	(*AllowResponse)(nil),         // 60: omega.v1.AllowResponse
-	(*DisallowRequest)(nil),       // 61: omega.v1.DisallowRequest
-	(*DisallowResponse)(nil),      // 62: omega.v1.DisallowResponse
-	(*PanicRequest)(nil),          // 63: omega.v1.PanicRequest
-	(*PanicResponse)(nil),         // 64: omega.v1.PanicResponse
-	(*LeaveRequest)(nil),          // 65: omega.v1.LeaveRequest
-	(*LeaveResponse)(nil),         // 66: omega.v1.LeaveResponse
-	nil,                           // 67: omega.v1.StatusResponse.SensorsEntry
-	nil,                           // 68: omega.v1.StatusResponse.QueuesEntry
-	nil,                           // 69: omega.v1.StatusResponse.RejectedEntry
-	nil,                           // 70: omega.v1.RootResponse.ReleasesEntry
-	(*timestamppb.Timestamp)(nil), // 71: google.protobuf.Timestamp
+	(*StatusRequest)(nil),           // 0: omega.v1.StatusRequest
+	(*Problem)(nil),                 // 1: omega.v1.Problem
+	(*Queue)(nil),                   // 2: omega.v1.Queue
+	(*StatusResponse)(nil),          // 3: omega.v1.StatusResponse
+	(*DoctorRequest)(nil),           // 4: omega.v1.DoctorRequest
+	(*Check)(nil),                   // 5: omega.v1.Check
+	(*DoctorResponse)(nil),          // 6: omega.v1.DoctorResponse
+	(*ListPeersRequest)(nil),        // 7: omega.v1.ListPeersRequest
+	(*Peer)(nil),                    // 8: omega.v1.Peer
+	(*ListPeersResponse)(nil),       // 9: omega.v1.ListPeersResponse
+	(*ListRolesRequest)(nil),        // 10: omega.v1.ListRolesRequest
+	(*RoleGrant)(nil),               // 11: omega.v1.RoleGrant
+	(*ListRolesResponse)(nil),       // 12: omega.v1.ListRolesResponse
+	(*FindingsRequest)(nil),         // 13: omega.v1.FindingsRequest
+	(*Subject)(nil),                 // 14: omega.v1.Subject
+	(*Evidence)(nil),                // 15: omega.v1.Evidence
+	(*Finding)(nil),                 // 16: omega.v1.Finding
+	(*ReceiptsRequest)(nil),         // 17: omega.v1.ReceiptsRequest
+	(*Receipt)(nil),                 // 18: omega.v1.Receipt
+	(*EventsRequest)(nil),           // 19: omega.v1.EventsRequest
+	(*Event)(nil),                   // 20: omega.v1.Event
+	(*EntriesRequest)(nil),          // 21: omega.v1.EntriesRequest
+	(*Entry)(nil),                   // 22: omega.v1.Entry
+	(*ExportLedgerRequest)(nil),     // 23: omega.v1.ExportLedgerRequest
+	(*ExportLedgerResponse)(nil),    // 24: omega.v1.ExportLedgerResponse
+	(*Target)(nil),                  // 25: omega.v1.Target
+	(*Response)(nil),                // 26: omega.v1.Response
+	(*ListResponsesRequest)(nil),    // 27: omega.v1.ListResponsesRequest
+	(*ListResponsesResponse)(nil),   // 28: omega.v1.ListResponsesResponse
+	(*ListPendingRequest)(nil),      // 29: omega.v1.ListPendingRequest
+	(*Pending)(nil),                 // 30: omega.v1.Pending
+	(*Joiner)(nil),                  // 31: omega.v1.Joiner
+	(*ListPendingResponse)(nil),     // 32: omega.v1.ListPendingResponse
+	(*ListDecoysRequest)(nil),       // 33: omega.v1.ListDecoysRequest
+	(*Decoy)(nil),                   // 34: omega.v1.Decoy
+	(*ListDecoysResponse)(nil),      // 35: omega.v1.ListDecoysResponse
+	(*ListInvitesRequest)(nil),      // 36: omega.v1.ListInvitesRequest
+	(*Invite)(nil),                  // 37: omega.v1.Invite
+	(*ListInvitesResponse)(nil),     // 38: omega.v1.ListInvitesResponse
+	(*OrderRequest)(nil),            // 39: omega.v1.OrderRequest
+	(*OrderResponse)(nil),           // 40: omega.v1.OrderResponse
+	(*ShowPolicyRequest)(nil),       // 41: omega.v1.ShowPolicyRequest
+	(*ShowPolicyResponse)(nil),      // 42: omega.v1.ShowPolicyResponse
+	(*ListCredentialsRequest)(nil),  // 43: omega.v1.ListCredentialsRequest
+	(*Capability)(nil),              // 44: omega.v1.Capability
+	(*Credential)(nil),              // 45: omega.v1.Credential
+	(*ListCredentialsResponse)(nil), // 46: omega.v1.ListCredentialsResponse
+	(*HeadRequest)(nil),             // 47: omega.v1.HeadRequest
+	(*HeadResponse)(nil),            // 48: omega.v1.HeadResponse
+	(*SubmitRequest)(nil),           // 49: omega.v1.SubmitRequest
+	(*SubmitResponse)(nil),          // 50: omega.v1.SubmitResponse
+	(*RootRequest)(nil),             // 51: omega.v1.RootRequest
+	(*RootOperator)(nil),            // 52: omega.v1.RootOperator
+	(*RootEntry)(nil),               // 53: omega.v1.RootEntry
+	(*RootFork)(nil),                // 54: omega.v1.RootFork
+	(*RootResponse)(nil),            // 55: omega.v1.RootResponse
+	(*SubmitRootRequest)(nil),       // 56: omega.v1.SubmitRootRequest
+	(*SubmitRootResponse)(nil),      // 57: omega.v1.SubmitRootResponse
+	(*IdentityRequest)(nil),         // 58: omega.v1.IdentityRequest
+	(*IdentityResponse)(nil),        // 59: omega.v1.IdentityResponse
+	(*RotateRequest)(nil),           // 60: omega.v1.RotateRequest
+	(*RotateResponse)(nil),          // 61: omega.v1.RotateResponse
+	(*RespondLocalRequest)(nil),     // 62: omega.v1.RespondLocalRequest
+	(*RespondLocalResponse)(nil),    // 63: omega.v1.RespondLocalResponse
+	(*ListAllowedRequest)(nil),      // 64: omega.v1.ListAllowedRequest
+	(*Allowed)(nil),                 // 65: omega.v1.Allowed
+	(*ListAllowedResponse)(nil),     // 66: omega.v1.ListAllowedResponse
+	(*AllowRequest)(nil),            // 67: omega.v1.AllowRequest
+	(*AllowResponse)(nil),           // 68: omega.v1.AllowResponse
+	(*DisallowRequest)(nil),         // 69: omega.v1.DisallowRequest
+	(*DisallowResponse)(nil),        // 70: omega.v1.DisallowResponse
+	(*PanicRequest)(nil),            // 71: omega.v1.PanicRequest
+	(*PanicResponse)(nil),           // 72: omega.v1.PanicResponse
+	(*LeaveRequest)(nil),            // 73: omega.v1.LeaveRequest
+	(*LeaveResponse)(nil),           // 74: omega.v1.LeaveResponse
+	nil,                             // 75: omega.v1.StatusResponse.SensorsEntry
+	nil,                             // 76: omega.v1.StatusResponse.QueuesEntry
+	nil,                             // 77: omega.v1.StatusResponse.RejectedEntry
+	nil,                             // 78: omega.v1.RootResponse.ReleasesEntry
+	(*timestamppb.Timestamp)(nil),   // 79: google.protobuf.Timestamp
 }
 var file_omega_proto_depIdxs = []int32{
-	67, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
-	68, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
+	75, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
+	76, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
 	1,  // 2: omega.v1.StatusResponse.problems:type_name -> omega.v1.Problem
-	69, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
+	77, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
 	5,  // 4: omega.v1.DoctorResponse.checks:type_name -> omega.v1.Check
-	71, // 5: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	79, // 5: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
 	8,  // 6: omega.v1.ListPeersResponse.peers:type_name -> omega.v1.Peer
-	71, // 7: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
+	79, // 7: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
 	11, // 8: omega.v1.ListRolesResponse.grants:type_name -> omega.v1.RoleGrant
-	71, // 9: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
+	79, // 9: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
 	14, // 10: omega.v1.Finding.subject:type_name -> omega.v1.Subject
 	15, // 11: omega.v1.Finding.evidence:type_name -> omega.v1.Evidence
-	71, // 12: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
-	71, // 13: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	79, // 12: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	79, // 13: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
 	25, // 14: omega.v1.Response.target:type_name -> omega.v1.Target
-	71, // 15: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
+	79, // 15: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
 	26, // 16: omega.v1.ListResponsesResponse.responses:type_name -> omega.v1.Response
 	26, // 17: omega.v1.Pending.proposal:type_name -> omega.v1.Response
 	16, // 18: omega.v1.Pending.evidence:type_name -> omega.v1.Finding
-	71, // 19: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
+	79, // 19: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
 	30, // 20: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
 	31, // 21: omega.v1.ListPendingResponse.joiners:type_name -> omega.v1.Joiner
 	34, // 22: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
-	71, // 23: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
+	79, // 23: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
 	37, // 24: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
-	71, // 25: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
-	45, // 26: omega.v1.RootFork.children:type_name -> omega.v1.RootEntry
-	44, // 27: omega.v1.RootResponse.operators:type_name -> omega.v1.RootOperator
-	45, // 28: omega.v1.RootResponse.chain:type_name -> omega.v1.RootEntry
-	46, // 29: omega.v1.RootResponse.forks:type_name -> omega.v1.RootFork
-	70, // 30: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
-	26, // 31: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
-	26, // 32: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
-	18, // 33: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
-	57, // 34: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
-	2,  // 35: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
-	0,  // 36: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
-	4,  // 37: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
-	7,  // 38: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
-	10, // 39: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
-	13, // 40: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
-	17, // 41: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
-	19, // 42: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
-	21, // 43: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
-	23, // 44: omega.v1.Node.ExportLedger:input_type -> omega.v1.ExportLedgerRequest
-	27, // 45: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
-	29, // 46: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
-	33, // 47: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
-	36, // 48: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
-	39, // 49: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
-	41, // 50: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
-	43, // 51: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
-	48, // 52: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
-	50, // 53: omega.v1.Node.Identity:input_type -> omega.v1.IdentityRequest
-	52, // 54: omega.v1.Node.Rotate:input_type -> omega.v1.RotateRequest
-	54, // 55: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
-	56, // 56: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
-	59, // 57: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
-	61, // 58: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
-	63, // 59: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
-	65, // 60: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
-	3,  // 61: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
-	6,  // 62: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
-	9,  // 63: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
-	12, // 64: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
-	16, // 65: omega.v1.Node.Findings:output_type -> omega.v1.Finding
-	18, // 66: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
-	20, // 67: omega.v1.Node.Events:output_type -> omega.v1.Event
-	22, // 68: omega.v1.Node.Entries:output_type -> omega.v1.Entry
-	24, // 69: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
-	28, // 70: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
-	32, // 71: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
-	35, // 72: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
-	38, // 73: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
-	40, // 74: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
-	42, // 75: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
-	47, // 76: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
-	49, // 77: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
-	51, // 78: omega.v1.Node.Identity:output_type -> omega.v1.IdentityResponse
-	53, // 79: omega.v1.Node.Rotate:output_type -> omega.v1.RotateResponse
-	55, // 80: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
-	58, // 81: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
-	60, // 82: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
-	62, // 83: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
-	64, // 84: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
-	66, // 85: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
-	61, // [61:86] is the sub-list for method output_type
-	36, // [36:61] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	26, // 25: omega.v1.OrderRequest.response:type_name -> omega.v1.Response
+	79, // 26: omega.v1.ShowPolicyResponse.time:type_name -> google.protobuf.Timestamp
+	79, // 27: omega.v1.Credential.not_before:type_name -> google.protobuf.Timestamp
+	79, // 28: omega.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
+	44, // 29: omega.v1.Credential.capabilities:type_name -> omega.v1.Capability
+	45, // 30: omega.v1.ListCredentialsResponse.credentials:type_name -> omega.v1.Credential
+	79, // 31: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
+	53, // 32: omega.v1.RootFork.children:type_name -> omega.v1.RootEntry
+	52, // 33: omega.v1.RootResponse.operators:type_name -> omega.v1.RootOperator
+	53, // 34: omega.v1.RootResponse.chain:type_name -> omega.v1.RootEntry
+	54, // 35: omega.v1.RootResponse.forks:type_name -> omega.v1.RootFork
+	78, // 36: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
+	26, // 37: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
+	26, // 38: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
+	18, // 39: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
+	65, // 40: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
+	2,  // 41: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
+	0,  // 42: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
+	4,  // 43: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
+	7,  // 44: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
+	10, // 45: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
+	13, // 46: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
+	17, // 47: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
+	19, // 48: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
+	21, // 49: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
+	23, // 50: omega.v1.Node.ExportLedger:input_type -> omega.v1.ExportLedgerRequest
+	27, // 51: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
+	29, // 52: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
+	33, // 53: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
+	36, // 54: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
+	47, // 55: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
+	49, // 56: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
+	51, // 57: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
+	56, // 58: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
+	58, // 59: omega.v1.Node.Identity:input_type -> omega.v1.IdentityRequest
+	60, // 60: omega.v1.Node.Rotate:input_type -> omega.v1.RotateRequest
+	39, // 61: omega.v1.Node.Order:input_type -> omega.v1.OrderRequest
+	41, // 62: omega.v1.Node.ShowPolicy:input_type -> omega.v1.ShowPolicyRequest
+	43, // 63: omega.v1.Node.ListCredentials:input_type -> omega.v1.ListCredentialsRequest
+	62, // 64: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
+	64, // 65: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
+	67, // 66: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
+	69, // 67: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
+	71, // 68: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
+	73, // 69: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
+	3,  // 70: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
+	6,  // 71: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
+	9,  // 72: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
+	12, // 73: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
+	16, // 74: omega.v1.Node.Findings:output_type -> omega.v1.Finding
+	18, // 75: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
+	20, // 76: omega.v1.Node.Events:output_type -> omega.v1.Event
+	22, // 77: omega.v1.Node.Entries:output_type -> omega.v1.Entry
+	24, // 78: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
+	28, // 79: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
+	32, // 80: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
+	35, // 81: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
+	38, // 82: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
+	48, // 83: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
+	50, // 84: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
+	55, // 85: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
+	57, // 86: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
+	59, // 87: omega.v1.Node.Identity:output_type -> omega.v1.IdentityResponse
+	61, // 88: omega.v1.Node.Rotate:output_type -> omega.v1.RotateResponse
+	40, // 89: omega.v1.Node.Order:output_type -> omega.v1.OrderResponse
+	42, // 90: omega.v1.Node.ShowPolicy:output_type -> omega.v1.ShowPolicyResponse
+	46, // 91: omega.v1.Node.ListCredentials:output_type -> omega.v1.ListCredentialsResponse
+	63, // 92: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
+	66, // 93: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
+	68, // 94: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
+	70, // 95: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
+	72, // 96: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
+	74, // 97: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
+	70, // [70:98] is the sub-list for method output_type
+	42, // [42:70] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_omega_proto_init() }
@@ -4838,7 +5362,7 @@ func file_omega_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_omega_proto_rawDesc), len(file_omega_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   71,
+			NumMessages:   79,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -74,6 +74,12 @@ const (
 	NodeIdentityProcedure = "/omega.v1.Node/Identity"
 	// NodeRotateProcedure is the fully-qualified name of the Node's Rotate RPC.
 	NodeRotateProcedure = "/omega.v1.Node/Rotate"
+	// NodeOrderProcedure is the fully-qualified name of the Node's Order RPC.
+	NodeOrderProcedure = "/omega.v1.Node/Order"
+	// NodeShowPolicyProcedure is the fully-qualified name of the Node's ShowPolicy RPC.
+	NodeShowPolicyProcedure = "/omega.v1.Node/ShowPolicy"
+	// NodeListCredentialsProcedure is the fully-qualified name of the Node's ListCredentials RPC.
+	NodeListCredentialsProcedure = "/omega.v1.Node/ListCredentials"
 	// NodeRespondLocalProcedure is the fully-qualified name of the Node's RespondLocal RPC.
 	NodeRespondLocalProcedure = "/omega.v1.Node/RespondLocal"
 	// NodeListAllowedProcedure is the fully-qualified name of the Node's ListAllowed RPC.
@@ -118,6 +124,10 @@ type NodeClient interface {
 	// What follows has power over this host alone.
 	// Rotate hands over the pre-rotated next key: from here on the node signs with it.
 	Rotate(context.Context, *v1.RotateRequest) (*v1.RotateResponse, error)
+	// Order orders a response of other hosts by this member's credential.
+	Order(context.Context, *v1.OrderRequest) (*v1.OrderResponse, error)
+	ShowPolicy(context.Context, *v1.ShowPolicyRequest) (*v1.ShowPolicyResponse, error)
+	ListCredentials(context.Context, *v1.ListCredentialsRequest) (*v1.ListCredentialsResponse, error)
 	RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error)
 	ListAllowed(context.Context, *v1.ListAllowedRequest) (*v1.ListAllowedResponse, error)
 	Allow(context.Context, *v1.AllowRequest) (*v1.AllowResponse, error)
@@ -251,6 +261,24 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(nodeMethods.ByName("Rotate")),
 			connect.WithClientOptions(opts...),
 		),
+		order: connect.NewClient[v1.OrderRequest, v1.OrderResponse](
+			httpClient,
+			baseURL+NodeOrderProcedure,
+			connect.WithSchema(nodeMethods.ByName("Order")),
+			connect.WithClientOptions(opts...),
+		),
+		showPolicy: connect.NewClient[v1.ShowPolicyRequest, v1.ShowPolicyResponse](
+			httpClient,
+			baseURL+NodeShowPolicyProcedure,
+			connect.WithSchema(nodeMethods.ByName("ShowPolicy")),
+			connect.WithClientOptions(opts...),
+		),
+		listCredentials: connect.NewClient[v1.ListCredentialsRequest, v1.ListCredentialsResponse](
+			httpClient,
+			baseURL+NodeListCredentialsProcedure,
+			connect.WithSchema(nodeMethods.ByName("ListCredentials")),
+			connect.WithClientOptions(opts...),
+		),
 		respondLocal: connect.NewClient[v1.RespondLocalRequest, v1.RespondLocalResponse](
 			httpClient,
 			baseURL+NodeRespondLocalProcedure,
@@ -292,31 +320,34 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 
 // nodeClient implements NodeClient.
 type nodeClient struct {
-	status        *connect.Client[v1.StatusRequest, v1.StatusResponse]
-	doctor        *connect.Client[v1.DoctorRequest, v1.DoctorResponse]
-	listPeers     *connect.Client[v1.ListPeersRequest, v1.ListPeersResponse]
-	listRoles     *connect.Client[v1.ListRolesRequest, v1.ListRolesResponse]
-	findings      *connect.Client[v1.FindingsRequest, v1.Finding]
-	receipts      *connect.Client[v1.ReceiptsRequest, v1.Receipt]
-	events        *connect.Client[v1.EventsRequest, v1.Event]
-	entries       *connect.Client[v1.EntriesRequest, v1.Entry]
-	exportLedger  *connect.Client[v1.ExportLedgerRequest, v1.ExportLedgerResponse]
-	listResponses *connect.Client[v1.ListResponsesRequest, v1.ListResponsesResponse]
-	listPending   *connect.Client[v1.ListPendingRequest, v1.ListPendingResponse]
-	listDecoys    *connect.Client[v1.ListDecoysRequest, v1.ListDecoysResponse]
-	listInvites   *connect.Client[v1.ListInvitesRequest, v1.ListInvitesResponse]
-	head          *connect.Client[v1.HeadRequest, v1.HeadResponse]
-	submit        *connect.Client[v1.SubmitRequest, v1.SubmitResponse]
-	root          *connect.Client[v1.RootRequest, v1.RootResponse]
-	submitRoot    *connect.Client[v1.SubmitRootRequest, v1.SubmitRootResponse]
-	identity      *connect.Client[v1.IdentityRequest, v1.IdentityResponse]
-	rotate        *connect.Client[v1.RotateRequest, v1.RotateResponse]
-	respondLocal  *connect.Client[v1.RespondLocalRequest, v1.RespondLocalResponse]
-	listAllowed   *connect.Client[v1.ListAllowedRequest, v1.ListAllowedResponse]
-	allow         *connect.Client[v1.AllowRequest, v1.AllowResponse]
-	disallow      *connect.Client[v1.DisallowRequest, v1.DisallowResponse]
-	panic         *connect.Client[v1.PanicRequest, v1.PanicResponse]
-	leave         *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
+	status          *connect.Client[v1.StatusRequest, v1.StatusResponse]
+	doctor          *connect.Client[v1.DoctorRequest, v1.DoctorResponse]
+	listPeers       *connect.Client[v1.ListPeersRequest, v1.ListPeersResponse]
+	listRoles       *connect.Client[v1.ListRolesRequest, v1.ListRolesResponse]
+	findings        *connect.Client[v1.FindingsRequest, v1.Finding]
+	receipts        *connect.Client[v1.ReceiptsRequest, v1.Receipt]
+	events          *connect.Client[v1.EventsRequest, v1.Event]
+	entries         *connect.Client[v1.EntriesRequest, v1.Entry]
+	exportLedger    *connect.Client[v1.ExportLedgerRequest, v1.ExportLedgerResponse]
+	listResponses   *connect.Client[v1.ListResponsesRequest, v1.ListResponsesResponse]
+	listPending     *connect.Client[v1.ListPendingRequest, v1.ListPendingResponse]
+	listDecoys      *connect.Client[v1.ListDecoysRequest, v1.ListDecoysResponse]
+	listInvites     *connect.Client[v1.ListInvitesRequest, v1.ListInvitesResponse]
+	head            *connect.Client[v1.HeadRequest, v1.HeadResponse]
+	submit          *connect.Client[v1.SubmitRequest, v1.SubmitResponse]
+	root            *connect.Client[v1.RootRequest, v1.RootResponse]
+	submitRoot      *connect.Client[v1.SubmitRootRequest, v1.SubmitRootResponse]
+	identity        *connect.Client[v1.IdentityRequest, v1.IdentityResponse]
+	rotate          *connect.Client[v1.RotateRequest, v1.RotateResponse]
+	order           *connect.Client[v1.OrderRequest, v1.OrderResponse]
+	showPolicy      *connect.Client[v1.ShowPolicyRequest, v1.ShowPolicyResponse]
+	listCredentials *connect.Client[v1.ListCredentialsRequest, v1.ListCredentialsResponse]
+	respondLocal    *connect.Client[v1.RespondLocalRequest, v1.RespondLocalResponse]
+	listAllowed     *connect.Client[v1.ListAllowedRequest, v1.ListAllowedResponse]
+	allow           *connect.Client[v1.AllowRequest, v1.AllowResponse]
+	disallow        *connect.Client[v1.DisallowRequest, v1.DisallowResponse]
+	panic           *connect.Client[v1.PanicRequest, v1.PanicResponse]
+	leave           *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
 }
 
 // Status calls omega.v1.Node.Status.
@@ -470,6 +501,33 @@ func (c *nodeClient) Rotate(ctx context.Context, req *v1.RotateRequest) (*v1.Rot
 	return nil, err
 }
 
+// Order calls omega.v1.Node.Order.
+func (c *nodeClient) Order(ctx context.Context, req *v1.OrderRequest) (*v1.OrderResponse, error) {
+	response, err := c.order.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ShowPolicy calls omega.v1.Node.ShowPolicy.
+func (c *nodeClient) ShowPolicy(ctx context.Context, req *v1.ShowPolicyRequest) (*v1.ShowPolicyResponse, error) {
+	response, err := c.showPolicy.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ListCredentials calls omega.v1.Node.ListCredentials.
+func (c *nodeClient) ListCredentials(ctx context.Context, req *v1.ListCredentialsRequest) (*v1.ListCredentialsResponse, error) {
+	response, err := c.listCredentials.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // RespondLocal calls omega.v1.Node.RespondLocal.
 func (c *nodeClient) RespondLocal(ctx context.Context, req *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error) {
 	response, err := c.respondLocal.CallUnary(ctx, connect.NewRequest(req))
@@ -554,6 +612,10 @@ type NodeHandler interface {
 	// What follows has power over this host alone.
 	// Rotate hands over the pre-rotated next key: from here on the node signs with it.
 	Rotate(context.Context, *v1.RotateRequest) (*v1.RotateResponse, error)
+	// Order orders a response of other hosts by this member's credential.
+	Order(context.Context, *v1.OrderRequest) (*v1.OrderResponse, error)
+	ShowPolicy(context.Context, *v1.ShowPolicyRequest) (*v1.ShowPolicyResponse, error)
+	ListCredentials(context.Context, *v1.ListCredentialsRequest) (*v1.ListCredentialsResponse, error)
 	RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error)
 	ListAllowed(context.Context, *v1.ListAllowedRequest) (*v1.ListAllowedResponse, error)
 	Allow(context.Context, *v1.AllowRequest) (*v1.AllowResponse, error)
@@ -683,6 +745,24 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(nodeMethods.ByName("Rotate")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeOrderHandler := connect.NewUnaryHandlerSimple(
+		NodeOrderProcedure,
+		svc.Order,
+		connect.WithSchema(nodeMethods.ByName("Order")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeShowPolicyHandler := connect.NewUnaryHandlerSimple(
+		NodeShowPolicyProcedure,
+		svc.ShowPolicy,
+		connect.WithSchema(nodeMethods.ByName("ShowPolicy")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeListCredentialsHandler := connect.NewUnaryHandlerSimple(
+		NodeListCredentialsProcedure,
+		svc.ListCredentials,
+		connect.WithSchema(nodeMethods.ByName("ListCredentials")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeRespondLocalHandler := connect.NewUnaryHandlerSimple(
 		NodeRespondLocalProcedure,
 		svc.RespondLocal,
@@ -759,6 +839,12 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeIdentityHandler.ServeHTTP(w, r)
 		case NodeRotateProcedure:
 			nodeRotateHandler.ServeHTTP(w, r)
+		case NodeOrderProcedure:
+			nodeOrderHandler.ServeHTTP(w, r)
+		case NodeShowPolicyProcedure:
+			nodeShowPolicyHandler.ServeHTTP(w, r)
+		case NodeListCredentialsProcedure:
+			nodeListCredentialsHandler.ServeHTTP(w, r)
 		case NodeRespondLocalProcedure:
 			nodeRespondLocalHandler.ServeHTTP(w, r)
 		case NodeListAllowedProcedure:
@@ -854,6 +940,18 @@ func (UnimplementedNodeHandler) Identity(context.Context, *v1.IdentityRequest) (
 
 func (UnimplementedNodeHandler) Rotate(context.Context, *v1.RotateRequest) (*v1.RotateResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.Rotate is not implemented"))
+}
+
+func (UnimplementedNodeHandler) Order(context.Context, *v1.OrderRequest) (*v1.OrderResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.Order is not implemented"))
+}
+
+func (UnimplementedNodeHandler) ShowPolicy(context.Context, *v1.ShowPolicyRequest) (*v1.ShowPolicyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.ShowPolicy is not implemented"))
+}
+
+func (UnimplementedNodeHandler) ListCredentials(context.Context, *v1.ListCredentialsRequest) (*v1.ListCredentialsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.ListCredentials is not implemented"))
 }
 
 func (UnimplementedNodeHandler) RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error) {
