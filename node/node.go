@@ -189,6 +189,8 @@ func New(p Parts) (*Node, error) {
 
 // replay reads what is stored: the fold and the windows stand as they did before.
 func (n *Node) replay() error {
+	n.fold.Hold()
+	defer n.fold.Release()
 	err := n.ledger.Replay(func(e *ledger.Entry) error {
 		n.witness.Observe(e, false)
 		if e.Chain == ledger.Authority {
@@ -197,6 +199,7 @@ func (n *Node) replay() error {
 			}
 			return nil
 		}
+		n.fold.Release() // authority comes first: what follows is read under the names it gives
 		if err := n.take(e, false); err != nil {
 			n.log.Warn("activity entry does not read", "entry", e.ID(), "err", err)
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/omega-mesh/omega/swarm"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust/audit"
+	"github.com/omega-mesh/omega/trust/authority"
 	"github.com/omega-mesh/omega/trust/composite"
 	"github.com/omega-mesh/omega/trust/ledger"
 	"github.com/omega-mesh/omega/trust/policy"
@@ -28,7 +29,7 @@ import (
 
 // benchmarks are the figures of every package that has some.
 func benchmarks() []event.Benchmark {
-	return slices.Concat(bpf.Benchmarks(), ledger.Benchmarks(), composite.Benchmarks(), audit.Benchmarks(), policy.Benchmarks(), swarm.Benchmarks(), sentinel.Benchmarks(), node.Benchmarks(), testnet.Benchmarks(), drill.Benchmarks(),
+	return slices.Concat(bpf.Benchmarks(), ledger.Benchmarks(), composite.Benchmarks(), audit.Benchmarks(), authority.Benchmarks(), policy.Benchmarks(), swarm.Benchmarks(), sentinel.Benchmarks(), node.Benchmarks(), testnet.Benchmarks(), drill.Benchmarks(),
 		cage2.Benchmarks(), planner.Benchmarks(), learn.Benchmarks(), world.Benchmarks(), serve.Benchmarks())
 }
 

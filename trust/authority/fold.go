@@ -25,6 +25,7 @@ type Fold struct {
 	genesis *Genesis
 
 	mu          sync.Mutex
+	quiet       bool                // between Hold and Release
 	known       map[string]struct{} // ids of direct and admits
 	direct      []*memberFact
 	admits      map[identity.DID][]*admitFact // by author

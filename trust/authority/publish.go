@@ -16,8 +16,28 @@ import (
 // Each publish function makes the next snapshot from the last: a copy of what changed, the rest shared. The caller holds
 // Fold.mu.
 
+// Hold keeps the state as it is while many entries are applied; Release publishes what follows from all of them.
+func (f *Fold) Hold() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.quiet = true
+}
+
+// Release ends Hold; it may be called without one.
+func (f *Fold) Release() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.quiet {
+		f.quiet = false
+		f.publishAll()
+	}
+}
+
 // publishAll derives every part of the state.
 func (f *Fold) publishAll() {
+	if f.quiet {
+		return
+	}
 	s := &State{genesis: f.genesis, root: f.frost.root, members: new(memberTable), transports: new(transportTable), byName: new(sortedMembers)}
 	for did := range f.members {
 		s.put(f.member(did))
@@ -51,7 +71,7 @@ func (s *State) put(m *Member) {
 
 // publishMember puts did's new face into the state; nothing where it is no member.
 func (f *Fold) publishMember(did identity.DID) {
-	if f.members[did] == nil {
+	if f.quiet || f.members[did] == nil {
 		return
 	}
 	m := f.member(did)
@@ -132,6 +152,9 @@ func (w word) grant(role string) Grant {
 }
 
 func (f *Fold) publishInvites() {
+	if f.quiet {
+		return
+	}
 	s := *f.state.Load()
 	f.fillInvites(&s)
 	f.state.Store(&s)
@@ -139,6 +162,9 @@ func (f *Fold) publishInvites() {
 
 // publishInvite puts the new face of one invite into the state.
 func (f *Fold) publishInvite(x *inviteFact) {
+	if f.quiet {
+		return
+	}
 	s := *f.state.Load()
 	s.invites = slices.Clone(s.invites)
 	for i, inv := range s.invites {
@@ -175,6 +201,9 @@ func (f *Fold) fillInvites(s *State) {
 }
 
 func (f *Fold) publishAllowed() {
+	if f.quiet {
+		return
+	}
 	s := *f.state.Load()
 	f.fillAllowed(&s)
 	f.state.Store(&s)
@@ -200,6 +229,9 @@ func (f *Fold) fillAllowed(s *State) {
 }
 
 func (f *Fold) publishOrders() {
+	if f.quiet {
+		return
+	}
 	s := *f.state.Load()
 	f.fillOrders(&s)
 	f.state.Store(&s)
