@@ -11,6 +11,7 @@
 //   - tlog: a feed as a transparency log (Merkle tree, checkpoints, cosignatures)
 //   - witness: who cosigns whose feed
 //   - audit: everything in one file that verifies anywhere
+//   - root: who rules, by a chain of changes that k operators sign
 //   - authority: what follows from it (genesis, membership, grants, invites: a fold over the feeds)
 //
 // It does not talk to the network and does not act on a host: that is swarm's and bpf's.
