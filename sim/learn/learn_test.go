@@ -55,6 +55,9 @@ func toyLearner(t *testing.T, pay float32) *Learner {
 }
 
 func TestLearnsAToyProblem(t *testing.T) {
+	if testing.Short() {
+		t.Skip("learning is too long under the race detector; the other tests share its goroutines")
+	}
 	l := toyLearner(t, 1)
 	first, last := 0.0, 0.0
 	for i := range 40 {
@@ -209,6 +212,9 @@ func little() Options {
 	o := DefaultOptions()
 	o.Hyper.Worlds, o.Hyper.Horizon, o.Hyper.Batch = 16, 16, 128
 	o.Steps, o.Rounds, o.AttackerSteps, o.Leg, o.Episodes = 3000, 1, 600, 500, 4
+	if testing.Short() {
+		o.Steps, o.AttackerSteps, o.Leg, o.Episodes = 1500, 300, 250, 1
+	}
 	return o
 }
 
@@ -264,6 +270,9 @@ func TestSameBytesWhateverTheCoresAndStops(t *testing.T) {
 	runtime.GOMAXPROCS(4)
 	if !bytes.Equal(one, train(t, little(), -1)) {
 		t.Error("four cores give other weights than one")
+	}
+	if testing.Short() {
+		return // the race detector has seen both
 	}
 	for stop := range 3 {
 		if !bytes.Equal(one, train(t, little(), stop)) {
