@@ -7,12 +7,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	apiv1 "github.com/omega-mesh/omega/node/api/v1"
+	"github.com/omega-mesh/omega/node/client"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/trust/authority"
+	"github.com/omega-mesh/omega/trust/identity"
 )
 
 const (
@@ -40,6 +45,7 @@ func Benchmarks() []event.Benchmark {
 		{Name: "node/cpu-at-rest", Unit: "%", Limit: 1, Measure: figure(func(f *figures) float64 { return f.cpuPercent })},
 		{Name: "node/rss-at-rest", Unit: "MiB", Limit: 80, Measure: figure(func(f *figures) float64 { return f.rssMiB })},
 		{Name: "node/up-to-synced", Unit: "ms", Limit: 3000, Measure: figure(func(f *figures) float64 { return f.restartMS })},
+		{Name: "testnet/revocation", Unit: "ms", Limit: 150, Measure: figure(func(f *figures) float64 { return f.revokedMS })},
 	}
 }
 
@@ -47,6 +53,7 @@ type figures struct {
 	readyMS    float64 // from nothing to five synced nodes
 	cpuPercent float64 // of one core, of the busiest node at rest, both its processes
 	rssMiB     float64 // of the largest node at rest, both its processes: shared pages are counted twice
+	revokedMS  float64 // from an operator's word against a peer to its last live connection closed: the slowest of three
 	restartMS  float64 // from exec of a killed node's `omega up` to synced again
 }
 
@@ -101,7 +108,59 @@ func measureSwarm() (_ *figures, err error) {
 		return nil, err
 	}
 	f.restartMS = milliseconds(time.Since(again))
+	for _, victim := range []string{"n5", "n4", "n3"} {
+		took, err := revoke(ctx, n, victim)
+		if err != nil {
+			return nil, err
+		}
+		f.revokedMS = max(f.revokedMS, milliseconds(took))
+	}
 	return f, nil
+}
+
+// revoke puts a peer out for good, as the founder's operator, and says how long until nobody is connected to it.
+func revoke(ctx context.Context, n *Net, name string) (time.Duration, error) {
+	victim, err := n.Host(name)
+	if err != nil {
+		return 0, err
+	}
+	out, err := victim.status(ctx)
+	if err != nil {
+		return 0, err
+	}
+	subject, err := identity.DID(out.GetDid()).Bytes()
+	if err != nil {
+		return 0, err
+	}
+	first := n.Members()[0]
+	c := client.New(first.Dir)
+	defer c.Close()
+	op, err := c.OpenOperator(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer op.Close()
+	all := uint64(1) << 40 // everything it said stands
+	began := time.Now()
+	if _, err := op.Submit(ctx, &authority.RevokeBody{Subject: subject[:], Authority: all, Activity: all, Why: "measured"}); err != nil {
+		return 0, err
+	}
+	for _, h := range n.Members() {
+		if h.Name == name {
+			continue
+		}
+		for connected := true; connected; {
+			peers, err := h.Client().ListPeers(ctx, &apiv1.ListPeersRequest{})
+			if err != nil {
+				if ctx.Err() != nil || h.Name < name {
+					return 0, err
+				}
+				break // revoked before: it may have given up
+			}
+			connected = slices.ContainsFunc(peers.GetPeers(), func(p *apiv1.Peer) bool { return p.GetDid() == out.GetDid() && p.GetConnected() })
+		}
+	}
+	return time.Since(began), nil
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
