@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"text/template"
 
 	"github.com/omega-mesh/omega/node"
 	"github.com/omega-mesh/omega/node/privileged"
@@ -87,16 +86,23 @@ func (o *Options) check() error {
 	return nil
 }
 
-var unitText = template.Must(template.New("unit").Parse(`# Written by omega install; omega uninstall removes it.
+// unitText is the unit. It is put together by hand: text/template calls methods by name, and a binary that links it keeps
+// every exported method of every package, nine megabytes of them.
+func (o *Options) unitText() string {
+	up := o.binary() + " --dir " + o.Dir + " up"
+	if o.Mode != "" {
+		up += " --mode " + o.Mode
+	}
+	return `# Written by omega install; omega uninstall removes it.
 [Unit]
 Description=Omega host-security mesh
 After=network-online.target
 Wants=network-online.target
-ConditionPathExists={{.Dir}}/genesis.cbor
+ConditionPathExists=` + o.Dir + `/genesis.cbor
 
 [Service]
 Type=notify
-ExecStart={{.Binary}} --dir {{.Dir}} up{{with .Mode}} --mode {{.}}{{end}}
+ExecStart=` + up + `
 Restart=on-failure
 RestartSec=2s
 KillMode=mixed
@@ -107,7 +113,8 @@ OOMScoreAdjust=-500
 
 [Install]
 WantedBy=multi-user.target
-`))
+`
+}
 
 // Install puts everything in place. An error leaves what was done: Install again, or Uninstall, goes on from there.
 func Install(ctx context.Context, o Options) ([]Step, error) {
@@ -202,11 +209,7 @@ func nameUser(ctx context.Context, o *Options) (Step, error) {
 
 func putUnit(_ context.Context, o *Options) (Step, error) {
 	s := Step{What: "systemd unit", Path: o.unit(), Done: true}
-	var b strings.Builder
-	if err := unitText.Execute(&b, map[string]string{"Binary": o.binary(), "Dir": o.Dir, "Mode": o.Mode}); err != nil {
-		return s, err
-	}
-	return s, put(o.under(o.unit()), b.String())
+	return s, put(o.under(o.unit()), o.unitText())
 }
 
 func startUnit(ctx context.Context, o *Options) (Step, error) {
