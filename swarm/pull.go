@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -37,6 +38,7 @@ const (
 type gapJob struct {
 	from peer.ID
 	feed ledger.Feed
+	back uint64 // pull from this entry, or from where the own copy ends if that is earlier
 }
 
 // pulls is what is to be asked, of whom. Each peer and each feed is in it once.
@@ -120,7 +122,7 @@ func (s *Swarm) gap(from peer.ID, gap *ledger.GapError) {
 		return
 	}
 	select {
-	case q.gaps <- gapJob{from, gap.Feed}:
+	case q.gaps <- gapJob{from, gap.Feed, gap.Have}:
 		q.open[gap.Feed] = true
 	default:
 		q.dropped++
@@ -181,7 +183,7 @@ func (s *Swarm) fill(ctx context.Context, j gapJob) {
 		return
 	}
 	s.ask(ctx, cs[0], func(ctx context.Context, stream network.Stream, extend func()) (feedsync.Pulled, error) {
-		return feedsync.PullFeed(ctx, stream, s.cfg.Ledger, j.feed, extend)
+		return feedsync.PullFeed(ctx, stream, s.cfg.Ledger, j.feed, j.back, extend)
 	})
 }
 
@@ -227,6 +229,7 @@ func (s *Swarm) ask(ctx context.Context, c network.Conn, pull func(context.Conte
 	p, err := pull(ctx, stream, extender(stream))
 	if p.Refused != nil {
 		s.refused(c.RemotePeer(), p.Refused, p.Fault)
+		s.branch(c.RemotePeer(), p.Refused)
 	}
 	if err != nil {
 		s.cfg.Log.Debug("sync", "peer", c.RemotePeer(), "stored", p.Stored, "err", err)
@@ -236,6 +239,19 @@ func (s *Swarm) ask(ctx context.Context, c network.Conn, pull func(context.Conte
 		s.cfg.Log.Debug("sync", "peer", c.RemotePeer(), "stored", p.Stored)
 	}
 	return p, true
+}
+
+// branch asks a peer, whose entries of a feed did not link to this peer's and could not be proved to contradict them, for
+// where its branch of the feed begins: that convicts the author. What is not further back than the own copy's end was
+// asked for already.
+func (s *Swarm) branch(from peer.ID, refused error) {
+	var gap *ledger.GapError
+	if !errors.As(refused, &gap) {
+		return
+	}
+	if h, ok := s.cfg.Ledger.Head(gap.Feed.Author, gap.Feed.Chain); ok && gap.Have <= h.Seq {
+		s.gap(from, gap)
+	}
 }
 
 func extender(stream network.Stream) func() {

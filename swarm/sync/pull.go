@@ -41,11 +41,12 @@ func Pull(ctx context.Context, rw io.ReadWriter, sink Sink, extend func()) (Pull
 	return pull(ctx, rw, sink, kindAll, wants, extend)
 }
 
-// PullFeed asks for the rest of one feed.
-func PullFeed(ctx context.Context, rw io.ReadWriter, sink Sink, f ledger.Feed, extend func()) (Pulled, error) {
+// PullFeed asks for one feed from entry back on, or from where this peer's own copy ends if that is earlier: from further
+// back than that, it asks for a branch that this peer has not seen.
+func PullFeed(ctx context.Context, rw io.ReadWriter, sink Sink, f ledger.Feed, back uint64, extend func()) (Pulled, error) {
 	w := Want{Feed: f}
 	if h, ok := sink.Head(f.Author, f.Chain); ok {
-		w.Have = h.Seq + 1
+		w.Have = min(h.Seq+1, back)
 	}
 	return pull(ctx, rw, sink, kindOnly, []Want{w}, extend)
 }

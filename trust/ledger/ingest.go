@@ -121,7 +121,10 @@ func (l *Ledger) check(raw []byte) (*Entry, error) {
 		}
 	}
 	if err := l.verify(e, key, &s); err != nil {
-		return nil, err
+		if e.Seq == s.count && e.Prev == s.head {
+			return nil, err // it says itself that it follows what is stored
+		}
+		return nil, branched(e, err)
 	}
 	if e.Seq > s.count && (f == nil || !f.passAhead(e.Seq)) {
 		return nil, &GapError{Feed: e.Feed(), Have: s.count, Got: e.Seq}
@@ -176,7 +179,18 @@ func (l *Ledger) checkOld(f *feed, e *Entry, key *composite.PublicKey) (*Entry, 
 	if s.epoch, err = l.epochAt(f, e.Epoch); err != nil {
 		return nil, err
 	}
-	return e, l.verify(e, key, &s)
+	return e, branched(e, l.verify(e, key, &s))
+}
+
+// branched is what a failed verification of an entry that does not follow what is stored comes to. If it is signed by an
+// epoch key, that may be one of another branch of its author's feed, which this peer has not seen: then neither the entry
+// nor who passed it on is to blame, and the certificate of that branch, wherever it is pulled from, convicts the author.
+func branched(e *Entry, err error) error {
+	var r *RejectError
+	if e.Full == nil && errors.As(err, &r) && r.Cause == CauseSignature {
+		return &GapError{Feed: e.Feed(), Have: e.Epoch - 1, Got: e.Seq}
+	}
+	return err
 }
 
 // epochAt reads the certificate that Entry.Epoch names; nil where that entry is none.
@@ -336,7 +350,7 @@ func (l *Ledger) contradiction(f *feed, e *Entry, key *composite.PublicKey, subm
 		err = p.Verify(key)
 	}
 	if err != nil {
-		return reject(CauseSignature, e.Author, "contradicts entry %d, unproved: %v", seq, err)
+		return branched(e, reject(CauseSignature, e.Author, "contradicts entry %d, unproved: %v", seq, err))
 	}
 	return l.condemn(f, p)
 }
@@ -417,7 +431,7 @@ func (l *Ledger) IngestBatch(ctx context.Context, raws [][]byte) (int, error) {
 		if f == nil {
 			break
 		}
-		if s, _, _ := f.snapshot(); e.Seq >= s.count {
+		if s, _, _ := f.snapshot(); e.Seq > s.count || e.Seq == s.count && e.Prev == s.head {
 			break
 		}
 		if _, err := l.Ingest(ctx, raws[0]); err == nil {
