@@ -164,6 +164,13 @@ func TestTheftOfAStateFolder(t *testing.T) {
 		t.Error("a replayed response acts again")
 	}
 
+	// Both copies say something. That is two stories of one author: every peer convicts it by itself, and with no proof of
+	// the next key both wait.
+	for _, dir := range []string{n2.Dir, stolen.Dir} {
+		x.runs(dir, "respond", "deny", "ip", "192.0.2.44", "--ttl", "1s", "--scope", "self")
+	}
+	x.until("neither copy has a peer", func() bool { return x.peers(n2) == 0 && x.peers(&stolen) == 0 })
+
 	// The owner proves the next key.
 	if _, code := x.runs(n2.Dir, "key", "rotate"); code != 0 {
 		t.Fatal("the owner could not rotate")
