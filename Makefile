@@ -30,7 +30,7 @@ run: ## build, then watch five hosts catch a real attack and refuse the attacker
 
 test: ## every test; as root also those in real kernels and networks; what links no libp2p under the race detector too
 	@if [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v gcc >/dev/null; then set -x; $(GO) test -race -short -timeout 10m $(RACE); else echo "no gcc: the race detector is left out"; fi
-	@tally=$$(mktemp); echo "$(GO) test -timeout 20m ./..."; OMEGA_TALLY=$$tally $(GO) test -timeout 20m ./...; code=$$?; sort $$tally; rm -f $$tally; exit $$code
+	@tally=$$(mktemp); echo "$(GO) test -timeout 20m ./..."; VECTOR_TALLY=$$tally $(GO) test -timeout 20m ./...; code=$$?; sort $$tally; rm -f $$tally; exit $$code
 
 models: ## the formal models of the protocols, and their mutants: needs eprover, spin and gcc
 	$(GO) test -count=1 -v -run '^TestModels$$' ./trust/models | grep -v '^=== '
@@ -42,7 +42,7 @@ soak: models ## longer runs: the models, every decoder fuzzed, a swarm in chaos,
 		$(GO) test -c -fuzz=. -o $$tmp/fuzz.test $$dir; \
 		for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do echo "$$dir $$f"; \
 			(cd $$dir && $$tmp/fuzz.test -test.run '^$$' -test.fuzz "^$$f$$" -test.fuzztime $${FUZZTIME:-10s} -test.fuzzcachedir $$tmp/cache -test.parallel 2 | tail -n 2); done; done
-	@set -o pipefail; OMEGA_SOAK=$${CHAOS:-5m} $(GO) test -count=1 -timeout 60m -v -run 'TestChaos|TestLargeSwarm' ./node/drill ./swarm | grep -v '^=== '
+	@set -o pipefail; SOAK_FOR=$${CHAOS:-5m} $(GO) test -count=1 -timeout 60m -v -run 'TestChaos|TestLargeSwarm' ./node/drill ./swarm | grep -v '^=== '
 	@$(MAKE) --no-print-directory build
 	@set -e; for i in $$(seq $${DRILLS:-10}); do bin/omega drill --json --quiet; done
 

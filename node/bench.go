@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -27,11 +28,12 @@ func Benchmarks() []event.Benchmark {
 
 // coldUp is the time from the start of a founder's node, in this process and on loopback, to its being ready.
 func coldUp() (float64, error) {
-	dir, err := os.MkdirTemp("", "omega-bench-")
+	base, err := os.MkdirTemp("", "omega-bench-")
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(base)
+	dir := filepath.Join(base, "d") // the next key lies beside it
 	if _, err := Init(dir, InitOptions{Name: "bench", Swarm: "bench"}); err != nil {
 		return 0, err
 	}

@@ -55,8 +55,15 @@ type rig struct {
 
 func newRig(t *testing.T, name string) *rig {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "omega-"+name+"-") // t.TempDir's path is longer than a socket's may be
+	base, err := os.MkdirTemp("", "omega-"+name+"-") // t.TempDir's path is longer than a socket's may be
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(base, 0o711); err != nil { // the unprivileged half must get through
+		t.Fatal(err)
+	}
+	dir := filepath.Join(base, "d") // the next key lies beside it
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, name: name, dir: dir, log: &lockedBuffer{}}
@@ -71,7 +78,7 @@ func newRig(t *testing.T, name string) *rig {
 	r.client = apiv1connect.NewNodeClient(r.http, "http://omega")
 	t.Cleanup(func() {
 		r.stop()
-		os.RemoveAll(dir)
+		os.RemoveAll(base)
 		if t.Failed() {
 			t.Logf("log of %s:\n%s", name, r.log)
 		}

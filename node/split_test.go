@@ -27,13 +27,12 @@ func TestTwoProcesses(t *testing.T) {
 	if u := owner(t, "/proc/"+strconv.Itoa(pid)); u != uid {
 		t.Fatalf("the half that parses runs as uid %d, want %d", u, uid)
 	}
-	for _, secret := range []string{"operator/key", "operator/next/key", "next/key"} {
-		path := filepath.Join(r.dir, secret)
+	for _, path := range []string{filepath.Join(Layout{r.dir}.Operator(), "key"), filepath.Join(Layout{r.dir}.Operator(), "next", "key"), filepath.Join(Layout{r.dir}.Next(), "key")} {
 		if _, err := os.Stat(path); err != nil {
-			t.Fatalf("%s: %v", secret, err)
+			t.Fatalf("%s: %v", path, err)
 		}
 		if readableBy(t, path, uid) {
-			t.Errorf("the unprivileged half can read %s", secret)
+			t.Errorf("the unprivileged half can read %s", path)
 		}
 	}
 	for _, mine := range []string{"identity/key", "genesis.cbor"} {

@@ -10,11 +10,11 @@ import (
 	"github.com/marcopolo/simnet"
 )
 
-// Thirty-two peers (sixty-four where OMEGA_SOAK is set), past the size at which an author pushes to everybody: each knows eight that came before it, as a join's
+// Thirty-two peers (sixty-four where SOAK_FOR is set), past the size at which an author pushes to everybody: each knows eight that came before it, as a join's
 // answer tells, and what one says reaches all over the gossip mesh, also after a quarter of them fell silent at once.
 func TestLargeSwarm(t *testing.T) {
 	peers := 32
-	if os.Getenv("OMEGA_SOAK") != "" {
+	if os.Getenv("SOAK_FOR") != "" {
 		peers = 64
 	}
 	synctest.Test(t, func(t *testing.T) {

@@ -175,7 +175,7 @@ func (n *node) run(options ...option) {
 		Transport: n.id.Transport(), Swarm: n.w.genesis.SwarmID(), Self: n.id, Ledger: n.ledger, Members: foldMembers{n.fold},
 		Listen: []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}, AddressBook: filepath.Join(n.dir, "peers.txt"),
 	}
-	if os.Getenv("OMEGA_TEST_LOG") != "" {
+	if os.Getenv("SWARM_TEST_LOG") != "" {
 		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("me", n.name)
 	}
 	for _, o := range options {

@@ -12,14 +12,14 @@ import (
 	"github.com/omega-mesh/omega/node/testnet"
 )
 
-// TestChaos kills, cuts off and heals hosts of a testnet at random for as long as OMEGA_SOAK says, while attackers touch
+// TestChaos kills, cuts off and heals hosts of a testnet at random for as long as SOAK_FOR says, while attackers touch
 // decoys. When everything is healed, every node has the same findings, none convicts another, and the swarm still
 // refuses the next attacker on every host.
 func TestChaos(t *testing.T) {
 	needRoot(t)
-	soak, err := time.ParseDuration(os.Getenv("OMEGA_SOAK"))
+	soak, err := time.ParseDuration(os.Getenv("SOAK_FOR"))
 	if err != nil {
-		t.Skip("set OMEGA_SOAK to a duration: make soak does")
+		t.Skip("set SOAK_FOR to a duration: make soak does")
 	}
 	const nodes = 5
 	n, err := testnet.Up(t.Context(), testnet.Options{Nodes: nodes, Binary: omegaBinary(t), Progress: func(s string) { t.Log(s) }})

@@ -9,7 +9,7 @@ import (
 // recorded is the folder of episodes recorded from the reference environment; the test is skipped where it is absent.
 func recorded(t *testing.T, v Version) string {
 	t.Helper()
-	root := os.Getenv("OMEGA_DATA")
+	root := os.Getenv("REFERENCE_DATA")
 	if root == "" {
 		root = filepath.Join("..", "..", "..", "shared", "data")
 	}

@@ -49,7 +49,7 @@ func TestModels(t *testing.T) {
 func tell(t *testing.T, line string) {
 	t.Helper()
 	fmt.Println(line)
-	path := os.Getenv("OMEGA_TALLY")
+	path := os.Getenv("VECTOR_TALLY")
 	if path == "" {
 		return
 	}

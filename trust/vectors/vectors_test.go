@@ -91,7 +91,7 @@ func TestVectors(t *testing.T) {
 func tell(t *testing.T, line string) {
 	t.Helper()
 	fmt.Println(line)
-	path := os.Getenv("OMEGA_TALLY")
+	path := os.Getenv("VECTOR_TALLY")
 	if path == "" {
 		return
 	}
