@@ -10,7 +10,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.dat
 PREFIX ?= /usr/local
 
 # What has goroutines and links no libp2p: only this runs under the race detector, which needs gcc.
-RACE := ./swarm/event/... ./trust/... ./bpf/... ./sim/cage2/... ./sim/learn/... ./sim/world/... ./sim/serve/...
+RACE := ./swarm/event/... ./trust ./trust/audit ./trust/authority ./trust/composite ./trust/credential ./trust/guard ./trust/ledger ./trust/policy ./trust/witness ./bpf/... ./sim/cage2/... ./sim/learn/... ./sim/world/... ./sim/serve/...
 
 .DEFAULT_GOAL := help
 .PHONY: help run test models soak build install generate bench lint picture train-cage2

@@ -18,7 +18,11 @@ func written(t testing.TB, s *Scenario) []byte {
 
 // What is generated reads back as it was, depends on size and seed alone, and something happens in it.
 func TestGenerate(t *testing.T) {
-	for _, n := range []int{4, 5, 20, 130, 1500} {
+	sizes := []int{4, 5, 20, 130, 1500}
+	if testing.Short() {
+		sizes = sizes[:4]
+	}
+	for _, n := range sizes {
 		s, err := Generate(n, 7)
 		if err != nil {
 			t.Fatalf("%d hosts: %v", n, err)
@@ -54,6 +58,9 @@ func TestGenerate(t *testing.T) {
 
 // The largest network fits a file that can be read.
 func TestGenerateLargest(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: the largest network takes seconds, and a minute under the race detector")
+	}
 	s, err := Generate(MaxHosts, 1)
 	if err != nil {
 		t.Fatal(err)
