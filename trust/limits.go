@@ -234,3 +234,22 @@ const (
 	// MaxCredential bounds one, in bytes: signature 4627, and some 16 capabilities of 4 hosts each.
 	MaxCredential = 8 << 10
 )
+
+// Anonymous reports.
+const (
+	// MaxRing is the most members one anonymous report hides its author among: each costs 64 bytes and four point
+	// multiplications. MinRing is the fewest; among two, either knows the other.
+	MaxRing = 64
+	MinRing = 3
+	// AnonymousEpoch is the time that AnonymousSlots count for: the most reports of one key in it, by the tag that each
+	// slot gives only once.
+	AnonymousEpoch = time.Hour
+	AnonymousSlots = 16
+	// MaxAnonymousBody bounds what is reported, in bytes; with the largest ring it fits an activity entry.
+	MaxAnonymousBody = 8 << 10
+	// AnonymousWindow is how many epochs, the present one counted, a report may be old; its tag is remembered for as long.
+	AnonymousWindow = 24
+	// MaxSpent is the most tags remembered of one epoch: every slot of 4,096 members. More are refused, so that the memory
+	// has an end: 64 bytes and the map's share each.
+	MaxSpent = 4096 * AnonymousSlots
+)
