@@ -176,6 +176,7 @@ func rpmPart(a, b string) int {
 		}
 		return s
 	}
+parts:
 	for {
 		a, b = trim(a), trim(b)
 		for _, mark := range []struct {
@@ -186,6 +187,7 @@ func rpmPart(a, b string) int {
 			switch {
 			case p && q:
 				a, b = a[1:], b[1:]
+				continue parts // another mark may stand behind it
 			case p && b == "":
 				return mark.end
 			case q && a == "":
@@ -214,8 +216,6 @@ func rpmPart(a, b string) int {
 		p, a = take(a)
 		q, b = take(b)
 		switch {
-		case p == "" && q == "": // both stand at a mark that the other lacked
-			return cmp.Compare(len(a), len(b))
 		case q == "" && figure(p[0]):
 			return 1 // a number is newer than letters
 		case q == "":
