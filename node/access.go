@@ -40,8 +40,21 @@ func (n *Node) accessNow() *policy.Access {
 	return engine
 }
 
+// unasked reports whether a method is open to the socket's owner whatever the policy says: by these a host tells how it is,
+// an operator puts another policy in force, and an owner ends what the node does. A policy must not lock them out.
+func unasked(method string) bool {
+	switch method {
+	case "Status", "Doctor", "ShowPolicy", "Head", "Submit", "Panic", "Leave":
+		return true
+	}
+	return false
+}
+
 // Authorize implements api.Backend.
 func (b backend) Authorize(_ context.Context, method string, uid uint32) error {
+	if unasked(method) {
+		return nil
+	}
 	d := b.accessNow().Decide(policy.Call{Caller: policy.Socket, ID: strconv.FormatUint(uint64(uid), 10), Action: method, Host: b.DID(), Active: true})
 	if !d.Allowed {
 		return fmt.Errorf("%w: %s by this host's socket: %s", api.ErrForbidden, method, d)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"encoding/hex"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/trust/authority"
 	"github.com/omega-mesh/omega/trust/identity"
+	"github.com/omega-mesh/omega/trust/policy"
 	"github.com/omega-mesh/omega/trust/root"
 )
 
@@ -103,10 +105,32 @@ func TestIssuerLendsToAnalysts(t *testing.T) {
 		t.Errorf("the issuer lent to itself: %v", err)
 	}
 
+	// Its revocation ends what was ordered under it, on every host.
+	serial, err := hex.DecodeString(lent.Serial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n1.operate(&authority.RevokeCredentialBody{Serial: serial, Why: "test"})
+	for _, r := range rigs {
+		eventually(t, r.name+" let go of what n2 ordered", func() bool {
+			l, err := r.client.ListResponses(ctx, &apiv1.ListResponsesRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, x := range l.Responses {
+				if x.Id == id {
+					return x.State == "released"
+				}
+			}
+			return true
+		})
+	}
+
 	// A policy of the swarm may forbid what a credential allows, and a method of the API.
 	n1.operate(&authority.PolicyBody{Text: `
 @id("decoys") permit (principal, action == Action::"everywhere", resource) when { context.decoyRole };
-@id("closed") forbid (principal, action == Action::"Events", resource);`})
+@id("closed") forbid (principal, action == Action::"Events", resource);
+@id("locked") forbid (principal, action in [Action::"Submit", Action::"Head", Action::"Status"], resource);`})
 	eventually(t, "n2's socket gives no events any more", func() bool {
 		s, err := n2.client.Events(ctx, &apiv1.EventsRequest{})
 		if err == nil {
@@ -116,5 +140,17 @@ func TestIssuerLendsToAnalysts(t *testing.T) {
 			s.Close()
 		}
 		return connect.CodeOf(err) == connect.CodePermissionDenied && strings.Contains(err.Error(), "closed")
+	})
+	// But it locks no operator out of putting another in force.
+	n1.operate(&authority.PolicyBody{Text: policy.DefaultText()})
+	eventually(t, "the default policy is in force again", func() bool {
+		s, err := n2.client.Events(ctx, &apiv1.EventsRequest{})
+		if err == nil {
+			for s.Receive() {
+			}
+			err = s.Err()
+			s.Close()
+		}
+		return err == nil
 	})
 }

@@ -178,8 +178,8 @@ func store(l Layout, g *authority.Genesis, entries [][]byte) error {
 	return writeFile(l.Genesis(), g.Encode(), 0o644)
 }
 
-// readBounded reads a file of at most limit bytes.
-func readBounded(path string, limit int) ([]byte, error) {
+// ReadBounded reads a file of at most limit bytes.
+func ReadBounded(path string, limit int) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -231,7 +231,7 @@ func clip(name string) string { return name[:min(len(name), trust.MaxName)] }
 
 // loadGenesis reads which swarm the folder belongs to.
 func loadGenesis(l Layout) (*authority.Genesis, error) {
-	raw, err := readBounded(l.Genesis(), trust.MaxGenesis)
+	raw, err := ReadBounded(l.Genesis(), trust.MaxGenesis)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", l.Dir, ErrNotInitialised)
 	}

@@ -211,7 +211,7 @@ func storeJoined(ctx context.Context, l Layout, g *authority.Genesis, entries []
 
 // knownPeers are addresses of the address book, for a retry when the token's own are gone.
 func knownPeers(l Layout) []string {
-	raw, err := readBounded(l.Peers(), 1<<20)
+	raw, err := ReadBounded(l.Peers(), 1<<20)
 	if err != nil {
 		return nil
 	}

@@ -12,8 +12,12 @@ import (
 	"github.com/omega-mesh/omega/trust/ledger"
 )
 
-// maxJoining bounds how many joiners may wait for approval; what is over is refused until some are answered.
-const maxJoining = 256
+// maxJoining bounds how many joiners may wait for approval, maxAsked how many of them one member may have passed on: what
+// is over is refused until some are answered, and one member's inventions leave room for the rest.
+const (
+	maxJoining = 256
+	maxAsked   = 64
+)
 
 // joiner waits for an operator's approval.
 type joiner struct {
@@ -41,7 +45,13 @@ func (j *joining) take(e *ledger.Entry) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if _, known := j.byDID[inception.DID()]; !known && len(j.byDID) < maxJoining {
+	asked := 0
+	for _, x := range j.byDID {
+		if x.asked == e.Author {
+			asked++
+		}
+	}
+	if _, known := j.byDID[inception.DID()]; !known && len(j.byDID) < maxJoining && asked < maxAsked {
 		j.byDID[inception.DID()] = joiner{
 			id: e.ID(), inception: inception, invite: hex.EncodeToString(r.Invite), address: r.Address.Unmap(), asked: e.Author, time: e.Time,
 		}
@@ -74,15 +84,15 @@ func (j *joining) status(s *authority.State, did identity.DID) joinStatus {
 
 // room reports whether another joiner of an invite may wait: as many as it has uses, four times over, since a person can
 // tell them apart.
-func (j *joining) room(i *authority.Invite) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+func (j *joining) room(s *authority.State, i *authority.Invite, now time.Time) bool {
 	n := 0
-	for _, x := range j.byDID {
+	for _, x := range j.waiting(s, now) { // which forgets those that can never be answered
 		if x.invite == i.ID {
 			n++
 		}
 	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	return n < 4*i.Uses && len(j.byDID) < maxJoining
 }
 
@@ -96,11 +106,12 @@ func (j *joining) waiting(s *authority.State, now time.Time) []joiner {
 	defer j.mu.Unlock()
 	var out []joiner
 	for did, x := range j.byDID {
-		if _, member := s.Member(did); member {
+		_, member := s.Member(did)
+		i := invites[x.invite]
+		switch {
+		case member, i != nil && !i.Open(now), i == nil && now.Sub(time.Unix(0, x.time)) > inviteWait:
 			delete(j.byDID, did)
-			continue
-		}
-		if i := invites[x.invite]; i != nil && i.Open(now) && !rejected(s, x.id) {
+		case i != nil && !rejected(s, x.id):
 			out = append(out, x)
 		}
 	}
@@ -112,6 +123,9 @@ func (j *joining) waiting(s *authority.State, now time.Time) []joiner {
 	})
 	return out
 }
+
+// inviteWait is how long a wish may name an invite that this peer has not heard of.
+const inviteWait = time.Hour
 
 func rejected(s *authority.State, id string) bool {
 	return slices.ContainsFunc(s.Verdicts(), func(v authority.Verdict) bool { return v.Response == id && !v.Approved })

@@ -158,13 +158,14 @@ func (n *Node) admit(ctx context.Context, req swarm.JoinRequest) (swarm.JoinRepl
 
 // askOperator passes a joiner's wish on to the operators, once, and says that it waits.
 func (n *Node) askOperator(ctx context.Context, j *authority.Join, from netip.Addr) error {
-	switch n.joining.status(n.fold.State(), j.Inception.DID()) {
+	s := n.fold.State()
+	switch n.joining.status(s, j.Inception.DID()) {
 	case joinRejected:
 		return fmt.Errorf("an operator refused %s", j.Inception.Name)
 	case joinWaits:
 		return swarm.ErrWaiting
 	}
-	if !n.joining.room(j.Invite) {
+	if !n.joining.room(s, j.Invite, n.clock.now()) {
 		return fmt.Errorf("too many joiners wait on invite %s", j.Invite.ID)
 	}
 	invite, err := hex.DecodeString(j.Invite.ID)

@@ -85,7 +85,9 @@ func (rs *responses) follow(s *authority.State, now time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	boot := bpf.BootTime()
+	stands := make(map[string]bool, len(rs.byID))
 	for _, r := range s.Responses() {
+		stands[r.ID] = true
 		switch {
 		case r.Action == event.ActionRelease:
 			if old := rs.byID[r.Releases]; old != nil {
@@ -94,6 +96,11 @@ func (rs *responses) follow(s *authority.State, now time.Time) {
 		case rs.byID[r.ID] == nil:
 			left := r.TTL - max(now.Sub(time.Unix(0, r.Issued)), 0)
 			rs.add(roles.Standing{Response: r, State: roles.StateObserved, Detail: "no role on this host acts on it", Expires: boot + uint64(max(left, 0))})
+		}
+	}
+	for id, old := range rs.byID {
+		if old.Response.Authority == event.AuthorityDelegated && !stands[id] {
+			old.State, old.Detail = roles.StateReleased, "the credential it was ordered by does not stand any more"
 		}
 	}
 }

@@ -56,7 +56,7 @@ the day when K operators' keys are lost or stolen.`,
 			}
 			var records [][]byte
 			for _, path := range inceptions {
-				raw, err := readBounded(path, trust.MaxInception)
+				raw, err := node.ReadBounded(path, trust.MaxInception)
 				if err != nil {
 					return fmt.Errorf("read the operator's inception: %w", err)
 				}

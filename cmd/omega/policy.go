@@ -54,7 +54,14 @@ func newPolicyCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.asOperator(cmd.Context(), func(_ *client.Client, op *client.Operator) error {
+			return a.asOperator(cmd.Context(), func(c *client.Client, op *client.Operator) error {
+				p, err := c.ShowPolicy(cmd.Context(), &apiv1.ShowPolicyRequest{})
+				if err != nil {
+					return err
+				}
+				if p.By == "" && p.Time != nil {
+					return fail(exitNotPermitted, "the root names the policy, so no operator alone can change it: `omega root propose policy %s --sign`", args[0])
+				}
 				id, err := op.Submit(cmd.Context(), &authority.PolicyBody{Text: text})
 				if err != nil {
 					return err

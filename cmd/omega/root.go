@@ -172,7 +172,7 @@ a stick. What the proposal would do is shown first, so read it. A recovery is si
 			defer clear(passphrase)
 			by := ""
 			if recovery != "" {
-				text, err := readBounded(recovery, 2*trust.MaxKeyFile)
+				text, err := node.ReadBounded(recovery, 2*trust.MaxKeyFile)
 				if err != nil {
 					return fmt.Errorf("read the recovery key: %w", err)
 				}
@@ -299,7 +299,7 @@ func readRoot(a *app, path string) (*root.Entry, error) {
 	if path == "-" {
 		text, err = io.ReadAll(io.LimitReader(a.in, root.MaxText+1))
 	} else {
-		text, err = readBounded(path, root.MaxText)
+		text, err = node.ReadBounded(path, root.MaxText)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the proposal: %w", err)
@@ -309,19 +309,6 @@ func readRoot(a *app, path string) (*root.Entry, error) {
 		return nil, fail(exitUsage, "%s: %w", path, err)
 	}
 	return e, nil
-}
-
-func readBounded(path string, limit int) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
-	if err == nil && len(raw) > limit {
-		err = fmt.Errorf("%s: more than %d bytes", path, limit)
-	}
-	return raw, err
 }
 
 // writeRoot writes a proposal so that a crash leaves the old or the new one.

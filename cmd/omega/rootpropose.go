@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/omega-mesh/omega/node"
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/node/client"
 	"github.com/omega-mesh/omega/trust"
@@ -112,8 +113,8 @@ func threshold(k, n int) uint8 {
 	return uint8(k)
 }
 
-func inceptionAndNode(ctx context.Context, c *client.Client, file, peer string) (raw, node []byte, err error) {
-	if raw, err = readBounded(file, trust.MaxInception); err != nil {
+func inceptionAndNode(ctx context.Context, c *client.Client, file, peer string) (raw, subject []byte, err error) {
+	if raw, err = node.ReadBounded(file, trust.MaxInception); err != nil {
 		return nil, nil, fmt.Errorf("read the inception: %w", err)
 	}
 	if peer != "" {
@@ -121,11 +122,11 @@ func inceptionAndNode(ctx context.Context, c *client.Client, file, peer string) 
 		if err != nil {
 			return nil, nil, err
 		}
-		if node, err = subjectOf(m.Did); err != nil {
+		if subject, err = subjectOf(m.Did); err != nil {
 			return nil, nil, err
 		}
 	}
-	return raw, node, nil
+	return raw, subject, nil
 }
 
 func (p *proposal) remove() *cobra.Command {
@@ -335,7 +336,7 @@ func (p *proposal) policy() *cobra.Command {
 		Use: "policy FILE", Short: "The response policy: from then on no operator alone can change it", Args: cobra.ExactArgs(1),
 		Example: "  omega policy test policy.cedar && omega root propose policy policy.cedar --sign > policy.pem",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			text, err := readBounded(args[0], trust.MaxAuthorityBody)
+			text, err := node.ReadBounded(args[0], trust.MaxAuthorityBody)
 			if err != nil {
 				return fmt.Errorf("read the policy: %w", err)
 			}
@@ -354,7 +355,7 @@ func (p *proposal) retire() *cobra.Command {
 successor. Nothing is granted here from then on; every member is told where to go.`,
 		Example: "  omega init --dir next --swarm home2 --suite cnsa && omega root propose retire next/genesis.cbor --why 'CNSA 2.0' > retire.pem",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, err := readBounded(args[0], trust.MaxGenesis)
+			raw, err := node.ReadBounded(args[0], trust.MaxGenesis)
 			if err != nil {
 				return fmt.Errorf("read the successor's genesis: %w", err)
 			}
@@ -430,7 +431,7 @@ keys it needs no fork, and may put other operators in the place of stolen ones.`
 				}
 				slices.SortFunc(body.Remove, func(x, y root.Removal) int { return slices.Compare(x.Operator, y.Operator) })
 				for _, file := range add {
-					raw, err := readBounded(file, trust.MaxInception)
+					raw, err := node.ReadBounded(file, trust.MaxInception)
 					if err != nil {
 						return nil, fmt.Errorf("read the inception: %w", err)
 					}

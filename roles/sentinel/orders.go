@@ -41,6 +41,7 @@ func (r *responder) obey(ctx context.Context, first bool) {
 		}
 		r.order(ctx, o, first, now)
 	}
+	r.lapse(ctx, all, now)
 	for _, v := range a.Verdicts() {
 		if !r.handled["verdict "+v.ID] {
 			r.judge(ctx, v.Response)
@@ -63,6 +64,15 @@ func (r *responder) allowed(o event.Response) policy.AccessDecision {
 		}
 	}
 	return r.access.Decide(c)
+}
+
+// lapse ends what members ordered under credentials that do not stand any more.
+func (r *responder) lapse(ctx context.Context, all []event.Response, now uint64) {
+	for id, o := range r.active {
+		if o.Authority == event.AuthorityDelegated && !slices.ContainsFunc(all, func(a event.Response) bool { return a.ID == id }) {
+			r.end(ctx, id, roles.Standing{Response: o}, "the credential it was ordered by does not stand any more", now)
+		}
+	}
 }
 
 // maxHandled is about what the authority keeps: ids that it has forgotten are forgotten here too.
@@ -89,7 +99,7 @@ func (r *responder) prune(a roles.Authority, all []event.Response) {
 func (r *responder) order(ctx context.Context, o event.Response, first bool, heard uint64) {
 	age := max(0, r.p.Now().Sub(time.Unix(0, o.Issued)))
 	left := o.TTL - age
-	if s, known := r.board.Response(o.ID); known && s.State == roles.StateReleased {
+	if s, known := r.board.Response(o.ID); known && s.State == roles.StateReleased && r.releasedAt(o.ID) != 0 {
 		return
 	}
 	if left <= 0 {
@@ -132,35 +142,43 @@ func (r *responder) release(ctx context.Context, o event.Response, all []event.R
 		r.handled[o.Releases] = true // whichever came first, it is released
 	}
 	for _, id := range ids {
-		resp, enforced := r.active[id]
 		s, known := r.board.Response(id)
 		if !known {
 			s = roles.Standing{Response: event.Response{ID: id, Action: event.ActionRelease, Reason: o.Reason, By: o.By, Authority: o.Authority, Issued: o.Issued}}
 		}
-		rc := event.Receipt{Response: id, Outcome: event.OutcomeReleased, Detail: "nothing was enforced here", Time: r.p.Now().UnixNano(), Heard: heard, Acted: r.p.Boot()}
-		if enforced {
-			s.Response = resp
-			var err error
-			if rc, err = r.p.Release(ctx, id); err != nil {
-				rc.Outcome, rc.Detail = event.OutcomeFailed, roles.Printable(err.Error(), maxPath)
-			}
-			rc.Response = id
-			if rc.Time == 0 {
-				rc.Time = r.p.Now().UnixNano()
-			}
-			rc.Heard, rc.Acted = heard, max(rc.Acted, heard)
-			if rc.Outcome == event.OutcomeFailed {
-				// It still stands: the books say so, and its own end comes.
-				r.receipt(rc)
-				continue
-			}
-		}
-		r.forget(id)
-		r.board.Withdraw(id)
-		s.State, s.Detail, s.Acted, s.Expires = roles.StateReleased, rc.Detail, rc.Acted, 0
-		r.board.Set(s)
-		r.receipt(rc)
+		r.end(ctx, id, s, "", heard)
 	}
+}
+
+// end takes a response out of the kernel, if it is there, and keeps the books of that; why, if set, is said in the receipt.
+func (r *responder) end(ctx context.Context, id string, s roles.Standing, why string, heard uint64) {
+	resp, enforced := r.active[id]
+	rc := event.Receipt{Response: id, Outcome: event.OutcomeReleased, Detail: "nothing was enforced here", Time: r.p.Now().UnixNano(), Heard: heard, Acted: r.p.Boot()}
+	if enforced {
+		s.Response = resp
+		var err error
+		if rc, err = r.p.Release(ctx, id); err != nil {
+			rc.Outcome, rc.Detail = event.OutcomeFailed, roles.Printable(err.Error(), maxPath)
+		}
+		rc.Response = id
+		if rc.Time == 0 {
+			rc.Time = r.p.Now().UnixNano()
+		}
+		rc.Heard, rc.Acted = heard, max(rc.Acted, heard)
+		if rc.Outcome == event.OutcomeFailed {
+			// It still stands: the books say so, and its own end comes.
+			r.receipt(rc)
+			return
+		}
+		if why != "" {
+			rc.Detail = why
+		}
+	}
+	r.forget(id)
+	r.board.Withdraw(id)
+	s.State, s.Detail, s.Acted, s.Expires = roles.StateReleased, rc.Detail, rc.Acted, 0
+	r.board.Set(s)
+	r.receipt(rc)
 }
 
 // releasedAt is when an operator released a response, Unix nanoseconds; 0 if none did.

@@ -105,9 +105,14 @@ func (s *State) responsesOf() []event.Response {
 		if len(d.facts) == 0 {
 			return
 		}
+		ordered := make(map[string]bool, len(d.responses))
+		for _, r := range d.responses {
+			ordered[r.ID] = true
+		}
 		d.responses = slices.Clone(d.responses)
 		for _, x := range d.facts {
-			if s.permits(x) == nil {
+			// What an operator ordered, an operator ends: a delegate that turned bad must not lift every block.
+			if s.permits(x) == nil && !ordered[x.response.Releases] {
 				d.responses = append(d.responses, x.response)
 			}
 		}

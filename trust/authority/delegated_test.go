@@ -93,6 +93,39 @@ func TestOrdersUnderCredentials(t *testing.T) {
 	shuffled("the first holder revoked")
 }
 
+// TestDelegateEndsNoOperatorsOrder: a credential to release is not one to lift what an operator ordered.
+func TestDelegateEndsNoOperatorsOrder(t *testing.T) {
+	w := newWorld(t, 1, 1)
+	w.member("op0", "n1")
+	s := fold(w, w.entries).State()
+	c, err := credential.Issue(w.identity("op0"), credential.Content{
+		Swarm: w.genesis.SwarmID(), Subject: w.did("n1"), NotBefore: w.now.Add(-time.Minute), NotAfter: w.now.Add(time.Hour),
+		Capabilities: []credential.Capability{{Action: "respond-deny", MaxTTL: time.Hour}, {Action: "respond-release"}}, RootSeq: s.Root().Seq, RootHead: s.Root().Head,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	deny := event.Response{Action: event.ActionDeny, Target: event.Target{Address: netip.MustParsePrefix("192.0.2.1/32")}, Authority: event.AuthorityOperator, Issued: 1, TTL: time.Hour}
+	operators := w.says("op0", &ResponseBody{Response: deny})
+	own := w.orders("n1", credential.Chain{c}, nil)
+	release := func(id string) *ledger.Entry {
+		return w.orders("n1", credential.Chain{c}, func(r *event.Response) {
+			r.Action, r.Releases, r.Target, r.TTL = event.ActionRelease, id, event.Target{}, 0
+		})
+	}
+	release(operators.ID())
+	good := release(own.ID())
+	var releases []string
+	for _, r := range fold(w, w.entries).State().Responses() {
+		if r.Action == event.ActionRelease {
+			releases = append(releases, r.ID)
+		}
+	}
+	if len(releases) != 1 || releases[0] != good.ID() {
+		t.Errorf("releases that count: %v, want only that of its own order", releases)
+	}
+}
+
 func TestCredentialOfAMemberVerifies(t *testing.T) {
 	w := newWorld(t, 1, 1)
 	w.member("op0", "n1")

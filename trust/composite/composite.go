@@ -36,38 +36,25 @@ const (
 	MaxSignatureSize = signatureSize87
 )
 
-// PublicKeySize is the length of a public key of s in bytes: 1984 or 2592; 0 for an unknown suite.
-func PublicKeySize(s trust.Suite) int {
+// sizes are those of a suite's public key, signature and stored private key, in bytes; zeros for an unknown suite.
+func sizes(s trust.Suite) (public, signature, seed int) {
 	switch s {
 	case trust.SuiteDefault:
-		return publicKeySize65
+		return publicKeySize65, signatureSize65, seedSize65
 	case trust.SuiteCNSA:
-		return publicKeySize87
+		return publicKeySize87, signatureSize87, seedSize87
 	}
-	return 0
+	return 0, 0, 0
 }
+
+// PublicKeySize is the length of a public key of s in bytes: 1984 or 2592; 0 for an unknown suite.
+func PublicKeySize(s trust.Suite) int { n, _, _ := sizes(s); return n }
 
 // SignatureSize is the length of a signature of s in bytes: 3373 or 4627; 0 for an unknown suite.
-func SignatureSize(s trust.Suite) int {
-	switch s {
-	case trust.SuiteDefault:
-		return signatureSize65
-	case trust.SuiteCNSA:
-		return signatureSize87
-	}
-	return 0
-}
+func SignatureSize(s trust.Suite) int { _, n, _ := sizes(s); return n }
 
 // SeedSize is the length of a private key of s as it is stored, in bytes: 64 or 32; 0 for an unknown suite.
-func SeedSize(s trust.Suite) int {
-	switch s {
-	case trust.SuiteDefault:
-		return seedSize65
-	case trust.SuiteCNSA:
-		return seedSize87
-	}
-	return 0
-}
+func SeedSize(s trust.Suite) int { _, _, n := sizes(s); return n }
 
 // IsSignatureSize reports whether a signature of any suite has n bytes.
 func IsSignatureSize(n int) bool { return n == signatureSize65 || n == signatureSize87 }
