@@ -23,8 +23,12 @@ const (
 	recordRefuse
 	recordProbe
 	recordKill
-	recordKinds
+	recordKinds = 56
 )
+
+// recordNames says what a lost record of each kind is counted under; a table, never changed.
+var recordNames = [recordKinds]string{recordFork: "fork", recordExec: "exec", recordExit: "exit", recordConnect: "connect",
+	recordAccept: "accept", recordListen: "listen", recordClose: "close", recordRefuse: "refuse", recordProbe: "probe", recordKill: "kill"}
 
 type recordHeader struct {
 	_     structs.HostLayout
@@ -151,7 +155,7 @@ func decode(b []byte, wallMinusBoot int64, e *event.Event) error {
 		}
 		return nil
 	}
-	if len(b) != flowSize {
+	if h.Kind > recordProbe || len(b) != flowSize {
 		return errRecord
 	}
 	n := (*recordNetwork)(unsafe.Pointer(&b[forkSize]))

@@ -39,16 +39,18 @@ func (k *Kernel) Ring() (RingFile, error) {
 }
 
 func readDrops(m *ebpf.Map) (map[string]uint64, error) {
-	names := [...]string{recordFork: "fork", recordExec: "exec", recordExit: "exit", recordConnect: "connect", recordAccept: "accept",
-		recordListen: "listen", recordClose: "close", recordRefuse: "refuse", recordProbe: "probe", recordKill: "kill"}
 	all := map[string]uint64{}
 	for kind := uint32(1); kind < recordKinds; kind++ {
+		name := recordNames[kind]
+		if name == "" {
+			continue // no program of this build writes it
+		}
 		var each []uint64
 		if err := m.Lookup(kind, &each); err != nil {
 			return nil, fmt.Errorf("read the drop counters: %w", err)
 		}
 		for _, n := range each {
-			all[names[kind]] += n
+			all[name] += n
 		}
 	}
 	return all, nil

@@ -16,7 +16,8 @@ enum record_kind {
 	RECORD_REFUSE = 8, // a local process was refused an address
 	RECORD_PROBE = 9,  // an inbound SYN; no process
 	RECORD_KILL = 10,  // an execution was denied
-	RECORD_KINDS = 11,
+	// 11 to 23: processes, their rights and memory; 24 to 39: files; 40 to 47: flows and names; 48 to 55: the agent itself
+	RECORD_KINDS = 56,
 };
 
 #define RECORD_FLAG_MEMFD 1

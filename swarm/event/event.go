@@ -18,10 +18,16 @@ type Class uint16
 const (
 	ClassFile           Class = 1001
 	ClassKernel         Class = 1003
+	ClassMemory         Class = 1004
+	ClassScheduledJob   Class = 1006
 	ClassProcess        Class = 1007
 	ClassAuthentication Class = 3002
 	ClassNetwork        Class = 4001
 	ClassDNS            Class = 4003
+
+	// ClassFileIntegrity is a watched file that differs from its baseline. OCSF has no class of its own for it: its JSON is
+	// a File System Activity (1001) that says so.
+	ClassFileIntegrity Class = 1901
 )
 
 // String gives the short name used in expressions and on screen.
@@ -31,6 +37,12 @@ func (c Class) String() string {
 		return "file"
 	case ClassKernel:
 		return "kernel"
+	case ClassMemory:
+		return "memory"
+	case ClassScheduledJob:
+		return "scheduled_job"
+	case ClassFileIntegrity:
+		return "file_integrity"
 	case ClassProcess:
 		return "process"
 	case ClassAuthentication:
@@ -61,9 +73,56 @@ const (
 	ActivityFileWrite
 	ActivityLogonFailure
 	ActivityLogonSuccess
+	ActivityFileCreate
+	ActivityFileRename
+	ActivityFileLink // a hard or symbolic link was made: File.Path is the new name, File.Other what it leads to
+	ActivityFileUnlink
+	ActivityFileChmod
+	ActivityFileChown
+	ActivityFileSetXattr // File.Other names the attribute
+	ActivityMount        // File.Path is the mount point, File.Other the source
+	ActivityUnmount
+	ActivityPivotRoot
+	ActivityBind
+	ActivityDNSQuery
+	ActivityDNSAnswer
+	ActivitySetUID // credentials changed by a setuid call; Process is as it was, Access has what was asked for
+	ActivitySetGID
+	ActivityCapSet
+	ActivityPrivilegeGain // a process holds more than it held: an effective user of 0, or capabilities, that it had not
+	ActivityPtrace
+	ActivityProcessWrite
+	ActivitySignal // a signal was sent to the agent, or to what it protects
+	ActivityMemfdCreate
+	ActivityMemoryExecutable // anonymous memory was made executable by mmap or mprotect
+	ActivityUnshare
+	ActivitySetNS
+	ActivityKeyctl
+	ActivityIOUring // a request was handed to the kernel by io_uring: Access.Operation names it
+	ActivityModuleLoad
+	ActivityModuleUnload
+	ActivityBPF        // a bpf() call that loads, attaches or changes
+	ActivityKernelFact // something the kernel says of itself changed: its taint, lockdown, a hook, a program
+	ActivitySessionOpen
+	ActivitySessionClose
+	ActivitySudo   // a command was run by sudo, su, doas or pkexec: Logon.User asked, Logon.As is who it ran as
+	ActivityJobRun // cron or a systemd timer ran a job
+	ActivityServiceStart
+	ActivityServiceStop
+	ActivityAccount   // a user or group was made, changed or removed, or a password set
+	ActivityBaseline  // a baseline of watched files was taken
+	ActivityIntegrity // a watched file differs from its baseline: File.Other says in what
+	ActivityLost      // records were lost: Count of them, of the kind Access.Operation names
 )
 
-var activityNames = [...]string{"unknown", "fork", "exec", "exit", "connect", "accept", "listen", "close", "refuse", "kill", "probe", "write", "logon_failure", "logon_success"}
+var activityNames = [...]string{"unknown", "fork", "exec", "exit", "connect", "accept", "listen", "close", "refuse", "kill", "probe", "write", "logon_failure", "logon_success",
+	"create", "rename", "link", "unlink", "chmod", "chown", "setxattr", "mount", "umount", "pivot_root", "bind", "query",
+	"answer", "setuid", "setgid", "capset", "privilege_gain", "ptrace", "process_vm_writev", "signal", "memfd_create", "memory_executable", "unshare", "setns",
+	"keyctl", "io_uring", "module_load", "module_unload", "bpf", "kernel_fact", "session_open", "session_close", "sudo", "job_run", "service_start", "service_stop",
+	"account_change", "baseline", "integrity", "lost"}
+
+// Activities is the number of activities there are; every Activity is below it.
+const Activities = len(activityNames)
 
 // String gives the short name used in expressions and on screen.
 func (a Activity) String() string {
@@ -94,6 +153,9 @@ const (
 	FlagFromProcfs                             // read from /proc, not seen by the kernel sensor
 	FlagWorldWritable                          // the executable, or the folder it lies in, is writable by everyone
 	FlagKilledInKernel                         // the kernel half killed it before its first instruction
+	FlagScript                                 // Script is what an interpreter was given
+	FlagSetID                                  // the executable is set-user-id, set-group-id, or has file capabilities
+	FlagBeforeAgent                            // it ran before the sentinel did: found by iterators or /proc at the start
 )
 
 // Process is who did it. Strings of an Event handed to a Detector are valid only during the call: use Event.Clone to keep them.
@@ -118,6 +180,13 @@ type Process struct {
 	Flags      ProcessFlag
 	ExitCode   int32
 	ParentExe  string // filled from the process tree, empty where unknown
+	Ancestors  string // the executables above the parent, nearest first, joined by NUL, at most 8; empty where unknown
+	Script     string // the file an interpreter runs (#!, or its first argument that is a file), empty if none
+	TTY        string // "pts/3", "tty1"; empty without one
+	Container  string // id of its container, from its cgroup; empty outside of one
+	Image      string // of its container, where the runtime tells
+	Pod        string // namespace/name, where the runtime tells
+	Unit       string // its systemd unit, from its cgroup
 }
 
 // Argv splits Args.
@@ -136,20 +205,53 @@ type Network struct {
 	BytesOut      uint64
 	Duration      time.Duration
 	Inbound       bool
+	Name          string // the remote's name: as this process asked for it by DNS, empty where unknown
+	SNI           string // the server name of a TLS ClientHello on this flow, empty where none was seen
 }
 
 // File is the object of a file event.
 type File struct {
-	Path   string
+	Path   string // as the process's mount namespace sees it
+	Other  string // the old name of a rename, the target of a link, the name of an attribute, the source of a mount
 	Inode  uint64
 	Device uint64
-	Mode   uint32
+	Mode   uint32 // type and permissions; of a chmod what was asked for
+	UID    uint32 // of a chown what was asked for, else the owner's
+	GID    uint32
+	Flags  uint32 // of open and mount, as the call has them
+	Hash   string // BLAKE3, hex, where it was taken
+	FS     string // type of file system, of a mount
+}
+
+// DNS is the object of a DNS event: one question, and with ActivityDNSAnswer what came for it.
+type DNS struct {
+	Name    string // asked for, lower case, without the last dot, at most 253 bytes
+	Type    uint16 // RFC 1035 and successors
+	Code    uint8  // response code
+	ID      uint16
+	Answers string // addresses and names, joined by NUL, at most 1024 bytes
+}
+
+// Access is the object of what one process does to another, to its own rights, or to the kernel.
+type Access struct {
+	Operation string     // what exactly: "PTRACE_ATTACH", "BPF_PROG_LOAD", "IORING_OP_OPENAT", a module's or key's name
+	Target    ProcessKey // whom it is done to
+	TargetExe string
+	Number    uint64 // flags, the signal, the kind of program: as the call has it
+	OldUID    uint32 // effective, before
+	NewUID    uint32 // effective, after; of a call what was asked for
+	Gained    uint64 // capabilities that were not there before
+	Address   uint64
+	Length    uint64
 }
 
 // Logon is the object of an authentication event.
 type Logon struct {
 	User    string
+	As      string // whose rights a command ran with (sudo, su), or whose account was changed
 	Service string
+	Method  string // password, publickey, …
+	Command string
 	Remote  netip.Addr
 }
 
@@ -163,15 +265,22 @@ type Event struct {
 	Sensor   string // which sensor saw it: "kernel", "procfs", "decoy", "recording"
 	Process  Process
 	Network  Network
+	Result   int32  // 0, or the error number the call ended with
+	Count    uint32 // how many like it this one stands for, itself not counted
 	File     File
 	Logon    Logon
+	DNS      DNS
+	Access   Access
 }
 
 // Clone copies e so that it outlives the call it was passed to.
 func (e *Event) Clone() *Event {
 	c := *e
 	for _, s := range []*string{&c.Process.Exe, &c.Process.Comm, &c.Process.Args, &c.Process.CWD, &c.Process.ParentExe,
-		&c.File.Path, &c.Logon.User, &c.Logon.Service, &c.Sensor} {
+		&c.Process.Ancestors, &c.Process.Script, &c.Process.TTY, &c.Process.Container, &c.Process.Image, &c.Process.Pod, &c.Process.Unit,
+		&c.Network.Name, &c.Network.SNI, &c.File.Path, &c.File.Other, &c.File.Hash, &c.File.FS,
+		&c.Logon.User, &c.Logon.As, &c.Logon.Service, &c.Logon.Method, &c.Logon.Command,
+		&c.DNS.Name, &c.DNS.Answers, &c.Access.Operation, &c.Access.TargetExe, &c.Sensor} {
 		*s = strings.Clone(*s)
 	}
 	return &c
