@@ -88,6 +88,8 @@ type denyRecordFlow struct {
 		NetNs       uint32
 		LoginUid    uint32
 		ExitCode    int32
+		Session     uint32
+		Tty         [12]int8
 		Comm        [16]int8
 	}
 	Network struct {

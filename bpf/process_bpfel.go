@@ -44,16 +44,18 @@ type processExecScratch struct {
 			NetNs       uint32
 			LoginUid    uint32
 			ExitCode    int32
+			Session     uint32
+			Tty         [12]int8
 			Comm        [16]int8
 		}
 		Strings struct {
-			_       structs.HostLayout
-			ExeLen  uint16
-			ArgsLen uint16
-			CwdLen  uint16
-			Pad     uint16
+			_         structs.HostLayout
+			ExeLen    uint16
+			ArgsLen   uint16
+			CwdLen    uint16
+			ScriptLen uint16
 		}
-		Data [2048]int8
+		Data [2304]int8
 	}
 	Path struct {
 		_     structs.HostLayout

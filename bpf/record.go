@@ -58,6 +58,8 @@ type recordProcess struct {
 	NetNS       uint32
 	LoginUID    uint32
 	ExitCode    int32
+	Session     uint32
+	TTY         [12]byte
 	Comm        [16]byte
 }
 
@@ -76,11 +78,11 @@ type recordNetwork struct {
 }
 
 type recordStrings struct {
-	_       structs.HostLayout
-	ExeLen  uint16
-	ArgsLen uint16
-	CwdLen  uint16
-	Pad     uint16
+	_         structs.HostLayout
+	ExeLen    uint16
+	ArgsLen   uint16
+	CwdLen    uint16
+	ScriptLen uint16
 }
 
 const (
@@ -118,8 +120,9 @@ func decode(b []byte, wallMinusBoot int64, e *event.Event) error {
 		Inode: p.Inode, Device: uint64(p.Device), CgroupID: p.Cgroup,
 		MountNS: p.MountNS, PIDNS: p.PIDNS, NetNS: p.NetNS,
 		LoginUID: p.LoginUID, Caps: p.Caps, ExitCode: p.ExitCode,
-		Flags: event.ProcessFlag(h.Flags),
-		Comm:  cString(p.Comm[:]),
+		Flags:   event.ProcessFlag(h.Flags),
+		Session: p.Session,
+		Comm:    cString(p.Comm[:]), TTY: cString(p.TTY[:]),
 	}
 	switch h.Kind {
 	case recordFork, recordExit, recordKill:
@@ -142,14 +145,15 @@ func decode(b []byte, wallMinusBoot int64, e *event.Event) error {
 		}
 		s := (*recordStrings)(unsafe.Pointer(&b[forkSize]))
 		data := b[execSize:]
-		exe, args, cwd := int(s.ExeLen), int(s.ArgsLen), int(s.CwdLen)
-		if exe+args+cwd != len(data) {
+		exe, args, cwd, script := int(s.ExeLen), int(s.ArgsLen), int(s.CwdLen), int(s.ScriptLen)
+		if exe+args+cwd+script != len(data) {
 			return errRecord
 		}
 		e.Class, e.Activity = event.ClassProcess, event.ActivityExec
 		e.Process.Exe = view(data[:exe])
 		e.Process.Args = view(trimZeros(data[exe : exe+args]))
-		e.Process.CWD = view(data[exe+args:])
+		e.Process.CWD = view(data[exe+args : exe+args+cwd])
+		e.Process.Script = cString(data[exe+args+cwd:])
 		if age := e.Time/int64(time.Second) - p.Changed; age >= 0 && age < int64(JustWritten/time.Second) {
 			e.Process.Flags |= event.FlagJustWritten
 		}

@@ -46,7 +46,7 @@ func TestRecordLayoutIsTheObjects(t *testing.T) {
 		{process.Types, "record_process", unsafe.Sizeof(recordProcess{}), "pid", unsafe.Offsetof(recordProcess{}.PID)},
 		{spec.Types, "record_network", unsafe.Sizeof(recordNetwork{}), "repeats", unsafe.Offsetof(recordNetwork{}.Repeats)},
 		{spec.Types, "until", unsafe.Sizeof(untilValue{}), "id", unsafe.Offsetof(untilValue{}.ID)},
-		{process.Types, "record_exec", uintptr(execSize) + 512 + 1024 + 512, "data", uintptr(execSize)},
+		{process.Types, "record_exec", uintptr(execSize) + 512 + 1024 + 512 + 256, "data", uintptr(execSize)},
 	} {
 		var s *btf.Struct
 		if err := c.types.TypeByName(c.name, &s); err != nil {
@@ -118,7 +118,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		c := e.Clone() // touches every string
-		if len(c.Process.Exe)+len(c.Process.Args)+len(c.Process.CWD) > len(b) {
+		if len(c.Process.Exe)+len(c.Process.Args)+len(c.Process.CWD)+len(c.Process.Script) > len(b) {
 			t.Errorf("%d bytes gave longer strings", len(b))
 		}
 	})

@@ -8,7 +8,11 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
+#define S_ISUID 04000
+#define S_ISGID 02000
+#define S_IXGRP 0010
 #define S_IWOTH 0002
+#define OVERLAYFS_MAGIC 0x794c7630
 
 // Where one exec record is put together: too large for the stack, and of a size known only at the end.
 struct exec_scratch {
@@ -44,6 +48,17 @@ static __always_inline __u32 sockets(struct files_struct *files)
 	return flags;
 }
 
+// upper_layer says whether a file on an overlay was put there, or changed, since the image was made. The overlay's inode
+// holds the general one and after it the dentry of the upper layer; its type is not known where overlayfs is a module.
+static __always_inline bool upper_layer(struct inode *inode)
+{
+	struct dentry *upper = NULL;
+	if (inode->i_sb->s_magic != OVERLAYFS_MAGIC)
+		return false;
+	bpf_probe_read_kernel(&upper, sizeof(upper), (void *)inode + bpf_core_type_size(struct inode));
+	return upper != NULL;
+}
+
 #define SUSPICIOUS (RECORD_FLAG_MEMFD | RECORD_FLAG_DELETED | RECORD_FLAG_WORLD_WRITABLE)
 
 SEC("tp_btf/sched_process_exec")
@@ -75,6 +90,10 @@ int BPF_PROG(on_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	if ((inode->i_mode & S_IWOTH) || (dentry->d_parent->d_inode->i_mode & S_IWOTH))
 		if (!(flags & RECORD_FLAG_MEMFD))
 			flags |= RECORD_FLAG_WORLD_WRITABLE;
+	if ((inode->i_mode & S_ISUID) || (inode->i_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) || BPF_CORE_READ_BITFIELD(bprm, secureexec))
+		flags |= RECORD_FLAG_SETID;
+	if (upper_layer(inode))
+		flags |= RECORD_FLAG_UPPER_LAYER;
 	flags |= sockets(task->files);
 	// From here on they stay in the map: held in a register, the verifier follows every combination of them through all
 	// that comes, 705,000 instructions of the million it allows, and a second of each node's start.
@@ -117,6 +136,18 @@ int BPF_PROG(on_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	bpf_probe_read_kernel(&r->data[used], length, &s->path.bytes[start & (EXE_MAX - 1)]);
 	r->strings.cwd_len = length;
 	used += length;
+
+	// Of a script the image is its interpreter, and what was asked for is known by name alone.
+	r->strings.script_len = 0;
+	const char *called = bprm->filename;
+	if (called != bprm->interp && used <= EXE_MAX + ARGS_MAX + CWD_MAX) {
+		long n = bpf_probe_read_kernel_str(&r->data[used], SCRIPT_MAX, called);
+		if (n > 0 && n <= SCRIPT_MAX) {
+			r->strings.script_len = n;
+			r->header.flags |= RECORD_FLAG_SCRIPT;
+			used += n;
+		}
+	}
 
 	__u64 size = offsetof(struct record_exec, data) + used;
 	if (size > sizeof(*r))

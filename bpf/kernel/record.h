@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 // The contract between the kernel half and the reader: what a record in the ring looks like. Each record is a header,
-// a fixed part by kind, then (exec only) three strings one after the other. All integers are the machine's own.
+// a fixed part by kind, then (exec only) four strings one after the other. All integers are the machine's own.
 // bpf/record.go has the same layout; a test compares the two through the object's BTF.
 #ifndef OMEGA_RECORD_H
 #define OMEGA_RECORD_H
@@ -25,9 +25,13 @@ enum record_kind {
 #define RECORD_FLAG_STDIN_SOCKET 8
 #define RECORD_FLAG_STDOUT_SOCKET 16
 #define RECORD_FLAG_STDERR_SOCKET 32
+#define RECORD_FLAG_UPPER_LAYER 64
 #define RECORD_FLAG_ARGS_TRUNCATED 128
 #define RECORD_FLAG_WORLD_WRITABLE 512
 #define RECORD_FLAG_KILLED 1024
+#define RECORD_FLAG_SCRIPT 2048
+#define RECORD_FLAG_SETID 4096
+#define RECORD_FLAG_BEFORE 8192
 
 struct record_header {
 	__u16 kind;
@@ -36,7 +40,7 @@ struct record_header {
 	__u64 boot;  // CLOCK_BOOTTIME, ns
 };
 
-// Who: 120 bytes.
+// Who: 136 bytes.
 struct record_process {
 	__u64 start; // CLOCK_BOOTTIME, ns
 	__u64 parent_start;
@@ -56,6 +60,8 @@ struct record_process {
 	__u32 net_ns;
 	__u32 login_uid;
 	__s32 exit_code;
+	__u32 session;
+	char tty[12]; // "pts/3", "ttyS0"; zeros without one
 	char comm[16];
 };
 
@@ -75,12 +81,13 @@ struct record_network {
 #define EXE_MAX 512
 #define ARGS_MAX 1024
 #define CWD_MAX 512
+#define SCRIPT_MAX 256
 
 struct record_strings {
 	__u16 exe_len;
 	__u16 args_len;
 	__u16 cwd_len;
-	__u16 pad;
+	__u16 script_len;
 };
 
 struct record_fork { // and exit
@@ -92,7 +99,7 @@ struct record_exec {
 	struct record_header header;
 	struct record_process process;
 	struct record_strings strings;
-	char data[EXE_MAX + ARGS_MAX + CWD_MAX];
+	char data[EXE_MAX + ARGS_MAX + CWD_MAX + SCRIPT_MAX];
 };
 
 struct record_flow { // connect, accept, listen, close, refuse, probe

@@ -174,6 +174,19 @@ static __always_inline void fill_process(struct record_process *p, struct task_s
 	p->device = inode->i_sb->s_dev;
 	p->changed = changed_at(inode);
 	__builtin_memcpy(p->comm, task->comm, sizeof(p->comm));
+
+	struct signal_struct *signal = task->signal;
+	p->session = signal->pids[3]->numbers[0].nr; // PIDTYPE_SID, as the first namespace counts
+	__builtin_memset(p->tty, 0, sizeof(p->tty));
+	struct tty_struct *tty = signal->tty;
+	if (tty) {
+		// The kernel calls a pseudo-terminal "pts3"; everybody else "pts/3", by its file.
+		bpf_probe_read_kernel(p->tty, sizeof(p->tty) - 1, tty->name);
+		if (p->tty[0] == 'p' && p->tty[1] == 't' && p->tty[2] == 's') {
+			bpf_probe_read_kernel(p->tty + 4, sizeof(p->tty) - 4, tty->name + 3);
+			p->tty[3] = '/';
+		}
+	}
 }
 
 #endif

@@ -226,7 +226,14 @@ struct mm_struct { unsigned long arg_start; unsigned long arg_end; struct file *
 struct kernfs_node { __u64 id; };
 struct cgroup { struct kernfs_node *kn; };
 struct css_set { struct cgroup *dfl_cgrp; };
-struct signal_struct { };
+struct upid { int nr; };
+struct pid { struct upid numbers[1]; };
+struct tty_driver { const char *name; int major; int minor_start; };
+struct tty_struct { struct tty_driver *driver; int index; char name[64]; };
+struct signal_struct {
+	struct pid *pids[4]; // PIDTYPE_PID, _TGID, _PGID, _SID
+	struct tty_struct *tty;
+};
 struct task_struct {
 	pid_t pid;
 	pid_t tgid;
@@ -240,6 +247,7 @@ struct task_struct {
 	struct nsproxy *nsproxy;
 	struct mm_struct *mm;
 	struct css_set *cgroups;
+	struct signal_struct *signal;
 	kuid_t loginuid;
 	char comm[16];
 };
@@ -247,6 +255,7 @@ struct linux_binprm {
 	struct file *file;
 	const char *filename;
 	const char *interp;
+	unsigned int secureexec : 1;
 };
 
 struct in6_addr { __u8 s6_addr[16]; };
