@@ -61,7 +61,7 @@ const (
 
 // What a manifest that names no limit gets.
 const (
-	DefaultFuel        = 4 << 20
+	DefaultFuel        = 32 << 20
 	DefaultMemory      = 4 << 20
 	DefaultOutput      = 64 << 10
 	DefaultStateBytes  = 256 << 10
@@ -85,7 +85,7 @@ type Want struct {
 
 // Limits bound one instance on one host. Zero takes the default.
 type Limits struct {
-	Fuel        uint64 `cbor:"1,keyasint,omitempty"` // loop turns, calls and bytes moved in one call
+	Fuel        uint64 `cbor:"1,keyasint,omitempty"` // instructions of one call, about; see the engine
 	Memory      uint32 `cbor:"2,keyasint,omitempty"` // bytes
 	Output      uint32 `cbor:"3,keyasint,omitempty"` // bytes of findings a call
 	StateBytes  uint32 `cbor:"4,keyasint,omitempty"`
@@ -201,7 +201,7 @@ func (m *Manifest) Validate() error {
 		}
 	}
 	for _, a := range m.Attack {
-		if !techniqueID(a) {
+		if !IsTechnique(a) {
 			return refuse("%.40q is no ATT&CK technique id", a)
 		}
 	}
@@ -322,7 +322,8 @@ func identifiers(s string, strict bool) bool {
 	return true
 }
 
-func techniqueID(s string) bool {
+// IsTechnique says whether s has the form of an ATT&CK technique id: T1059, T1059.004.
+func IsTechnique(s string) bool {
 	s, sub, has := strings.Cut(s, ".")
 	if len(s) != 5 || s[0] != 'T' || strings.Trim(s[1:], "0123456789") != "" {
 		return false

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/modules/wasm"
 	"github.com/omega-mesh/omega/node"
 	"github.com/omega-mesh/omega/node/drill"
 	"github.com/omega-mesh/omega/node/testnet"
@@ -30,7 +31,8 @@ import (
 // benchmarks are the figures of every package that has some.
 func benchmarks() []event.Benchmark {
 	return slices.Concat(bpf.Benchmarks(), ledger.Benchmarks(), composite.Benchmarks(), audit.Benchmarks(), authority.Benchmarks(), policy.Benchmarks(), swarm.Benchmarks(), sentinel.Benchmarks(), node.Benchmarks(), testnet.Benchmarks(), drill.Benchmarks(),
-		cage2.Benchmarks(), planner.Benchmarks(), learn.Benchmarks(), world.Benchmarks(), serve.Benchmarks())
+		cage2.Benchmarks(), planner.Benchmarks(), learn.Benchmarks(), world.Benchmarks(), serve.Benchmarks(),
+		wasm.Benchmarks())
 }
 
 func newBenchCommand(a *app) *cobra.Command {

@@ -1,0 +1,4 @@
+;; Says that there are four billion findings.
+(module (memory (export "memory") 4) (func (export "omega_abi_v1")) (func (export "omega_alloc") (param i32) (result i32) i32.const 65536) (data (i32.const 4096) "\ff\ff\ff\ff")
+(func (export "omega_detect") (param i32 i32) (result i64) (i64.const 0x0000100000000004))
+)
