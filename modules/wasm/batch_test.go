@@ -30,7 +30,7 @@ func TestRecordIsAsWritten(t *testing.T) {
 			}
 		}
 	}
-	plain := make([]byte, recordHeader)
+	plain := make([]byte, recordHeader+64)
 	putRecord(plain, &event.Event{})
 	var walk func(path string, v reflect.Value, e *event.Event)
 	fields := 0
