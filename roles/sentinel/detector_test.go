@@ -91,6 +91,8 @@ func TestDetects(t *testing.T) {
 		{"a port scan", ports(scanPorts, time.Second), "omega.net.scan", "T1046", event.SeverityMedium, 60, 60},
 		{"password guessing", failures(6, time.Second), "omega.auth.brute", "T1110.001", event.SeverityMedium, 60, 89},
 		{"a guess that was right", append(failures(4, time.Second), success), "omega.auth.guessed", "T1078", event.SeverityHigh, 60, 89},
+		{"a log that the kernel bears out", logged(6, true), "omega.auth.brute", "T1110.001", event.SeverityMedium, 90, 100},
+		{"a log alone", logged(6, false), "omega.auth.brute", "T1110.001", event.SeverityMedium, 0, 59},
 		{"a refused shell", []*event.Event{func() *event.Event {
 			e := flowEvent(event.ActivityRefuse, 7, "0.0.0.0:0", "203.0.113.9:4444", false)
 			e.Process.Exe = "/usr/bin/bash"
@@ -112,6 +114,19 @@ func TestDetects(t *testing.T) {
 			t.Errorf("%s: %+v", c.name, f)
 		}
 	}
+}
+
+// logged are failures that a log tells of, each over a connection that the kernel saw, or none did.
+func logged(n int, seen bool) (out []*event.Event) {
+	for i := range n {
+		from := netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), uint16(4000+i))
+		if seen {
+			out = append(out, later(flowEvent(event.ActivityAccept, 3, "10.0.0.3:22", from.String(), true), time.Duration(i)*time.Second))
+		}
+		out = append(out, later(&event.Event{Class: event.ClassAuthentication, Activity: event.ActivityLogonFailure, Sensor: "logs", Boot: base0,
+			Logon: event.Logon{User: "root", Remote: from.Addr()}, Network: event.Network{Protocol: 6, Remote: from}}, time.Duration(i)*time.Second))
+	}
+	return out
 }
 
 // TestQuiet: a developer's day is no attack.

@@ -24,6 +24,9 @@ const (
 	bruteSources = 4096
 	// After bruteSuccess failures at once, a success of the same source is told.
 	bruteSuccess = 3
+	// A connection that the kernel saw bears out, for this long, what a log says came over it.
+	bruteMet    = uint64(10 * time.Minute)
+	bruteMetMax = 8192
 )
 
 // scan finds a source that tries the ports of this host.
@@ -102,20 +105,32 @@ func (t *touched) String() string {
 	return b.String()
 }
 
-// brute finds a source that guesses passwords, and one whose guess was right.
-type brute struct{ sources *slab[netip.Addr, bucket] }
+// brute finds a source that guesses passwords, and one whose guess was right. What a log says is a claim: anyone on the
+// host may write a line that names another's address. It is believed when the kernel itself saw that very connection, and
+// else is a low note that no policy acts on.
+type brute struct {
+	sources *slab[netip.Addr, bucket]
+	met     *slab[netip.AddrPort, uint64] // inbound connections: when they were accepted
+}
 
 type bucket struct {
 	level uint64 // in units of bruteLeak: nanoseconds
 	at    uint64
 	first uint64
+	unmet bool // some failure came over a connection that nobody saw
 }
 
-func newBrute() *brute { return &brute{newSlab[netip.Addr, bucket](bruteSources)} }
+func newBrute() *brute {
+	return &brute{newSlab[netip.Addr, bucket](bruteSources), newSlab[netip.AddrPort, uint64](bruteMetMax)}
+}
 
 // Detect implements Detector.
 func (d *brute) Detect(batch []*event.Event, emit func(event.Finding)) error {
 	for _, e := range batch {
+		if e.Class == event.ClassNetwork && e.Activity == event.ActivityAccept && e.Network.Remote.IsValid() {
+			*d.met.touch(unmapped(e.Network.Remote)) = e.Boot
+			continue
+		}
 		if e.Class != event.ClassAuthentication {
 			continue
 		}
@@ -126,30 +141,62 @@ func (d *brute) Detect(batch []*event.Event, emit func(event.Finding)) error {
 		switch e.Activity {
 		case event.ActivityLogonFailure:
 			b := d.sources.touch(source)
-			if leaked := e.Boot - b.at; b.at == 0 || leaked >= b.level {
-				b.level, b.first = 0, e.Boot
+			if leaked := e.Boot - min(e.Boot, b.at); b.at == 0 || leaked >= b.level {
+				*b = bucket{first: e.Boot}
 			} else {
 				b.level -= leaked
 			}
-			b.at = e.Boot
+			b.at = max(e.Boot, b.at)
+			b.unmet = b.unmet || !d.seen(e)
 			if b.level += bruteLeak; b.level <= bruteBurst*bruteLeak {
 				continue
 			}
 			f := logon(e, source, "omega.auth.brute", "password guessing", fmt.Sprintf("%s guesses passwords", source), event.SeverityMedium, 70, "T1110.001")
 			f.Boot = b.first
+			corroborate(&f, e, b.unmet)
 			b.level = 0
 			emit(f)
 		case event.ActivityLogonSuccess:
 			b := d.sources.get(source)
-			if b == nil || b.at == 0 || e.Boot-b.at >= b.level || b.level-(e.Boot-b.at) <= (bruteSuccess-1)*bruteLeak {
+			if b == nil || b.at == 0 || e.Boot < b.at || e.Boot-b.at >= b.level || b.level-(e.Boot-b.at) <= (bruteSuccess-1)*bruteLeak {
 				continue
 			}
+			f := logon(e, source, "omega.auth.guessed", "password guessed", fmt.Sprintf("%s logged on after failures", source), event.SeverityHigh, 75, "T1110.001", "T1078")
+			corroborate(&f, e, b.unmet || !d.seen(e))
 			b.level = 0
-			emit(logon(e, source, "omega.auth.guessed", "password guessed", fmt.Sprintf("%s logged on after failures", source), event.SeverityHigh, 75, "T1110.001", "T1078"))
+			emit(f)
 		}
 	}
 	return nil
 }
+
+// seen says whether the kernel saw the connection that a log-on came over: the same address and port, not long ago. A
+// sensor that sees the log-on itself, as a decoy does, needs no other.
+func (d *brute) seen(e *event.Event) bool {
+	if e.Sensor != logsSensor {
+		return true
+	}
+	at := d.met.get(unmapped(e.Network.Remote))
+	return at != nil && e.Boot+bruteLeak >= *at && e.Boot-min(e.Boot, *at) <= bruteMet
+}
+
+// corroborate weighs a finding that rests on a log: borne out by the kernel it is sure enough to act on at home (90), and
+// alone it stays below what two witnesses need (60), and says why.
+func corroborate(f *event.Finding, e *event.Event, unmet bool) {
+	switch {
+	case e.Sensor != logsSensor:
+	case unmet:
+		f.Confidence = 40
+		evidence(f, "uncorroborated", "a log names this address, but no connection from there was seen")
+	default:
+		f.Confidence = 92
+	}
+}
+
+// logsSensor is the name of the sensor whose events are lines that somebody wrote.
+const logsSensor = "logs"
+
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 func logon(e *event.Event, source netip.Addr, rule, name, title string, s event.Severity, confidence uint8, attack ...string) event.Finding {
 	f := finding(e, rule, name, title, s, confidence, attack...)
