@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/omega-mesh/omega/bpf/logs"
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/privileged"
 )
@@ -104,6 +105,11 @@ func child() error {
 	if err != nil {
 		return err
 	}
+	lines, err := logs.Open(os.NewFile(fdLogs, "logs"))
+	if err != nil {
+		return err
+	}
+	defer lines.Close()
 	gone := make(chan struct{})
 	line, closeLine := context.WithCancel(context.Background())
 	go func() {
@@ -121,7 +127,7 @@ func child() error {
 		}
 	}()
 	n, err := New(Parts{
-		Config: cfg, Base: ".", Version: start.Version, Passphrase: start.Passphrase, Service: client, Sensor: sensor, Listener: listener,
+		Config: cfg, Base: ".", Version: start.Version, Passphrase: start.Passphrase, Service: client, Sensor: sensor, Logs: lines, Listener: listener,
 		Log: log, Restarted: start.Restarted,
 		Ready: func() {
 			if err := client.Ready(); err != nil {

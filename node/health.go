@@ -163,6 +163,7 @@ type health struct {
 	mu       sync.Mutex
 	sensor   string    // why the sensor is lost
 	failure  string    // the last part that failed
+	logs     string    // how the logs are followed
 	storage  string    // why nothing can be stored
 	twins    string    // which identity runs twice
 	seen     time.Time // when that was
@@ -185,6 +186,7 @@ func (h *health) get(field *string) string {
 }
 
 func (h *health) sensorLost(err error) { h.set(&h.sensor, "the sensor failed: "+err.Error()) }
+func (h *health) logsText() string       { return h.get(&h.logs) }
 func (h *health) failed(what string)   { h.set(&h.failure, "a part failed and was started again: "+what) }
 func (h *health) failureText() string  { return h.get(&h.failure) }
 func (h *health) storeText() string    { return h.get(&h.storage) }
@@ -240,12 +242,17 @@ func (h *health) refresh(ctx context.Context) {
 	if err != nil {
 		drops = nil
 	}
-	ok := false
+	ok, logs := false, "off"
 	for _, c := range checks {
+		if c.Name == "sensor/logs" {
+			if logs = "ok"; !c.OK {
+				logs = c.Detail
+			}
+		}
 		ok = ok || c.OK && c.Name == "actuator/deny-address"
 	}
 	h.mu.Lock()
-	h.actuator, h.drops = ok, drops
+	h.actuator, h.drops, h.logs = ok, drops, logs
 	h.mu.Unlock()
 }
 

@@ -7,11 +7,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/logs"
 	"github.com/omega-mesh/omega/bpf/procfs"
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/privileged"
@@ -27,6 +30,7 @@ const procfsInterval = 500 * time.Millisecond
 type kernel struct {
 	cfg  *config.Config
 	half *bpf.Kernel // nil where there is none
+	logs *logs.Follower
 	log  *slog.Logger
 }
 
@@ -38,12 +42,16 @@ func newHost(ctx context.Context, cfg *config.Config, resume bool, log *slog.Log
 	if err != nil {
 		return nil, nil, err
 	}
+	if k.logs, err = logs.Follow(logPaths(cfg), log); err != nil {
+		k.close()
+		return nil, nil, err
+	}
 	inception, err := identity.ReadInception(Layout{cfg.Dir}.Identity())
 	if err != nil {
 		k.close()
 		return nil, nil, err
 	}
-	opt := privileged.HostOptions{Self: string(inception.DID()), Rails: guard.New(), Mode: cfg.Mode, Resume: resume, Dir: cfg.Dir, Allow: cfg.Allow, Checks: checks, Log: log}
+	opt := privileged.HostOptions{Self: string(inception.DID()), Rails: guard.New(), Mode: cfg.Mode, Resume: resume, Dir: cfg.Dir, Allow: cfg.Allow, Logs: k.logs, Checks: checks, Log: log}
 	if k.half != nil {
 		opt.Kernel = k.half
 	}
@@ -90,6 +98,13 @@ func onBPFFS(dir string) bool {
 
 // run keeps the kernel half in step with the host until ctx ends.
 func (k *kernel) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		if err := k.logs.Run(ctx); err != nil && ctx.Err() == nil {
+			k.log.Error("logs are no longer followed", "err", err)
+		}
+	})
 	if k.half == nil {
 		return
 	}
@@ -122,6 +137,26 @@ func (k *kernel) sensor() (bpf.Sensor, error) {
 	return procfs.New(procfs.Options{Interval: procfsInterval, Connector: c, Refused: err}), nil
 }
 
+// logPaths are the logs that this node was told to follow. Those of a whole host say nothing of one cgroup.
+func logPaths(cfg *config.Config) []string {
+	switch {
+	case slices.Equal(cfg.Logs, []string{"off"}), slices.Equal(cfg.Logs, []string{"auto"}) && (cfg.Cgroup != "" || os.Geteuid() != 0):
+		return nil
+	case slices.Equal(cfg.Logs, []string{"auto"}):
+		return logs.Auto()
+	}
+	return cfg.Logs
+}
+
+// logSensor reads what the follower hands over.
+func (k *kernel) logSensor() (*logs.Sensor, error) {
+	r, err := k.logs.Reader()
+	if err != nil {
+		return nil, err
+	}
+	return logs.Open(r)
+}
+
 // connector is what the other half sees processes by where there is no ring; nil where it is not to be had, and why.
 func (k *kernel) connector() (*procfs.Connector, error) {
 	if k.cfg.Sensor == "off" {
@@ -131,6 +166,11 @@ func (k *kernel) connector() (*procfs.Connector, error) {
 }
 
 func (k *kernel) close() {
+	if k.logs != nil {
+		if err := k.logs.Close(); err != nil {
+			k.log.Warn("the logs did not close cleanly", "err", err)
+		}
+	}
 	if k.half == nil {
 		return
 	}

@@ -40,7 +40,9 @@ type Parts struct {
 	// Service is the privileged side: a Host of this process, or a Client of the other half.
 	Service privileged.Service
 	// Sensor is what the node sees through; nil sees nothing.
-	Sensor   bpf.Sensor
+	Sensor bpf.Sensor
+	// Logs tells of log-ons and the like; nil where nothing does.
+	Logs     bpf.Sensor
 	Listener net.Listener
 	Log      *slog.Logger
 	// Ready, if set, is called once, when the API answers and the first sync is over.
@@ -246,6 +248,9 @@ func (n *Node) Run(ctx context.Context) error {
 	work.Add(service{"refresh", n.refresh})
 	if n.parts.Sensor != nil {
 		work.Add(service{"sensor", n.sense})
+	}
+	if n.parts.Logs != nil {
+		work.Add(service{"logs", func(ctx context.Context) error { return n.parts.Logs.Run(ctx, n.telemetry.take) }})
 	}
 	work.Add(service{"api", func(ctx context.Context) error {
 		return api.New(backend{n}, n.encodeEvent).Serve(ctx, n.parts.Listener)

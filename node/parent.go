@@ -23,6 +23,7 @@ const (
 	fdLine = 3 + iota
 	fdListener
 	fdDir
+	fdLogs
 	fdSensor
 )
 
@@ -155,7 +156,13 @@ func (p *parent) start(uid uint32, output *os.File, restarts int) (*privileged.C
 		return nil, nil, fmt.Errorf("hand over the state folder: %w", err)
 	}
 	defer dir.Close()
-	files, ringBytes, noConnector := []*os.File{theirs, l, dir}, 0, ""
+	lines, err := p.kernel.logs.Reader()
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	defer lines.Close()
+	files, ringBytes, noConnector := []*os.File{theirs, l, dir, lines}, 0, ""
 	if ring, ok, err := p.kernel.ring(); err != nil {
 		conn.Close()
 		return nil, nil, err

@@ -60,7 +60,11 @@ func (n *Node) sensors() map[string]string {
 	if text := n.health.sensorText(); text != "" {
 		state = text
 	}
-	return map[string]string{n.parts.Sensor.Name(): state}
+	out := map[string]string{n.parts.Sensor.Name(): state}
+	if n.parts.Logs != nil {
+		out[n.parts.Logs.Name()] = n.health.logsText()
+	}
+	return out
 }
 
 // queues is every bounded queue of the node, with what it dropped.
@@ -77,6 +81,11 @@ func (n *Node) queues() map[string]*apiv1.Queue {
 	if n.parts.Sensor != nil {
 		for name, lost := range n.parts.Sensor.Drops() {
 			out["sensor/"+name] = &apiv1.Queue{Dropped: lost}
+		}
+	}
+	if n.parts.Logs != nil {
+		for name, lost := range n.parts.Logs.Drops() {
+			out["logs/"+name] = &apiv1.Queue{Dropped: lost}
 		}
 	}
 	for name, lost := range n.health.kernelDrops() {

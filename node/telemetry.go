@@ -15,6 +15,7 @@ type telemetry struct {
 	subscribers atomic.Pointer[[]*subscriber]
 	mu          sync.Mutex // of changes to subscribers
 	recent      *window[*event.Event]
+	keeping     sync.Mutex // second and kept: sensors have a goroutine each
 	second      int64
 	kept        int
 	seen        atomic.Uint64
@@ -35,14 +36,21 @@ func (t *telemetry) take(e *event.Event) {
 	for _, s := range *t.subscribers.Load() {
 		s.f(e)
 	}
-	if second := e.Time / 1e9; second != t.second {
-		t.second, t.kept = second, 0
-	}
-	if t.kept++; t.kept > keepRate {
+	if !t.mayKeep(e.Time / 1e9) {
 		t.skipped.Add(1)
 		return
 	}
 	t.recent.add(e.Clone())
+}
+
+func (t *telemetry) mayKeep(second int64) bool {
+	t.keeping.Lock()
+	defer t.keeping.Unlock()
+	if second != t.second {
+		t.second, t.kept = second, 0
+	}
+	t.kept++
+	return t.kept <= keepRate
 }
 
 // subscribe calls f with every event until cancel is called.

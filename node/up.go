@@ -101,8 +101,13 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 	if c, ok := sensor.(io.Closer); ok {
 		defer c.Close()
 	}
+	lines, err := kernel.logSensor()
+	if err != nil {
+		return err
+	}
+	defer lines.Close()
 	return single(ctx, opt, log, Parts{
-		Config: cfg, Version: opt.Version, Passphrase: passphrase, Service: host, Sensor: sensor, Listener: listener, Log: log,
+		Config: cfg, Version: opt.Version, Passphrase: passphrase, Service: host, Sensor: sensor, Logs: lines, Listener: listener, Log: log,
 	})
 }
 

@@ -79,6 +79,9 @@ const lostLogs = "log-ons, sudo, jobs and services are not seen; guessed passwor
 
 func (f *Follower) say(files []*file) {
 	c := bpf.Check{Name: "sensor/logs", Lost: lostLogs, Detail: "none of " + fmt.Sprint(f.paths) + " is there"}
+	if len(f.paths) == 0 {
+		c.Detail = "no log is followed: none was asked for, or this user may read none"
+	}
 	var open []string
 	for _, x := range files {
 		if x.f != nil {

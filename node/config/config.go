@@ -51,6 +51,9 @@ type Config struct {
 	Allow []string `koanf:"allow"`
 	// Sensor is auto (the kernel where it lets us, else procfs), kernel, procfs or off.
 	Sensor string `koanf:"sensor"`
+	// Logs are the files that tell of log-ons, sudo, jobs and services, or the one word journal; auto is journald where it
+	// runs and the classic files elsewhere, of a whole host; off reads none. A node with a cgroup follows what it is told alone.
+	Logs []string `koanf:"logs"`
 	// Cgroup limits what is seen and stopped to one cgroup v2 folder; empty is the whole host.
 	Cgroup string `koanf:"cgroup"`
 	// Interfaces are those packets are refused on; empty is every interface that is up but loopback.
@@ -84,6 +87,7 @@ func Default(dir string) *Config {
 		MDNS:          true,
 		Decoys:        []string{"tcp/2323"},
 		Sensor:        "auto",
+		Logs:          []string{"auto"},
 		Split:         true,
 		Window:        10_000,
 		ReservedDisk:  64,
@@ -138,7 +142,7 @@ func (c *Config) Validate() error {
 	); err != nil {
 		return err
 	}
-	for key, list := range map[string][]string{"listen": c.Listen, "bootstrap": c.Bootstrap, "decoys": c.Decoys, "allow": c.Allow, "interfaces": c.Interfaces} {
+	for key, list := range map[string][]string{"listen": c.Listen, "bootstrap": c.Bootstrap, "decoys": c.Decoys, "allow": c.Allow, "interfaces": c.Interfaces, "logs": c.Logs} {
 		if len(list) > MaxList {
 			return bad(key, "%d values, more than %d", len(list), MaxList)
 		}
@@ -166,6 +170,11 @@ func (c *Config) Validate() error {
 	for _, v := range c.Allow {
 		if err := CheckAllow(v); err != nil {
 			return bad("allow", "%v", err)
+		}
+	}
+	for _, v := range c.Logs {
+		if word := v == "auto" || v == "off" || v == "journal"; !word && !filepath.IsAbs(v) || word && len(c.Logs) > 1 {
+			return bad("logs", "%q: want absolute paths, or one of auto, journal, off by itself", v)
 		}
 	}
 	if c.Cgroup != "" && !filepath.IsAbs(c.Cgroup) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -31,6 +32,12 @@ type Kernel interface {
 	SetSwarm(listeners []bpf.Listener, peers []netip.AddrPort) error
 }
 
+// Source is a sensor of the privileged side that is not the kernel's.
+type Source interface {
+	Coverage() []bpf.Check
+	Drops() map[string]uint64
+}
+
 // HostOptions say what a Host stands on.
 type HostOptions struct {
 	// Mode is observe or enforce.
@@ -45,6 +52,8 @@ type HostOptions struct {
 	Allow []string
 	// Kernel may be nil: then nothing can be enforced.
 	Kernel Kernel
+	// Logs is who follows the logs; nil where none are.
+	Logs Source
 	// Checks are what the node found before a Kernel was there, such as why there is none.
 	Checks []Check
 	Rails  *guard.Rails
@@ -316,15 +325,26 @@ func (h *Host) Coverage(context.Context) ([]Check, error) {
 			out = append(out, Check{Name: c.Name, OK: c.OK, Detail: cut(c.Detail), Lost: cut(c.Lost)})
 		}
 	}
+	if h.opt.Logs != nil {
+		for _, c := range h.opt.Logs.Coverage() {
+			out = append(out, Check{Name: c.Name, OK: c.OK, Detail: cut(c.Detail), Lost: cut(c.Lost)})
+		}
+	}
 	return out, nil
 }
 
 // Counters implements Service.
 func (h *Host) Counters(context.Context) (map[string]uint64, error) {
-	if h.opt.Kernel == nil {
-		return nil, nil
+	out := map[string]uint64{}
+	if h.opt.Logs != nil {
+		maps.Copy(out, h.opt.Logs.Drops())
 	}
-	return h.opt.Kernel.Drops()
+	if h.opt.Kernel == nil {
+		return out, nil
+	}
+	drops, err := h.opt.Kernel.Drops()
+	maps.Copy(out, drops)
+	return out, err
 }
 
 // Protect implements Service.

@@ -38,6 +38,7 @@ func (h *Host) settings(mode Mode) map[string]any {
 	m := map[string]any{"mode": config.ModeEnforce, "listen": listen, "decoys": []string{fmt.Sprintf("tcp/%d", h.Decoy)}}
 	if mode == ModeNetns {
 		m["cgroup"], m["interfaces"] = h.Cgroup, []string{hostLink}
+		m["logs"] = []string{h.AuthLog()} // the machine's own log-ons are none of a testnet's
 	} else {
 		m["mdns"], m["sensor"] = false, "procfs" // the machine's own network hears nothing of a testnet
 		m["split"] = false
@@ -45,9 +46,15 @@ func (h *Host) settings(mode Mode) map[string]any {
 	return m
 }
 
+// AuthLog is where a host's programs would log on: its node follows it.
+func (h *Host) AuthLog() string { return filepath.Join(h.Dir, "auth.log") }
+
 func (h *Host) writeConfig(mode Mode) error {
 	raw, err := yaml.Marshal(h.settings(mode))
 	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(h.AuthLog(), nil, 0o600); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(h.Dir, "omega.yaml"), raw, 0o644)
