@@ -55,6 +55,11 @@ func (c Class) String() string {
 	return "unknown"
 }
 
+// Classes lists every class there is.
+func Classes() []Class {
+	return []Class{ClassFile, ClassKernel, ClassMemory, ClassScheduledJob, ClassProcess, ClassAuthentication, ClassNetwork, ClassDNS, ClassFileIntegrity}
+}
+
 // Activity says what happened within a Class.
 type Activity uint8
 

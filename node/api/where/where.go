@@ -1,9 +1,9 @@
 // Package where is the small language that picks events: comparisons of fields joined by and, or, not and
 // parentheses, such as
 //
-//	class = process and exe ~ "/tmp/" and not uid = 0
+//	class = process and exe startswith "/tmp/" and not uid in (0, 1000)
 //
-// It compiles a bounded text to a tree of closures; evaluating it allocates nothing and cannot fail. It says nothing
+// A field is named as in the field reference, by its OCSF path or by a name that Sigma has for it. It compiles a bounded text to a tree of closures; evaluating it allocates nothing and cannot fail. It says nothing
 // of where events come from.
 package where
 
@@ -11,16 +11,19 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/swarm/event/fields"
 )
 
 // Bounds of an expression.
 const (
 	MaxLength = 4096 // bytes
 	maxDepth  = 32   // parentheses and nots
+	maxSet    = 256  // values after in
 )
 
 // ErrSyntax is wrapped by every refusal, which says what stands where.
@@ -31,41 +34,12 @@ type Expr func(*event.Event) bool
 
 // Fields lists the names an expression may use, for help and completion.
 func Fields() []string {
-	out := make([]string, len(fields))
-	for i, f := range fields {
-		out[i] = f.name
+	all := fields.All()
+	out := make([]string, len(all))
+	for i := range all {
+		out[i] = all[i].Name
 	}
 	return out
-}
-
-type field struct {
-	name string
-	text func(*event.Event) string
-	num  func(*event.Event) uint64
-	addr func(*event.Event) netip.Addr
-}
-
-// fields is a table, never changed.
-var fields = [...]field{
-	{name: "class", text: func(e *event.Event) string { return e.Class.String() }},
-	{name: "activity", text: func(e *event.Event) string { return e.Activity.String() }},
-	{name: "sensor", text: func(e *event.Event) string { return e.Sensor }},
-	{name: "pid", num: func(e *event.Event) uint64 { return uint64(e.Process.Key.PID) }},
-	{name: "ppid", num: func(e *event.Event) uint64 { return uint64(e.Process.Parent.PID) }},
-	{name: "uid", num: func(e *event.Event) uint64 { return uint64(e.Process.UID) }},
-	{name: "euid", num: func(e *event.Event) uint64 { return uint64(e.Process.EUID) }},
-	{name: "exe", text: func(e *event.Event) string { return e.Process.Exe }},
-	{name: "comm", text: func(e *event.Event) string { return e.Process.Comm }},
-	{name: "args", text: func(e *event.Event) string { return e.Process.Args }},
-	{name: "cwd", text: func(e *event.Event) string { return e.Process.CWD }},
-	{name: "parent", text: func(e *event.Event) string { return e.Process.ParentExe }},
-	{name: "file", text: func(e *event.Event) string { return e.File.Path }},
-	{name: "user", text: func(e *event.Event) string { return e.Logon.User }},
-	{name: "local", addr: func(e *event.Event) netip.Addr { return e.Network.Local.Addr().Unmap() }},
-	{name: "remote", addr: func(e *event.Event) netip.Addr { return e.Network.Remote.Addr().Unmap() }},
-	{name: "local_port", num: func(e *event.Event) uint64 { return uint64(e.Network.Local.Port()) }},
-	{name: "remote_port", num: func(e *event.Event) uint64 { return uint64(e.Network.Remote.Port()) }},
-	{name: "protocol", num: func(e *event.Event) uint64 { return uint64(e.Network.Protocol) }},
 }
 
 // Compile reads an expression; the empty one is true of everything.
@@ -92,6 +66,7 @@ type parser struct {
 	rest   string
 	tok    string
 	quoted bool
+	commas bool // a comma ends a word: within the parentheses of in
 	err    error
 }
 
@@ -111,7 +86,7 @@ func (p *parser) next() {
 		return
 	}
 	switch c := p.rest[0]; {
-	case strings.IndexByte("()~", c) >= 0:
+	case strings.IndexByte("()~", c) >= 0, p.commas && c == ',':
 		p.tok, p.rest = p.rest[:1], p.rest[1:]
 	case strings.IndexByte("=!<>", c) >= 0:
 		n := 1
@@ -136,7 +111,11 @@ func (p *parser) next() {
 		}
 		p.fail("a quote is never closed")
 	default:
-		n := strings.IndexAny(p.rest, " \t\n()~=!<>\"")
+		end := " \t\n()~=!<>\""
+		if p.commas {
+			end += ","
+		}
+		n := strings.IndexAny(p.rest, end)
 		if n < 0 {
 			n = len(p.rest)
 		}
@@ -196,13 +175,8 @@ func (p *parser) unary(depth int) Expr {
 
 func (p *parser) comparison() Expr {
 	name := p.tok
-	var f *field
-	for i := range fields {
-		if fields[i].name == name && !p.quoted {
-			f = &fields[i]
-		}
-	}
-	if f == nil {
+	f, ok := fields.Find(name)
+	if !ok || p.quoted {
 		if p.err != nil {
 			return nil
 		}
@@ -210,8 +184,11 @@ func (p *parser) comparison() Expr {
 	}
 	p.next()
 	op := p.tok
-	if !p.is("=", "==", "!=", "~", "!~", "<", ">", "<=", ">=") {
-		return p.fail("after %s comes one of = != ~ !~ < > <= >=", name)
+	if !p.is("=", "==", "!=", "~", "!~", "<", ">", "<=", ">=", "in", "contains", "startswith", "endswith") {
+		return p.fail("after %s comes one of = != ~ !~ < > <= >= in contains startswith endswith", name)
+	}
+	if op == "in" {
+		return p.set(f)
 	}
 	p.next()
 	value, ok := p.tok, p.tok != "" || p.quoted
@@ -219,45 +196,88 @@ func (p *parser) comparison() Expr {
 		return p.fail("after %s %s a value is missing", name, op)
 	}
 	p.next()
-	negate := strings.HasPrefix(op, "!")
-	if negate {
-		op = op[1:]
+	if yes, negate := strings.CutPrefix(op, "!"); negate {
+		e := p.compare(f, yes, value)
+		return func(ev *event.Event) bool { return !e(ev) }
 	}
-	var e Expr
+	return p.compare(f, op, value)
+}
+
+// set reads the values of in, of which one must be equal.
+func (p *parser) set(f *fields.Field) Expr {
+	p.commas = true
+	if p.next(); !p.is("(") {
+		return p.fail("after %s in comes a parenthesis with values, such as %s in (a, b)", f.Name, f.Name)
+	}
+	var ones []Expr
+	for {
+		p.next()
+		if p.tok == "" && !p.quoted || p.is("(", ")", ",") {
+			return p.fail("in the values of %s one is missing", f.Name)
+		}
+		if len(ones) == maxSet {
+			return p.fail("%s in has more than %d values", f.Name, maxSet)
+		}
+		ones = append(ones, p.compare(f, "=", p.tok))
+		if p.next(); !p.is(",") {
+			break
+		}
+	}
+	if p.err == nil && !p.is(")") {
+		return p.fail("the values of %s are never closed", f.Name)
+	}
+	p.commas = false
+	p.next()
+	return func(e *event.Event) bool {
+		for _, one := range ones {
+			if one(e) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func (p *parser) compare(f *fields.Field, op, value string) Expr {
+	if op == "==" {
+		op = "="
+	}
 	switch {
-	case f.text != nil:
-		e = p.text(f, op, value)
-	case f.num != nil:
-		e = p.num(f, op, value)
-	default:
-		e = p.addr(f, op, value)
+	case f.Number != nil:
+		return p.num(f, op, value)
+	case f.Address != nil:
+		return p.addr(f, op, value)
+	case f.Bits != nil:
+		return p.bits(f, op, value)
+	case f.List:
+		return p.list(f, op, value)
 	}
-	if negate && e != nil {
-		yes := e
-		return func(ev *event.Event) bool { return !yes(ev) }
-	}
-	return e
+	return p.text(f, op, value)
 }
 
-func (p *parser) text(f *field, op, value string) Expr {
-	value, get := strings.Clone(value), f.text
+func (p *parser) text(f *fields.Field, op, value string) Expr {
+	value, get := strings.Clone(value), f.Text
 	switch op {
-	case "=", "==":
+	case "=":
 		return func(e *event.Event) bool { return get(e) == value }
-	case "~":
+	case "~", "contains":
 		return func(e *event.Event) bool { return strings.Contains(get(e), value) }
+	case "startswith":
+		return func(e *event.Event) bool { return strings.HasPrefix(get(e), value) }
+	case "endswith":
+		return func(e *event.Event) bool { return strings.HasSuffix(get(e), value) }
 	}
-	return p.fail("%s is text: = != ~ !~ apply", f.name)
+	return p.fail("%s is text: = != ~ !~ in contains startswith endswith apply", f.Name)
 }
 
-func (p *parser) num(f *field, op, value string) Expr {
-	n, err := strconv.ParseUint(value, 10, 64)
+func (p *parser) num(f *fields.Field, op, value string) Expr {
+	n, err := strconv.ParseUint(value, 0, 64)
 	if err != nil {
-		return p.fail("%s: %.40q is not a whole number", f.name, value)
+		return p.fail("%s: %.40q is not a whole number", f.Name, value)
 	}
-	get := f.num
+	get := f.Number
 	switch op {
-	case "=", "==":
+	case "=":
 		return func(e *event.Event) bool { return get(e) == n }
 	case "<":
 		return func(e *event.Event) bool { return get(e) < n }
@@ -268,13 +288,13 @@ func (p *parser) num(f *field, op, value string) Expr {
 	case ">=":
 		return func(e *event.Event) bool { return get(e) >= n }
 	}
-	return p.fail("%s is a number: = != < > <= >= apply", f.name)
+	return p.fail("%s is a number: = != < > <= >= in apply", f.Name)
 }
 
-func (p *parser) addr(f *field, op, value string) Expr {
-	get := f.addr
-	if op != "=" && op != "==" {
-		return p.fail("%s is an address: = and != apply, to an address or a prefix", f.name)
+func (p *parser) addr(f *fields.Field, op, value string) Expr {
+	get := f.Address
+	if op != "=" {
+		return p.fail("%s is an address: = != in apply, to an address or a prefix", f.Name)
 	}
 	if a, err := netip.ParseAddr(value); err == nil {
 		a = a.Unmap()
@@ -282,7 +302,20 @@ func (p *parser) addr(f *field, op, value string) Expr {
 	}
 	pre, err := netip.ParsePrefix(value)
 	if err != nil {
-		return p.fail("%s: %.60q is neither an address nor a prefix", f.name, value)
+		return p.fail("%s: %.60q is neither an address nor a prefix", f.Name, value)
 	}
 	return func(e *event.Event) bool { return pre.Contains(get(e)) }
+}
+
+// bits asks whether one named bit is set; of two values there is no order.
+func (p *parser) bits(f *fields.Field, op, value string) Expr {
+	at := slices.Index(f.Names, value)
+	if at < 0 {
+		return p.fail("%s: there is no %.40q; there are %s", f.Name, value, strings.Join(f.Names, ", "))
+	}
+	if op != "=" && op != "~" && op != "contains" {
+		return p.fail("%s is a set: = != contains in apply, to one of its names", f.Name)
+	}
+	get, bit := f.Bits, uint64(1)<<at
+	return func(e *event.Event) bool { return get(e)&bit != 0 }
 }

@@ -10,7 +10,7 @@ import (
 
 var sample = &event.Event{
 	Class: event.ClassProcess, Activity: event.ActivityExec,
-	Process: event.Process{Key: event.ProcessKey{PID: 42}, UID: 1000, Exe: "/tmp/x y", Args: "x\x00-c\x00\"id\""},
+	Process: event.Process{Key: event.ProcessKey{PID: 42}, UID: 1000, Flags: event.FlagScript, Caps: 1 << 21, Exe: "/tmp/x y", Args: "x\x00-c\x00\"id\""},
 	Network: event.Network{Remote: netip.MustParseAddrPort("[::ffff:10.1.2.3]:443")},
 }
 
@@ -32,6 +32,31 @@ func TestCompile(t *testing.T) {
 		"! (pid=42)":                            false,
 		"class=dns and pid=42 or uid=1000":      true,
 		`user = ""`:                             true,
+		`class == "process"`:                    true,
+		"class_uid == 1007":                     true,
+		"process.pid == 42":                     true,
+		"actor.process.user.uid = 1000":         true,
+		`dst_endpoint.ip in (::1, 10.0.0.0/8)`:  true,
+		`CommandLine contains "-c \"id"`:        true,
+		`Image endswith "x y"`:                  true,
+		`Image endswith x`:                      false,
+		`exe startswith /tmp`:                   true,
+		`args = "-c"`:                           true,
+		`args = "x -c \"id\""`:                  true,
+		`args = "x"`:                            true,
+		`args contains "c  "`:                   false,
+		`args startswith "x -"`:                 true,
+		`args endswith "c \"id\""`:              true,
+		`args ~ ""`:                             true,
+		"pid in (41,42)":                        true,
+		`pid in (0x2a)`:                         true,
+		`comm in (a, "b,c")`:                    false,
+		`activity in (exec, fork) and pid=42`:   true,
+		"flag = memfd":                          false,
+		"flag in (memfd, script)":               true,
+		"caps contains cap_sys_admin":           true,
+		"caps != cap_chown":                     true,
+		"initiated = true":                      true,
 	} {
 		e, err := Compile(text)
 		if err != nil {
@@ -44,7 +69,7 @@ func TestCompile(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	for _, text := range []string{"pid", "pid =", "pid = x", "colour = red", "exe < a", "remote = x", "(pid=1", "pid=1 pid=2",
-		`exe = "a`, "and", "not", "pid=1 and", strings.Repeat("(", 100) + "pid=1" + strings.Repeat(")", 100), strings.Repeat("a", MaxLength+1)} {
+		`exe = "a`, "pid in 4", "pid in ()", "pid in (4", "pid in (4,)", "pid in (4 5)", "pid in (4) 5", "flag = x", "caps < cap_bpf", "process = 1", "args < a", "and", "not", "pid=1 and", strings.Repeat("(", 100) + "pid=1" + strings.Repeat(")", 100), strings.Repeat("a", MaxLength+1)} {
 		if _, err := Compile(text); err == nil {
 			t.Errorf("%q was taken", text)
 		}
@@ -54,6 +79,7 @@ func TestRefused(t *testing.T) {
 func FuzzCompile(f *testing.F) {
 	f.Add(`class = process and (exe ~ "/tmp/" or not uid = 0)`)
 	f.Add(`remote = 10.0.0.0/8 or "`)
+	f.Add(`pid in (1, 2,"3") and flag = script and args endswith "x y"`)
 	f.Fuzz(func(t *testing.T, text string) {
 		if e, err := Compile(text); err == nil {
 			e(sample)
@@ -62,7 +88,7 @@ func FuzzCompile(f *testing.F) {
 }
 
 func TestEvaluatingAllocatesNothing(t *testing.T) {
-	e, err := Compile(`class = process and exe ~ "/tmp/" and remote = 10.0.0.0/8 and not uid = 0`)
+	e, err := Compile(`class = process and exe ~ "/tmp/" and args ~ "-c" and flag = script and remote in (::1, 10.0.0.0/8) and not uid = 0`)
 	if err != nil {
 		t.Fatal(err)
 	}

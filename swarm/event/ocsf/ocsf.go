@@ -1,10 +1,10 @@
 // Package ocsf is the face of events and findings that people and SIEMs read: OCSF JSON, one object a line, and the
 // reader of it for recordings.
 //
-// The mapping follows schema 1.x: classes 1001, 1003, 1007, 3002, 4001 and 4003 for events and 2004 for findings, each
-// with the attributes that the schema requires. What the schema has no place for stands under "unmapped". Every string
-// is what an attacker chose: bytes that are not UTF-8, control characters and those that turn text round are escaped, so
-// that a line is a line and a terminal shows what is there.
+// The mapping follows schema 1.x: classes 1001 to 1004, 1006, 1007, 3001, 3002, 4001 and 4003 for events and 2004 for
+// findings, each with the attributes that the schema requires. What the schema has no place for stands under "unmapped",
+// so that an event of any class comes back as it was. Every string is what an attacker chose: bytes that are not UTF-8,
+// control characters and those that turn text round are escaped, so that a line is a line and a terminal shows what is there.
 package ocsf
 
 import (
@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/omega-mesh/omega/swarm/event"
 )
@@ -23,278 +22,179 @@ import (
 // Version is the schema version that metadata names.
 const Version = "1.4.0"
 
-// MaxLine is the longest line that Decode and DecodeFinding read, in bytes.
-const MaxLine = 64 << 10
+// MaxLine is the longest line that Decode and DecodeFinding read, in bytes: an event whose every string is as long as it
+// may be and has no byte that shows itself still fits.
+const MaxLine = 256 << 10
 
 // ErrLine is wrapped by every refusal of a line.
 var ErrLine = errors.New("ocsf")
 
-type product struct {
-	Name    string `json:"name"`
-	Vendor  string `json:"vendor_name"`
-	Feature string `json:"feature,omitempty"` // the sensor
-}
-
-type metadata struct {
-	Version string  `json:"version"`
-	Product product `json:"product"`
-	UID     string  `json:"uid,omitempty"`
-	Time    string  `json:"original_time,omitempty"` // RFC 3339 with nanoseconds: "time" has milliseconds only
-}
-
-type user struct {
-	UID  string `json:"uid,omitempty"`
-	Name string `json:"name,omitempty"`
-}
-
-type file struct {
-	Path string `json:"path,omitempty"`
-	Name string `json:"name,omitempty"`
-	Type int    `json:"type_id"`
-	Mode uint32 `json:"mode,omitempty"`
-}
-
-type process struct {
-	PID     uint32   `json:"pid"`
-	UID     string   `json:"uid,omitempty"` // pid and start: unique for a boot
-	Name    string   `json:"name,omitempty"`
-	CmdLine string   `json:"cmd_line,omitempty"`
-	Dir     string   `json:"working_directory,omitempty"`
-	File    *file    `json:"file,omitempty"`
-	User    *user    `json:"user,omitempty"`
-	Parent  *process `json:"parent_process,omitempty"`
-}
-
-type actor struct {
-	Process *process `json:"process,omitempty"`
-	User    *user    `json:"user,omitempty"`
-}
-
-type device struct {
-	Hostname string `json:"hostname,omitempty"`
-	UID      string `json:"uid,omitempty"`
-	Type     int    `json:"type_id"`
-}
-
-type endpoint struct {
-	IP   string `json:"ip,omitempty"`
-	Port uint16 `json:"port,omitempty"`
-}
-
-type connection struct {
-	Protocol  uint8  `json:"protocol_num,omitempty"`
-	Name      string `json:"protocol_name,omitempty"`
-	Direction int    `json:"direction_id"` // 1 inbound, 2 outbound
-}
-
-type traffic struct {
-	In  uint64 `json:"bytes_in,omitempty"`
-	Out uint64 `json:"bytes_out,omitempty"`
-}
-
-// extra is what the schema has no place for; with it a recording reads back as it was.
-type extra struct {
-	Activity string   `json:"activity"`
-	Boot     uint64   `json:"boot_ns,omitempty"`
-	Sensor   string   `json:"sensor,omitempty"`
-	Process  *details `json:"process,omitempty"`
-	Duration int64    `json:"duration_ns,omitempty"`
-	Inode    uint64   `json:"file_inode,omitempty"`
-	Device   uint64   `json:"file_device,omitempty"`
-}
-
-type details struct {
-	Start       uint64   `json:"start_ns,omitempty"`
-	ParentStart uint64   `json:"parent_start_ns,omitempty"`
-	GID         uint32   `json:"gid,omitempty"`
-	EUID        uint32   `json:"euid,omitempty"`
-	EGID        uint32   `json:"egid,omitempty"`
-	Args        []string `json:"args,omitempty"`
-	Inode       uint64   `json:"inode,omitempty"`
-	Device      uint64   `json:"device,omitempty"`
-	Cgroup      uint64   `json:"cgroup,omitempty"`
-	MountNS     uint32   `json:"mount_ns,omitempty"`
-	PIDNS       uint32   `json:"pid_ns,omitempty"`
-	NetNS       uint32   `json:"net_ns,omitempty"`
-	Session     uint32   `json:"session,omitempty"`
-	LoginUID    uint32   `json:"login_uid,omitempty"`
-	Caps        string   `json:"caps,omitempty"` // hex
-	Flags       uint32   `json:"flags,omitempty"`
-	ExitCode    int32    `json:"exit_code,omitempty"`
-}
-
-type record struct {
-	ClassUID    uint16      `json:"class_uid"`
-	CategoryUID uint16      `json:"category_uid"`
-	ClassName   string      `json:"class_name,omitempty"`
-	ActivityID  uint32      `json:"activity_id"`
-	Activity    string      `json:"activity_name,omitempty"`
-	TypeUID     uint64      `json:"type_uid"`
-	SeverityID  uint8       `json:"severity_id"`
-	Time        int64       `json:"time"` // milliseconds
-	Metadata    metadata    `json:"metadata"`
-	Device      *device     `json:"device,omitempty"`
-	Actor       *actor      `json:"actor,omitempty"`
-	Process     *process    `json:"process,omitempty"`
-	File        *file       `json:"file,omitempty"`
-	Src         *endpoint   `json:"src_endpoint,omitempty"`
-	Dst         *endpoint   `json:"dst_endpoint,omitempty"`
-	Connection  *connection `json:"connection_info,omitempty"`
-	Traffic     *traffic    `json:"traffic,omitempty"`
-	User        *user       `json:"user,omitempty"`
-	Service     *named      `json:"service,omitempty"`
-	StatusID    int         `json:"status_id,omitempty"`
-	ExitCode    *int32      `json:"exit_code,omitempty"`
-	Action      string      `json:"action,omitempty"`
-	Unmapped    extra       `json:"unmapped"`
-}
-
-type named struct {
-	Name string `json:"name"`
-}
-
-// activityID maps to the schema's numbers; 99 is "other", which the activity in unmapped names.
-func activityID(c event.Class, a event.Activity) uint32 {
-	switch c {
-	case event.ClassProcess:
-		switch a {
-		case event.ActivityExec, event.ActivityFork:
-			return 1
-		case event.ActivityExit, event.ActivityKill:
-			return 2
-		}
-	case event.ClassNetwork:
-		switch a {
-		case event.ActivityConnect, event.ActivityAccept:
-			return 1
-		case event.ActivityClose:
-			return 2
-		case event.ActivityProbe:
-			return 4
-		case event.ActivityRefuse:
-			return 5
-		case event.ActivityListen:
-			return 7
-		}
-	case event.ClassAuthentication:
-		if a == event.ActivityLogonFailure || a == event.ActivityLogonSuccess {
-			return 1
-		}
-	case event.ClassFile:
-		if a == event.ActivityFileWrite {
-			return 3
-		}
-	}
-	return 99
-}
-
-// className is the schema's caption of a class.
-func className(c event.Class) string {
-	switch c {
-	case event.ClassFile:
-		return "File System Activity"
-	case event.ClassKernel:
-		return "Kernel Activity"
-	case event.ClassProcess:
-		return "Process Activity"
-	case event.ClassAuthentication:
-		return "Authentication"
-	case event.ClassNetwork:
-		return "Network Activity"
-	case event.ClassDNS:
-		return "DNS Activity"
-	}
-	return ""
-}
-
 // Encode gives e as one OCSF object without a line's end. host and did name the host it happened on.
 func Encode(e *event.Event, host, did string) ([]byte, error) {
-	id := activityID(e.Class, e.Activity)
+	id, class := ActivityID(e.Class, e.Activity), ClassUID(e.Class, e.Activity)
 	r := record{
-		ClassUID: uint16(e.Class), CategoryUID: uint16(e.Class) / 1000, ClassName: className(e.Class), ActivityID: id, Activity: e.Activity.String(), TypeUID: uint64(e.Class)*100 + uint64(id),
+		ClassUID: class, CategoryUID: class / 1000, ClassName: className(class), ActivityID: id, Activity: e.Activity.String(), TypeUID: uint64(class)*100 + uint64(id),
 		SeverityID: uint8(event.SeverityInformational), Time: floorMilli(e.Time),
 		Metadata: metadata{Version: Version, Product: product{Name: "Omega", Vendor: "Omega", Feature: Escape(e.Sensor)}, Time: stamp(e.Time)},
 		Device:   &device{Hostname: Escape(host), UID: Escape(did), Type: 0},
 		Unmapped: extra{Activity: e.Activity.String(), Boot: e.Boot, Sensor: Escape(e.Sensor)},
 	}
-	p := encodeProcess(&e.Process)
-	if p != nil {
-		r.Unmapped.Process = encodeDetails(&e.Process)
+	if class != uint16(e.Class) {
+		r.Unmapped.Class = e.Class.String()
 	}
-	switch e.Class {
-	case event.ClassProcess:
-		r.Process = p
-		if r.Process != nil {
-			r.Actor = &actor{Process: p.Parent, User: p.User}
-		}
-		if e.Activity == event.ActivityExit {
-			r.ExitCode = &e.Process.ExitCode
-		}
-	default:
-		if p != nil {
-			r.Actor = &actor{Process: p, User: p.User}
-		}
+	if e.Count != 0 {
+		r.Count = uint64(e.Count) + 1
 	}
-	if e.Class == event.ClassFile || e.File.Path != "" {
-		r.File = encodeFile(e.File.Path)
-		if r.File != nil {
-			r.File.Mode = e.File.Mode
-		}
-		r.Unmapped.Inode, r.Unmapped.Device = e.File.Inode, e.File.Device
+	if e.Result != 0 {
+		r.StatusID, r.StatusCode = 2, strconv.Itoa(int(e.Result))
 	}
-	n := &e.Network
-	if n.Local.IsValid() || n.Remote.IsValid() {
-		local, remote := encodeEndpoint(n.Local), encodeEndpoint(n.Remote)
-		r.Connection = &connection{Protocol: n.Protocol, Name: map[uint8]string{6: "tcp", 17: "udp", 1: "icmp"}[n.Protocol], Direction: 2}
-		if r.Src, r.Dst = local, remote; n.Inbound {
-			r.Src, r.Dst, r.Connection.Direction = remote, local, 1
-		}
-		if n.BytesIn != 0 || n.BytesOut != 0 {
-			r.Traffic = &traffic{n.BytesIn, n.BytesOut}
-		}
-		r.Unmapped.Duration = int64(n.Duration)
+	encodeActor(&r, e)
+	if e.File != (event.File{}) || e.Class == event.ClassFile || e.Class == event.ClassFileIntegrity {
+		encodeObject(&r, e)
 	}
+	if e.Network != (event.Network{}) {
+		encodeNetwork(&r, &e.Network)
+	}
+	if e.DNS != (event.DNS{}) || e.Class == event.ClassDNS {
+		encodeDNS(&r, e)
+	}
+	if e.Access != (event.Access{}) || e.Class == event.ClassKernel {
+		encodeAccess(&r, e)
+	}
+	encodeLogon(&r, e)
 	if e.Activity == event.ActivityRefuse || e.Activity == event.ActivityKill {
 		r.Action = "Denied"
-	}
-	if e.Class == event.ClassAuthentication {
-		r.User = &user{Name: Escape(e.Logon.User)}
-		r.StatusID = 2
-		if e.Activity == event.ActivityLogonSuccess {
-			r.StatusID = 1
-		}
-		if e.Logon.Service != "" {
-			r.Service = &named{Escape(e.Logon.Service)}
-		}
-		if e.Logon.Remote.IsValid() {
-			r.Src = &endpoint{IP: e.Logon.Remote.String()}
-		}
 	}
 	return json.Marshal(r)
 }
 
-func encodeProcess(p *event.Process) *process {
-	if p.Key.PID == 0 {
-		return nil
+// encodeActor says who did it. A started or ended process is the object, and its parent the actor; of what a process does
+// to itself it is both; of what it does to another the other is the object.
+func encodeActor(r *record, e *event.Event) {
+	if e.Process == (event.Process{}) {
+		return
 	}
-	out := &process{PID: p.Key.PID, UID: fmt.Sprintf("%d-%d", p.Key.PID, p.Key.Start), Name: Escape(p.Comm), Dir: Escape(p.CWD),
+	p := encodeProcess(&e.Process)
+	r.Unmapped.Process = encodeDetails(&e.Process)
+	switch {
+	case aimed(e.Class, e.Access.Target.PID):
+		r.Actor = &actor{Process: p, User: p.User}
+		r.Process = &process{PID: e.Access.Target.PID, UID: processUID(e.Access.Target), File: encodeFile(e.Access.TargetExe)}
+	case e.Class == event.ClassProcess:
+		r.Process, r.Actor = p, &actor{Process: p.Parent, User: p.User}
+		if e.Activity == event.ActivityExit {
+			r.ExitCode = &e.Process.ExitCode
+		}
+	case e.Class == event.ClassMemory:
+		r.Process, r.Actor = p, &actor{User: p.User}
+	default:
+		r.Actor = &actor{Process: p, User: p.User}
+	}
+}
+
+// aimed tells that an event of this class has another process for its object.
+func aimed(c event.Class, target uint32) bool {
+	return target != 0 && (c == event.ClassProcess || c == event.ClassMemory)
+}
+
+func processUID(k event.ProcessKey) string { return fmt.Sprintf("%d-%d", k.PID, k.Start) }
+
+func encodeProcess(p *event.Process) *process {
+	out := &process{PID: p.Key.PID, UID: processUID(p.Key), Name: Escape(p.Comm), Dir: Escape(p.CWD),
 		CmdLine: Escape(strings.Join(p.Argv(), " ")), File: encodeFile(p.Exe), User: &user{UID: strconv.FormatUint(uint64(p.UID), 10)}}
-	if p.Parent.PID != 0 {
-		out.Parent = &process{PID: p.Parent.PID, UID: fmt.Sprintf("%d-%d", p.Parent.PID, p.Parent.Start), File: encodeFile(p.ParentExe)}
+	if p.Parent.PID != 0 || p.ParentExe != "" {
+		out.Parent = &process{PID: p.Parent.PID, UID: processUID(p.Parent), File: encodeFile(p.ParentExe)}
+	}
+	if p.TTY != "" {
+		out.Session = &session{Escape(p.TTY)}
+	}
+	if p.Container != "" || p.Image != "" {
+		out.Container = &container{UID: Escape(p.Container)}
+		if p.Image != "" {
+			out.Container.Image = &named{Escape(p.Image)}
+		}
 	}
 	return out
 }
 
 func encodeDetails(p *event.Process) *details {
 	d := &details{Start: p.Key.Start, ParentStart: p.Parent.Start, GID: p.GID, EUID: p.EUID, EGID: p.EGID, Inode: p.Inode, Device: p.Device, Cgroup: p.CgroupID,
-		MountNS: p.MountNS, PIDNS: p.PIDNS, NetNS: p.NetNS, Session: p.Session, LoginUID: p.LoginUID, Flags: uint32(p.Flags), ExitCode: p.ExitCode}
-	for _, a := range p.Argv() {
-		d.Args = append(d.Args, Escape(a))
-	}
-	if p.Caps != 0 {
-		d.Caps = strconv.FormatUint(p.Caps, 16)
-	}
+		MountNS: p.MountNS, PIDNS: p.PIDNS, NetNS: p.NetNS, Session: p.Session, LoginUID: p.LoginUID, Flags: uint32(p.Flags), ExitCode: p.ExitCode,
+		Args: split(p.Args), Ancestors: split(p.Ancestors), Script: Escape(p.Script), Pod: Escape(p.Pod), Unit: Escape(p.Unit), Caps: hex(p.Caps)}
 	return d
+}
+
+// split gives the parts of what is joined by NUL; join takes it back.
+func split(s string) []string {
+	if s == "" {
+		return nil
+	}
+	parts := strings.Split(s, "\x00")
+	for i, p := range parts {
+		parts[i] = Escape(p)
+	}
+	return parts
+}
+
+func join(parts []string) string {
+	plain := make([]string, len(parts))
+	for i, p := range parts {
+		plain[i] = Unescape(p)
+	}
+	return strings.Join(plain, "\x00")
+}
+
+// hex writes numbers that have more bits than other producers' numbers can hold; 0 is left out.
+func hex(n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatUint(n, 16)
+}
+
+// encodeObject puts the file; of a rename "file" is the old name, and "file_result" the new one.
+func encodeObject(r *record, e *event.Event) {
+	f := &e.File
+	out := encodeFile(f.Path)
+	if out == nil {
+		out = &file{}
+	}
+	if t := fileType(f.Mode); t != 0 {
+		out.Type = t
+	}
+	out.Mode = f.Mode
+	if f.Hash != "" {
+		out.Hashes = []fingerprint{{99, "BLAKE3", Escape(f.Hash)}}
+	}
+	r.File = out
+	if renamed := e.Activity == event.ActivityFileRename && f.Other != ""; renamed {
+		r.File, r.FileResult = encodeFile(f.Other), out
+	} else {
+		r.Unmapped.Other = Escape(f.Other)
+	}
+	r.Unmapped.Inode, r.Unmapped.Device, r.Unmapped.OwnerUID, r.Unmapped.OwnerGID = f.Inode, f.Device, f.UID, f.GID
+	r.Unmapped.Flags, r.Unmapped.FS = f.Flags, Escape(f.FS)
+}
+
+// fileType is the schema's type_id of a mode with a type in it, 0 if it has none.
+func fileType(mode uint32) int {
+	switch mode & 0o170000 {
+	case 0o100000:
+		return 1
+	case 0o040000:
+		return 2
+	case 0o020000:
+		return 3
+	case 0o060000:
+		return 4
+	case 0o140000:
+		return 5
+	case 0o010000:
+		return 6
+	case 0o120000:
+		return 7
+	}
+	return 0
 }
 
 func encodeFile(path string) *file {
@@ -305,88 +205,141 @@ func encodeFile(path string) *file {
 	return &file{Path: path, Name: path[strings.LastIndexByte(path, '/')+1:], Type: 1}
 }
 
-func encodeEndpoint(a netip.AddrPort) *endpoint {
-	if !a.IsValid() {
-		return nil
+func encodeNetwork(r *record, n *event.Network) {
+	local, remote := encodeEndpoint(n.Local), encodeEndpoint(n.Remote)
+	if n.Name != "" {
+		if remote == nil {
+			remote = &endpoint{}
+		}
+		remote.Hostname = Escape(n.Name)
 	}
-	return &endpoint{IP: a.Addr().String(), Port: a.Port()}
+	r.Connection = &connection{Protocol: n.Protocol, Name: ProtocolName(n.Protocol), Direction: 2}
+	if r.Src, r.Dst = local, remote; n.Inbound {
+		r.Src, r.Dst, r.Connection.Direction = remote, local, 1
+	}
+	if n.BytesIn != 0 || n.BytesOut != 0 {
+		r.Traffic = &traffic{n.BytesIn, n.BytesOut}
+	}
+	if n.SNI != "" {
+		r.TLS = &transport{"unknown", Escape(n.SNI)}
+	}
+	r.Unmapped.Duration = int64(n.Duration)
 }
+
+// ProtocolName is the name of an IP protocol number that is often seen, "" for others.
+func ProtocolName(p uint8) string {
+	switch p {
+	case 1:
+		return "icmp"
+	case 6:
+		return "tcp"
+	case 17:
+		return "udp"
+	case 58:
+		return "ipv6-icmp"
+	}
+	return ""
+}
+
+func encodeEndpoint(a netip.AddrPort) *endpoint {
+	switch {
+	case a.Addr().IsValid():
+		return &endpoint{IP: a.Addr().String(), Port: a.Port()}
+	case a.Port() != 0:
+		return &endpoint{Port: a.Port()}
+	}
+	return nil
+}
+
+func encodeDNS(r *record, e *event.Event) {
+	d := &e.DNS
+	r.Query = &query{Hostname: Escape(d.Name), Type: DNSType(d.Type), Packet: d.ID}
+	for _, a := range split(d.Answers) {
+		r.Answers = append(r.Answers, answer{a})
+	}
+	if d.Code != 0 || e.Activity == event.ActivityDNSAnswer {
+		r.RCode = &d.Code
+	}
+}
+
+func encodeAccess(r *record, e *event.Event) {
+	a := &e.Access
+	if *a != (event.Access{}) {
+		r.Unmapped.Access = &access{Operation: Escape(a.Operation), TargetPID: a.Target.PID, TargetStart: a.Target.Start, TargetExe: Escape(a.TargetExe), Number: hex(a.Number),
+			OldUID: a.OldUID, NewUID: a.NewUID, Gained: hex(a.Gained), Address: hex(a.Address), Length: a.Length}
+	}
+	switch {
+	case r.ClassUID == classKernelExtension:
+		if r.Driver = (&driver{File: encodeFile(e.File.Path)}); r.Driver.File == nil {
+			r.Driver.File = &file{Name: Escape(a.Operation)}
+		}
+	case e.Class == event.ClassKernel:
+		r.Kernel = &kernelObject{Name: Escape(a.Operation)}
+		if r.ActivityID == 4 {
+			r.Kernel.Type, r.Kernel.Call = 2, e.Activity.String()
+		}
+	case e.Class == event.ClassMemory:
+		r.Size = a.Length
+		if a.Address != 0 {
+			r.BaseAddress = "0x" + hex(a.Address)
+		}
+	case e.Class == event.ClassProcess && r.ActivityID == 4:
+		r.Injection = Escape(a.Operation)
+	}
+}
+
+// encodeLogon puts who asked and who answers for it where the class has a place for it, and the rest under unmapped.
+func encodeLogon(r *record, e *event.Event) {
+	l := &e.Logon
+	rest := logon{User: Escape(l.User), As: Escape(l.As), Service: Escape(l.Service), Method: Escape(l.Method), Command: Escape(l.Command)}
+	if l.Remote.IsValid() {
+		rest.Remote = l.Remote.String()
+	}
+	switch e.Class {
+	case event.ClassAuthentication:
+		if switches(e.Activity) {
+			r.User = &user{Name: rest.As}
+			if r.Actor == nil {
+				r.Actor = &actor{}
+			}
+			who := user{Name: rest.User}
+			if r.Actor.User != nil {
+				who.UID = r.Actor.User.UID
+			}
+			r.Actor.User, rest.As = &who, ""
+		} else {
+			r.User = &user{Name: rest.User}
+		}
+		rest.User = ""
+		if rest.Service != "" {
+			r.Service, rest.Service = &named{rest.Service}, ""
+		}
+		if r.StatusID == 0 {
+			r.StatusID = 1
+		}
+		if e.Activity == event.ActivityLogonFailure {
+			r.StatusID = 2
+		}
+		if rest.Remote != "" && r.Connection == nil {
+			r.Src, rest.Remote = &endpoint{IP: rest.Remote}, ""
+		}
+	case event.ClassScheduledJob:
+		r.Job = &job{Name: rest.Service, CmdLine: rest.Command}
+		if r.Job.Name == "" {
+			r.Job.Name = Escape(e.Process.Unit)
+		}
+		if rest.User != "" {
+			r.Job.User = &user{Name: rest.User}
+		}
+	}
+	if rest != (logon{}) {
+		r.Unmapped.Logon = &rest
+	}
+}
+
+// switches tells that one user acts on or as another: the schema's "user" is the other, and the actor's who asked.
+func switches(a event.Activity) bool { return a == event.ActivitySudo || a == event.ActivityAccount }
 
 func stamp(t int64) string { return time.Unix(0, t).UTC().Format(time.RFC3339Nano) }
 
 func floorMilli(t int64) int64 { return time.Unix(0, t).UnixMilli() }
-
-// Escape makes s a text that shows itself: control characters, those that turn text round or are not seen, and bytes
-// that are not UTF-8 become \xNN or \u{NNNN}, and a backslash \\. Unescape takes it back.
-func Escape(s string) string {
-	plain := true
-	for _, r := range s {
-		if hide(r) || r == '\\' {
-			plain = false
-			break
-		}
-	}
-	if plain {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); {
-		r, size := utf8.DecodeRuneInString(s[i:])
-		switch {
-		case r == '\\':
-			b.WriteString(`\\`)
-		case r == utf8.RuneError && size <= 1, r < 0x80 && hide(r):
-			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case hide(r):
-			fmt.Fprintf(&b, `\u{%x}`, r)
-		default:
-			b.WriteString(s[i : i+size])
-		}
-		i += size
-	}
-	return b.String()
-}
-
-func hide(r rune) bool {
-	return r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError || r >= 0x200b && r <= 0x200f || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0xfeff
-}
-
-// Unescape undoes Escape; what Escape would not have written stays as it is.
-func Unescape(s string) string {
-	if !strings.ContainsRune(s, '\\') {
-		return s
-	}
-	var b strings.Builder
-	for len(s) > 0 {
-		i := strings.IndexByte(s, '\\')
-		if i < 0 || i+1 >= len(s) {
-			b.WriteString(s)
-			break
-		}
-		b.WriteString(s[:i])
-		s = s[i:]
-		switch {
-		case s[1] == '\\':
-			b.WriteByte('\\')
-			s = s[2:]
-			continue
-		case s[1] == 'x' && len(s) >= 4:
-			if n, err := strconv.ParseUint(s[2:4], 16, 8); err == nil {
-				b.WriteByte(byte(n))
-				s = s[4:]
-				continue
-			}
-		case strings.HasPrefix(s, `\u{`):
-			if end := strings.IndexByte(s[:min(len(s), 11)], '}'); end > 3 {
-				if n, err := strconv.ParseUint(s[3:end], 16, 32); err == nil && n <= utf8.MaxRune {
-					b.WriteRune(rune(n))
-					s = s[end+1:]
-					continue
-				}
-			}
-		}
-		b.WriteByte('\\')
-		s = s[1:]
-	}
-	return b.String()
-}
