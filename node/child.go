@@ -16,6 +16,7 @@ import (
 	"github.com/omega-mesh/omega/bpf/logs"
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/privileged"
+	"github.com/omega-mesh/omega/trust/identity"
 )
 
 // childName is argv[0] of the unprivileged half: nothing a user types, and what ps shows.
@@ -76,6 +77,11 @@ func child() error {
 		return err
 	}
 	defer clear(start.Passphrase)
+	defer clear(start.Wrap)
+	var store identity.Store
+	if start.Wrap != nil {
+		store = &identity.Kept{From: identity.KindTPM, Sealed: start.Sealed, Wrap: start.Wrap}
+	}
 	cfg := config.Default(start.Dir)
 	if err := json.Unmarshal(start.Config, cfg); err != nil {
 		return fmt.Errorf("configuration handed over: %w", err)
@@ -127,7 +133,7 @@ func child() error {
 		}
 	}()
 	n, err := New(Parts{
-		Config: cfg, Base: ".", Version: start.Version, Passphrase: start.Passphrase, Service: client, Sensor: sensor, Logs: lines, Listener: listener,
+		Config: cfg, Base: ".", Version: start.Version, Passphrase: start.Passphrase, Store: store, Service: client, Sensor: sensor, Logs: lines, Listener: listener,
 		Log: log, Restarted: start.Restarted,
 		Ready: func() {
 			if err := client.Ready(); err != nil {

@@ -50,6 +50,9 @@ type InitOptions struct {
 	NextKey string
 	// Passphrase protects both private keys (Argon2id); empty leaves key files that a daemon can read unattended.
 	Passphrase []byte
+	// Store keeps the node's own key instead; Passphrase is then the next key's, and the operator's, whom no machine's
+	// state may lock out.
+	Store identity.Store
 }
 
 // Initialised is what Init made.
@@ -66,7 +69,7 @@ type Initialised struct {
 	RecoveryK  int      `json:"recovery_k,omitempty"`
 	Roles      []string `json:"roles,omitempty"`
 	Suite      string   `json:"suite"`      // "default" or "cnsa"
-	Protection string   `json:"protection"` // "file" or "passphrase"
+	Protection string   `json:"protection"` // "file", "passphrase", "tpm" or "pkcs11"
 }
 
 // Init makes this host's identity in dir, and founds a swarm when told its name: the operator's identity, the genesis,
@@ -88,12 +91,12 @@ func Init(dir string, opt InitOptions) (*Initialised, error) {
 	if _, err := os.Lstat(l.Genesis()); err == nil {
 		return nil, fmt.Errorf("%s: %w", dir, ErrInitialised)
 	}
-	self, err := openOrCreate(l, opt.Name, opt.NextKey, opt.Suite, opt.Passphrase)
+	self, err := openOrCreate(l, opt.Name, opt.NextKey, opt.Suite, opt.Passphrase, opt.Store)
 	if err != nil {
 		return nil, err
 	}
 	defer self.Close()
-	out := &Initialised{Dir: dir, DID: string(self.DID()), Name: self.Inception().Name, Suite: self.Suite().Name(), Protection: self.Protection()}
+	out := &Initialised{Dir: dir, DID: string(self.DID()), Name: self.Inception().Name, Suite: self.Suite().Name(), Protection: self.Protection().String()}
 	if opt.Swarm == "" {
 		return out, nil
 	}
@@ -193,8 +196,8 @@ func ReadBounded(path string, limit int) ([]byte, error) {
 }
 
 // openOrCreate opens the node's identity, which must be of suite, or makes it.
-func openOrCreate(l Layout, name, next string, suite trust.Suite, passphrase []byte) (*identity.Identity, error) {
-	self, err := identity.Open(l.Identity(), identity.Options{Passphrase: passphrase})
+func openOrCreate(l Layout, name, next string, suite trust.Suite, passphrase []byte, store identity.Store) (*identity.Identity, error) {
+	self, err := identity.Open(l.Identity(), identity.Options{Passphrase: passphrase, Store: store})
 	if !errors.Is(err, identity.ErrNone) {
 		if err == nil && self.Suite() != suite {
 			_ = self.Close()
@@ -205,7 +208,18 @@ func openOrCreate(l Layout, name, next string, suite trust.Suite, passphrase []b
 	if name == "" {
 		name = hostName()
 	}
-	return identity.Create(l.Identity(), identity.Options{Name: name, Suite: suite, Passphrase: passphrase, NextDir: NextDir(l.Dir, next)})
+	if store != nil && len(passphrase) == 0 && next == "" {
+		return nil, ErrNoWayBack
+	}
+	self, err = identity.Create(l.Identity(), identity.Options{Name: name, Suite: suite, Passphrase: passphrase, Store: store, NextDir: NextDir(l.Dir, next)})
+	if err != nil {
+		return nil, err
+	}
+	if err := endorse(self, store); err != nil {
+		_ = self.Close()
+		return nil, err
+	}
+	return self, nil
 }
 
 // hostName is the host's name as a peer's name: what a name may not hold becomes a dash.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/omega-mesh/omega/swarm"
 	"github.com/omega-mesh/omega/trust/authority"
+	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
 )
 
@@ -33,8 +34,9 @@ type JoinOptions struct {
 	Name string
 	// NextKey as in InitOptions.
 	NextKey string
-	// Passphrase as in InitOptions.
+	// Passphrase and Store as in InitOptions.
 	Passphrase []byte
+	Store      identity.Store
 	// Timeout bounds the whole, but for the time that an operator takes to approve; 0 is 30 s.
 	Timeout time.Duration
 	// Wait bounds the time that an operator takes, where the invite asks for approval; 0 is an hour.
@@ -90,7 +92,7 @@ func Join(ctx context.Context, dir, token string, opt JoinOptions) (*Joined, err
 	} else if err != nil && !time.Now().Before(t.NotAfter) {
 		return nil, fmt.Errorf("%w: it expired at %s", ErrToken, t.NotAfter.Format(time.RFC3339))
 	}
-	self, err := openOrCreate(l, opt.Name, opt.NextKey, t.Suite, opt.Passphrase)
+	self, err := openOrCreate(l, opt.Name, opt.NextKey, t.Suite, opt.Passphrase, opt.Store)
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,8 @@ type Parts struct {
 	Base       string
 	Version    string
 	Passphrase []byte
+	// Store keeps the identity's key, where neither a file nor a passphrase does.
+	Store identity.Store
 	// Service is the privileged side: a Host of this process, or a Client of the other half.
 	Service privileged.Service
 	// Sensor is what the node sees through; nil sees nothing.
@@ -123,7 +125,7 @@ func New(p Parts) (*Node, error) {
 	if n.genesis, err = loadGenesis(n.layout); err != nil {
 		return nil, err
 	}
-	if n.self, err = identity.Open(n.layout.Identity(), identity.Options{Passphrase: p.Passphrase}); err != nil {
+	if n.self, err = identity.Open(n.layout.Identity(), identity.Options{Passphrase: p.Passphrase, Store: p.Store}); err != nil {
 		return nil, err
 	}
 	closing := []func() error{n.self.Close}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/privileged"
+	"github.com/omega-mesh/omega/trust/identity"
 )
 
 // Descriptors the unprivileged half inherits; last what its sensor reads: the ring buffer, or the proc connector.
@@ -45,6 +46,7 @@ type parent struct {
 	host       *privileged.Host
 	kernel     *kernel
 	passphrase []byte
+	kept       *identity.Kept // the wrapping key, where a TPM keeps it
 	once       sync.Once
 	served     atomic.Bool // the node was ready once: whatever fails now, it is tried again
 }
@@ -182,9 +184,13 @@ func (p *parent) start(uid uint32, output *os.File, restarts int) (*privileged.C
 		conn.Close()
 		return nil, nil, err
 	}
-	if err := conn.SendStart(privileged.Start{
+	start := privileged.Start{
 		Config: cfg, Dir: p.cfg.Dir, Version: p.opt.Version, Passphrase: p.passphrase, RingBytes: ringBytes, Restarted: restarts, Connector: noConnector,
-	}); err != nil {
+	}
+	if p.kept != nil {
+		start.Wrap, start.Sealed = p.kept.Wrap, p.kept.Sealed
+	}
+	if err := conn.SendStart(start); err != nil {
 		c.Kill()
 		conn.Close()
 		return nil, nil, err

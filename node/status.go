@@ -125,9 +125,9 @@ func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
 	} else if mode == config.ModeEnforce || len(checks) > 0 {
 		add("two processes", true, fmt.Sprintf("the half that parses runs as uid %d without capabilities", os.Geteuid()), "")
 	}
-	add("key at rest", b.self.Protection() != "file", b.self.Protection(),
-		"root on this host and every backup of the state folder can read the node's key: keep "+Layout{b.cfg.Dir}.Identity()+" out of backups, or set a passphrase")
-	ok, detail, lost := b.nextKey()
+	ok, detail, lost := b.keyAtRest()
+	add("key at rest", ok, detail, lost)
+	ok, detail, lost = b.nextKey()
 	add("next key", ok, detail, lost)
 	add("authority", b.readOnly() == "", fmt.Sprintf("a member's word came %s ago", b.fresh.silence().Round(time.Second)), "no new duty and no other's finding is acted on until one comes (at most "+trust.MaxSilence.String()+" old)")
 	skew := b.clock.skew()

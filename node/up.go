@@ -15,6 +15,7 @@ import (
 
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/privileged"
+	"github.com/omega-mesh/omega/trust/identity"
 )
 
 // UpOptions are what a node needs from the process it runs in.
@@ -65,6 +66,12 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 	}
 	defer clear(passphrase)
 	log := newLog(opt.Log, cfg)
+	split := os.Geteuid() == 0 && cfg.Split
+	store, closeStore, err := openKeyStore(ctx, cfg, split)
+	if err != nil {
+		return err
+	}
+	defer closeStore()
 	listener, err := listen(layout.Socket())
 	if err != nil {
 		return err
@@ -90,8 +97,9 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 	wg.Go(func() { host.Watch(side) })
 	wg.Go(func() { servePanic(side, emergency, host, log) })
 
-	if os.Geteuid() == 0 && cfg.Split {
-		p := &parent{cfg: cfg, opt: opt, log: log, listener: listener, host: host, kernel: kernel, passphrase: passphrase}
+	if split {
+		kept, _ := store.(*identity.Kept)
+		p := &parent{cfg: cfg, opt: opt, log: log, listener: listener, host: host, kernel: kernel, passphrase: passphrase, kept: kept}
 		return p.run(ctx)
 	}
 	sensor, err := kernel.sensor()
@@ -107,7 +115,7 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 	}
 	defer lines.Close()
 	return single(ctx, opt, log, Parts{
-		Config: cfg, Version: opt.Version, Passphrase: passphrase, Service: host, Sensor: sensor, Logs: lines, Listener: listener, Log: log,
+		Config: cfg, Version: opt.Version, Passphrase: passphrase, Store: store, Service: host, Sensor: sensor, Logs: lines, Listener: listener, Log: log,
 	})
 }
 

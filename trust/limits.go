@@ -200,8 +200,18 @@ const (
 
 // Keys at rest.
 const (
-	// MaxKeyFile bounds a key file before it is parsed: 96 bytes of seeds and a header.
-	MaxKeyFile = 1 << 10
+	// MaxKeyFile bounds a key file before it is parsed: 96 bytes of seeds, and a header with what a TPM or a token sealed.
+	MaxKeyFile = 4 << 10
+	// MaxSealed bounds a wrapping key as a TPM or a token sealed it: of a TPM two structures of some 200 bytes, and the
+	// values of at most 24 PCRs of 32 bytes.
+	MaxSealed = 2 << 10
+	// MaxQuote bounds a TPM's quote: key, statement, signature, and the same values.
+	MaxQuote = 2 << 10
+	// MaxAttestation bounds a quote with what shows whose it is: an inception and every rotation of the identity.
+	MaxAttestation = MaxQuote + MaxInception + MaxRotations*(MaxRotation+8) + 8<<10
+	// MinNonce and MaxNonce are the bytes of a verifier's nonce: nobody hits 16 by chance, and a TPM takes no more than 64.
+	MinNonce = 16
+	MaxNonce = 64
 	// KDFMemory (KiB), KDFTime and KDFThreads are Argon2id's parameters for new files: RFC 9106's second choice
 	// (64 MiB, t=3), one lane because a small host may have one core; about 0.15 s.
 	KDFMemory  = 64 << 10

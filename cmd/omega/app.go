@@ -54,11 +54,11 @@ func exitCode(err error) int {
 		return exitUnreachable
 	case errors.Is(err, client.ErrNoOperator):
 		return exitNotPermitted
-	case errors.Is(err, config.ErrInvalid), errors.Is(err, authority.ErrToken):
+	case errors.Is(err, config.ErrInvalid), errors.Is(err, authority.ErrToken), errors.Is(err, node.ErrNoWayBack):
 		return exitUsage
 	case errors.Is(err, node.ErrNotInitialised):
 		return exitNotFound
-	case errors.Is(err, os.ErrPermission), errors.Is(err, identity.ErrPassphrase), errors.Is(err, install.ErrNotRoot):
+	case errors.Is(err, os.ErrPermission), errors.Is(err, identity.ErrPassphrase), errors.Is(err, install.ErrNotRoot), keyRefused(err):
 		return exitNotPermitted
 	}
 	switch connect.CodeOf(err) {

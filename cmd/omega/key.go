@@ -13,7 +13,8 @@ import (
 )
 
 func newKeyCommand(a *app) *cobra.Command {
-	return group("key", "This host's key: where it lies, and its rotation", "  omega key status\n  omega key rotate", newKeyStatus(a), newKeyRotate(a))
+	return group("key", "This host's key: where it lies, its rotation, and what its TPM says of this host",
+		"  omega key status\n  omega key rotate\n  omega key protect --key-store tpm", newKeyStatus(a), newKeyRotate(a), newKeyProtect(a), newKeyQuote(a), newKeyVerify(a))
 }
 
 func newKeyStatus(a *app) *cobra.Command {
@@ -30,17 +31,20 @@ func newKeyStatus(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			protection, err := identity.ProtectionOf(dir)
+			p, err := identity.ReadProtection(dir)
 			if err != nil {
 				return err
 			}
+			by, pcrs := protects(p)
 			nextDir := node.NextDir(a.stateDir(), next)
 			here := identity.NextPresent(nextDir, keys.Number())
 			together := here && inside(nextDir, a.stateDir())
+			stored := p.Kind == identity.KindTPM || p.Kind == identity.KindPKCS11
+			back := stored && identity.RecoveryPresent(nextDir)
 			if a.json {
 				return a.emit(map[string]any{
-					"did": keys.Inception.DID(), "suite": keys.Inception.Suite.Name(), "protection": protection, "dir": dir, "rotation": keys.Number(),
-					"next_dir": nextDir, "next_present": here, "together": together,
+					"did": keys.Inception.DID(), "suite": keys.Inception.Suite.Name(), "protection": p.Kind.String(), "dir": dir, "rotation": keys.Number(),
+					"next_dir": nextDir, "next_present": here, "together": together, "pcrs": pcrs, "in_token": p.Half != nil, "recovery_present": back,
 				})
 			}
 			where := "not there: name its folder with --next-key"
@@ -50,8 +54,15 @@ func newKeyStatus(a *app) *cobra.Command {
 			if together {
 				where += ", inside the state folder: a thief of that has both; move it to removable or offline media"
 			}
-			_, err = fmt.Fprintf(a.out, "identity    %s\nkey         number %d, in %s, protected by %s\nnext key    %s: %s\n", keys.Inception.DID(), keys.Number(), dir, protection, nextDir, where)
-			return err
+			fmt.Fprintf(a.out, "identity    %s\nkey         number %d, in %s\nprotection  %s\nnext key    %s: %s\n", keys.Inception.DID(), keys.Number(), dir, by, nextDir, where)
+			if stored {
+				where = "not there: name the next key's folder with --next-key"
+				if back {
+					where = "there; with the next key beside it, it opens this key without the hardware: carry both away, or see that they have a passphrase"
+				}
+				fmt.Fprintf(a.out, "way back    %s: %s\n", nextDir, where)
+			}
+			return nil
 		},
 	}
 	cmd.Flags().StringVar(&next, "next-key", "", "folder of the pre-rotated next key (default beside the state folder)")
@@ -80,7 +91,7 @@ media, and name it here.`,
 			}
 			defer clear(passphrase)
 			dir := node.NextDir(a.stateDir(), next)
-			step, err := identity.Succeed(node.Layout{Dir: a.stateDir()}.Identity(), dir, passphrase)
+			step, err := identity.Succeed(node.Layout{Dir: a.stateDir()}.Identity(), identity.Options{NextDir: dir, Passphrase: passphrase})
 			switch {
 			case errors.Is(err, identity.ErrNextKey):
 				return fail(exitNotPermitted, "%w: bring the medium it lies on and name its folder with --next-key; without it nobody can rotate this identity", err)

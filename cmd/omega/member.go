@@ -27,6 +27,7 @@ func newInitCommand(a *app) *cobra.Command {
 	var inceptions []string
 	var recovery int
 	var roles []string
+	var keep keepFlags
 	cmd := &cobra.Command{
 		Use:   "init [--swarm NAME]",
 		Short: "Make this host's identity; with --swarm, found a swarm whose operator it is",
@@ -36,12 +37,16 @@ the node's, in operator/, and signs only in commands that a person runs here.
 With --operators K/N a change of the swarm's root takes K operators' signatures. The other operators make their keys on
 machines of their own ("omega root operator new") and hand over the inception file. Where fewer are given than N, the
 rest are made here, in operator-2, operator-3, …: good for a lab; elsewhere carry them away. --recovery makes keys for
-the day when K operators' keys are lost or stolen.`,
+the day when K operators' keys are lost or stolen.
+
+With --key-store tpm the node's key is sealed to this host's TPM and to how the host starts (--pcrs); with pkcs11 it lies in
+a token. The next key and the operator's are not: they are the way back, so say --passphrase-file or --next-key.`,
 		Example: `  omega init --swarm home
   omega init --name web1 --dir /srv/omega
   omega init --swarm vault --suite cnsa                # ML-DSA-87 and SecP384r1MLKEM1024, TCP only
   omega init --swarm home --operators 2/3 --recovery 3 --operator-inception alice.inception --operator-inception bob.inception
-  omega init --swarm home --passphrase-file pass.txt   # keys at rest need a passphrase`,
+  omega init --swarm home --passphrase-file pass.txt   # keys at rest need a passphrase
+  omega init --key-store tpm --next-key /media/usb/omega-next`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			k, n, err := parseOperators(operators)
@@ -78,7 +83,12 @@ the day when K operators' keys are lost or stolen.`,
 				return err
 			}
 			defer clear(passphrase)
-			made, err := node.Init(a.stateDir(), node.InitOptions{Name: name, Swarm: swarm, Suite: chosen, Roles: roles, Passphrase: passphrase,
+			store, closeStore, err := a.keyStore(cmd.Context(), &keep)
+			if err != nil {
+				return err
+			}
+			defer closeStore()
+			made, err := node.Init(a.stateDir(), node.InitOptions{Name: name, Swarm: swarm, Suite: chosen, Roles: roles, Passphrase: passphrase, Store: store,
 				NextKey: nextKey, K: k, Operators: n, Inceptions: records, Recovery: recovery})
 			if err != nil {
 				return err
@@ -110,6 +120,7 @@ the day when K operators' keys are lost or stolen.`,
 	cmd.Flags().StringArrayVar(&inceptions, "operator-inception", nil, "inception file of another operator; may be repeated")
 	cmd.Flags().IntVar(&recovery, "recovery", 0, "make so many recovery keys, more than half of which must sign a recovery")
 	cmd.Flags().StringVar(&suite, "suite", "default", "cryptographic suite, fixed for the swarm's life: default, or cnsa (CNSA 2.0)")
+	keep.declare(cmd)
 	return cmd
 }
 
@@ -308,6 +319,7 @@ func newJoinCommand(a *app) *cobra.Command {
 	var name string
 	var up bool
 	var wait time.Duration
+	var keep keepFlags
 	cmd := &cobra.Command{
 		Use:   "join TOKEN|-|@FILE",
 		Short: "Become a member of a swarm",
@@ -327,7 +339,12 @@ both keep it out of the process list. Joining again with the same identity is ha
 				return err
 			}
 			defer clear(passphrase)
-			joined, err := node.Join(cmd.Context(), a.stateDir(), token, node.JoinOptions{Name: name, Passphrase: passphrase, NextKey: nextKey, Progress: a.progress, Wait: wait})
+			store, closeStore, err := a.keyStore(cmd.Context(), &keep)
+			if err != nil {
+				return err
+			}
+			defer closeStore()
+			joined, err := node.Join(cmd.Context(), a.stateDir(), token, node.JoinOptions{Name: name, Passphrase: passphrase, Store: store, NextKey: nextKey, Progress: a.progress, Wait: wait})
 			if err != nil {
 				return err
 			}
@@ -339,6 +356,7 @@ both keep it out of the process list. Joining again with the same identity is ha
 				fmt.Fprintf(a.out, "%s is a member of %s (%s), with the roles %s\n", printable(joined.Name), printable(joined.SwarmName), shortID(joined.Swarm), strings.Join(joined.Roles, ", "))
 			}
 			if up {
+				closeStore()
 				return a.up(cmd, nil)
 			}
 			if !a.json {
@@ -351,6 +369,7 @@ both keep it out of the process list. Joining again with the same identity is ha
 	cmd.Flags().StringVar(&name, "name", "", "this peer's name in the swarm (default the host's name)")
 	cmd.Flags().BoolVar(&up, "up", false, "run the node at once")
 	cmd.Flags().DurationVar(&wait, "wait", time.Hour, "how long to wait where an operator must approve this host")
+	keep.declare(cmd)
 	return cmd
 }
 

@@ -43,6 +43,7 @@ func settingFlags(f *pflag.FlagSet) {
 	f.String("sensor", "", "auto, kernel, procfs or off (default auto)")
 	f.String("cgroup", "", "see and act only within this cgroup v2 folder")
 	f.StringSlice("interfaces", nil, "interfaces packets are refused on (default all but loopback)")
+	keyFlags(f)
 	f.String("log-level", "", "debug, info, warn or error (default info)")
 	f.String("log-format", "", "text or json (default text)")
 }

@@ -71,6 +71,14 @@ type Config struct {
 	ReservedDisk int `koanf:"reserved_disk_mib"`
 	// PassphraseFile holds the passphrase of the identity key, where one was set; empty asks for none.
 	PassphraseFile string `koanf:"passphrase_file"`
+	// TPM is the device, or an emulator's socket, of the TPM that keeps the identity key or adds to its entropy; empty takes
+	// /dev/tpmrm0 where it is.
+	TPM string `koanf:"tpm"`
+	// PKCS11Module is the library of the token that keeps the identity key, PKCS11Token the token's label and PKCS11PINFile
+	// the file with its PIN. They come from here and never from the state folder: root loads that library.
+	PKCS11Module  string `koanf:"pkcs11_module"`
+	PKCS11Token   string `koanf:"pkcs11_token"`
+	PKCS11PINFile string `koanf:"pkcs11_pin_file"`
 	// LogLevel is debug, info, warn or error; LogFormat is text or json.
 	LogLevel  string `koanf:"log_level"`
 	LogFormat string `koanf:"log_format"`
@@ -175,6 +183,11 @@ func (c *Config) Validate() error {
 	for _, v := range c.Logs {
 		if word := v == "auto" || v == "off" || v == "journal"; !word && !filepath.IsAbs(v) || word && len(c.Logs) > 1 {
 			return bad("logs", "%q: want absolute paths, or one of auto, journal, off by itself", v)
+		}
+	}
+	for key, path := range map[string]string{"tpm": c.TPM, "pkcs11_module": c.PKCS11Module, "pkcs11_pin_file": c.PKCS11PINFile} {
+		if path != "" && !filepath.IsAbs(path) {
+			return bad(key, "%q is not an absolute path", path)
 		}
 	}
 	if c.Cgroup != "" && !filepath.IsAbs(c.Cgroup) {

@@ -104,6 +104,9 @@ type Start struct {
 	RingBytes  int    `cbor:"5,keyasint"` // size of the inherited ring buffer; 0 where there is none
 	Restarted  int    `cbor:"6,keyasint"` // how often the half died before
 	Connector  string `cbor:"7,keyasint"` // where there is no ring: why the proc connector is not inherited; empty where it is
+	// Of a key that a TPM keeps: the wrapping key, and what the TPM sealed it into.
+	Wrap   []byte `cbor:"8,keyasint,omitempty"`
+	Sealed []byte `cbor:"9,keyasint,omitempty"`
 }
 
 type countersBody struct {

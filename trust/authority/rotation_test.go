@@ -3,7 +3,6 @@ package authority
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -27,7 +26,7 @@ func (w *world) goBack(who string, to at) { w.next[who], w.prev[who] = to.seq, t
 func (w *world) successor(who string) (*composite.PrivateKey, [32]byte) {
 	w.t.Helper()
 	w.identity(who)
-	s, err := identity.Succeed(w.dirs[who], filepath.Join(w.dirs[who], "next"), nil)
+	s, err := identity.Succeed(w.dirs[who], identity.Options{})
 	if err != nil {
 		w.t.Fatal(err)
 	}

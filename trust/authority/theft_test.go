@@ -155,7 +155,7 @@ func TestStolenFolder(t *testing.T) {
 	}
 
 	// The thief has the current key, and no more.
-	if _, err := identity.Succeed(filepath.Join(base, "stolen"), filepath.Join(base, "stolen", "next"), nil); !errors.Is(err, identity.ErrNextKey) {
+	if _, err := identity.Succeed(filepath.Join(base, "stolen"), identity.Options{}); !errors.Is(err, identity.ErrNextKey) {
 		t.Errorf("the thief looks for the next key: %v", err)
 	}
 	fresh, err := composite.Generate(w.suite, nil)
@@ -176,7 +176,7 @@ func TestStolenFolder(t *testing.T) {
 		t.Errorf("a rotation to a key of the thief's own: %v", err)
 	}
 
-	step, err := identity.Succeed(filepath.Join(base, "n1"), filepath.Join(base, "next"), nil)
+	step, err := identity.Succeed(filepath.Join(base, "n1"), identity.Options{NextDir: filepath.Join(base, "next")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,8 +39,9 @@ type Options struct {
 	Name       string      // Create: the peer's name, see CheckName
 	Suite      trust.Suite // Create: of its keys; zero is trust.SuiteDefault
 	Passphrase []byte      // Argon2id where set; otherwise an unattended key file
-	NextDir    string      // Create: where the pre-rotated next key is put; default <dir>/next, which a thief of dir has as well
-	Random     io.Reader   // default crypto/rand: only tests set it
+	Store      Store       // keeps the current key's wrapping key instead; Passphrase is then the next key's
+	NextDir    string      // where the pre-rotated next key is put; default <dir>/next, which a thief of dir has as well
+	Random     io.Reader   // of new keys; default crypto/rand
 }
 
 // File names within an identity's folder. Next's folder holds key and wrap of its own.
@@ -55,13 +56,15 @@ const (
 // Identity is a peer's (or an operator's) own keys, open. Close releases the lock on its folder. It is safe for
 // concurrent use.
 type Identity struct {
-	dir        string
-	inception  *Inception
-	transport  ed25519.PrivateKey
-	protection string
-	lock       *os.File
+	dir       string
+	inception *Inception
+	transport ed25519.PrivateKey
+	guard     guard // of the key file that Rotate writes
+	random    io.Reader
+	lock      *os.File
 
 	mu      sync.RWMutex // what Rotate changes
+	kind    Kind
 	key     *composite.PrivateKey
 	keys    Keys
 	carrier []byte
@@ -77,10 +80,7 @@ func Create(dir string, opt Options) (*Identity, error) {
 	if suite == 0 {
 		suite = trust.SuiteDefault
 	}
-	random := opt.Random
-	if random == nil {
-		random = rand.Reader
-	}
+	random := opt.random()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
@@ -97,7 +97,14 @@ func Create(dir string, opt Options) (*Identity, error) {
 	if _, err := os.Lstat(filepath.Join(dir, fileInception)); err == nil {
 		return nil, fmt.Errorf("identity: %s: %w", dir, ErrExists)
 	}
-	key, err := composite.Generate(suite, random)
+	g := opt.guard()
+	var key *composite.PrivateKey
+	var half []byte
+	if g.keeper != nil {
+		key, half, err = g.keeper.Generate(suite, random)
+	} else {
+		key, err = composite.Generate(suite, random)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -118,15 +125,13 @@ func Create(dir string, opt Options) (*Identity, error) {
 	if err := os.MkdirAll(nextDir, 0o700); err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	seed, nextSeed := key.Seed(), next.Seed()
-	defer clear(seed)
+	nextSeed := next.Seed()
 	defer clear(nextSeed)
-	secret := append(append(make([]byte, 0, len(seed)+len(transportSeed)), seed...), transportSeed[:]...)
-	defer clear(secret)
-	if err := writeSecret(nextDir, purposeNext, nextSeed, opt.Passphrase, random); err != nil {
+	if err := writeSecret(nextDir, purposeNext, nextSeed, nil, guard{passphrase: opt.Passphrase}, random); err != nil {
 		return nil, err
 	}
-	if err := writeSecret(dir, purposeCurrent, secret, opt.Passphrase, random); err != nil {
+	kept, err := g.writeCurrent(dir, nextDir, key, transport, half, random)
+	if err != nil {
 		return nil, err
 	}
 	// The inception is written last: where it is, everything is.
@@ -135,8 +140,51 @@ func Create(dir string, opt Options) (*Identity, error) {
 	}
 	done = true
 	return &Identity{
-		dir: dir, inception: inception, key: key, keys: Keys{Inception: inception}, transport: transport, protection: protectionOf(opt.Passphrase), lock: lock,
+		dir: dir, inception: inception, key: key, keys: Keys{Inception: inception}, transport: transport, lock: lock,
+		guard: g.after(kept), random: random, kind: g.kind(),
 	}, nil
+}
+
+func (o Options) random() io.Reader {
+	if o.Random != nil {
+		return o.Random
+	}
+	return rand.Reader
+}
+
+func (o Options) guard() guard {
+	if o.Store == nil {
+		return guard{passphrase: o.Passphrase}
+	}
+	keeper, _ := o.Store.(Keeper)
+	return guard{store: o.Store, keeper: keeper, recovery: o.Passphrase}
+}
+
+// after is what protects the key file that a rotation writes: the same wrapping key, where a store keeps it, since the
+// running node may not reach the store.
+func (g guard) after(kept *Kept) guard {
+	if kept != nil {
+		g.store = kept
+	}
+	return g
+}
+
+// writeCurrent writes the key file of the current key, and where a store keeps the wrapping key a copy of that for the
+// day the store gives nothing up.
+func (g guard) writeCurrent(slot, nextDir string, key *composite.PrivateKey, transport ed25519.PrivateKey, half []byte, random io.Reader) (*Kept, error) {
+	seed := key.Seed()
+	defer clear(seed)
+	secret := append(append(make([]byte, 0, len(seed)+ed25519.SeedSize), seed...), transport.Seed()...)
+	defer clear(secret)
+	wrap, err := writeKept(slot, purposeCurrent, secret, half, guard{store: g.store, passphrase: g.passphrase}, random)
+	if err != nil || wrap == nil {
+		return nil, err
+	}
+	f, _, err := readKeyFile(slot)
+	if err != nil {
+		return nil, err
+	}
+	return &Kept{From: f.Header.KDF, Sealed: f.Header.Sealed, Wrap: wrap}, writeRecovery(nextDir, wrap, g.recovery, random)
 }
 
 func (o Options) nextDir(dir string) string {
@@ -156,35 +204,59 @@ func Open(dir string, opt Options) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, transport, protection, err := readCurrent(dir, keys, opt.Passphrase)
+	g := opt.guard()
+	g.passphrase = opt.Passphrase // a file of another kind than the store's is opened by what it needs
+	c, err := openCurrent(dir, keys, g)
 	if err != nil {
 		_ = lock.Close()
 		return nil, err
 	}
+	g = g.after(c.kept)
+	if c.kept == nil {
+		g = guard{passphrase: opt.Passphrase}
+	}
 	return &Identity{
-		dir: dir, inception: keys.Inception, transport: transport, protection: protection, lock: lock,
-		key: key, keys: keys, carrier: carrier,
+		dir: dir, inception: keys.Inception, transport: c.transport, lock: lock, guard: g, random: opt.random(), kind: c.kind,
+		key: c.key, keys: keys, carrier: carrier,
 	}, nil
 }
 
-// readCurrent reads the private keys that keys say are in use.
-func readCurrent(dir string, keys Keys, passphrase []byte) (*composite.PrivateKey, ed25519.PrivateKey, string, error) {
+// current is the current key, open.
+type current struct {
+	opened
+	key       *composite.PrivateKey
+	transport ed25519.PrivateKey
+}
+
+// openCurrent reads the private keys that keys say are in use.
+func openCurrent(dir string, keys Keys, g guard) (*current, error) {
 	folder := keySlot(dir, keys.Number())
-	size := composite.SeedSize(keys.Inception.Suite)
-	secret, protection, err := readSecret(folder, purposeCurrent, size+ed25519.SeedSize, passphrase)
+	o, err := readSecret(folder, purposeCurrent, g)
 	if err != nil {
-		return nil, nil, "", err
+		return nil, err
 	}
-	defer clear(secret)
-	key, err := composite.FromSeed(keys.Inception.Suite, secret[:size])
+	defer clear(o.secret)
+	path, suite := filepath.Join(folder, fileKey), keys.Inception.Suite
+	size := len(o.secret) - ed25519.SeedSize
+	if size < 0 || o.half == nil && size != composite.SeedSize(suite) {
+		return nil, fmt.Errorf("identity: %s: %d bytes of seeds: %w", path, len(o.secret), ErrCorrupt)
+	}
+	c := &current{opened: *o, transport: ed25519.NewKeyFromSeed(o.secret[size:])}
+	c.secret = nil
+	if o.half == nil {
+		c.key, err = composite.FromSeed(suite, o.secret[:size])
+	} else if g.keeper == nil {
+		err = fmt.Errorf("identity: %s: a part of the key is in the token: %w", path, ErrStore)
+	} else {
+		c.key, err = g.keeper.Load(suite, o.secret[:size], o.half)
+	}
 	if err != nil {
-		return nil, nil, "", err
+		return nil, err
 	}
-	transport := ed25519.NewKeyFromSeed(secret[size:])
-	if !key.Public().Equal(keys.Current()) || !keys.Inception.TransportKey().Equal(transport.Public()) {
-		return nil, nil, "", fmt.Errorf("identity: %s: the key does not belong to the public record beside it: %w", filepath.Join(folder, fileKey), ErrCorrupt)
+	if !c.key.Public().Equal(keys.Current()) || !keys.Inception.TransportKey().Equal(c.transport.Public()) {
+		return nil, fmt.Errorf("identity: %s: the key does not belong to the public record beside it: %w", path, ErrCorrupt)
 	}
-	return key, transport, protection, nil
+	return c, nil
 }
 
 // ReadInception reads the public record in dir, without lock or passphrase.
@@ -231,12 +303,18 @@ func (i *Identity) Keys() Keys {
 	return i.keys
 }
 
-// Derive is a secret of this identity for one purpose, named by label: HKDF-SHA-256 (RFC 5869) of the current key's seed.
-// Who knows it learns nothing of the seed or of other labels'.
+// Derive is a secret of this identity for one purpose, named by label: HKDF-SHA-256 (RFC 5869) of the current key's seed;
+// where a token keeps a part of that, of what the file has, the transport key's included. Who knows it learns nothing of
+// the seed or of other labels'.
 func (i *Identity) Derive(label string) (secret [32]byte, err error) {
+	i.mu.RLock()
 	seed := i.key.Seed()
-	defer clear(seed[:])
-	b, err := hkdf.Key(sha256.New, seed[:], nil, label, len(secret))
+	i.mu.RUnlock()
+	if len(seed) < composite.SeedSize(i.Suite()) {
+		seed = append(seed, i.transport.Seed()...)
+	}
+	defer clear(seed)
+	b, err := hkdf.Key(sha256.New, seed, nil, label, len(secret))
 	if err != nil {
 		return secret, fmt.Errorf("identity: derive: %w", err)
 	}
@@ -245,8 +323,12 @@ func (i *Identity) Derive(label string) (secret [32]byte, err error) {
 	return secret, nil
 }
 
-// Protection is "passphrase", or "file": then whoever reads the folder (root, a backup) has the key.
-func (i *Identity) Protection() string { return i.protection }
+// Protection is what protects the key file. Of KindFile, whoever reads the folder (root, a backup) has the key.
+func (i *Identity) Protection() Kind {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	return i.kind
+}
 
 // Close releases the lock. The keys stay in memory until the value is collected.
 func (i *Identity) Close() error {

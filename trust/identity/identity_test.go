@@ -42,7 +42,7 @@ func TestCreateOpen(t *testing.T) {
 			if id.Suite() != c.suite || id.Inception().PublicKey().Suite() != c.suite {
 				t.Errorf("suite %s", id.Suite().Name())
 			}
-			if id.Protection() != name {
+			if id.Protection().String() != name {
 				t.Errorf("protection %s", id.Protection())
 			}
 			if _, err := Open(dir, Options{Passphrase: pass}); !errors.Is(err, ErrLocked) {
@@ -54,7 +54,7 @@ func TestCreateOpen(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = again.Close() }()
-			if again.DID() != id.DID() || !again.Transport().Equal(id.Transport()) || again.Protection() != name {
+			if again.DID() != id.DID() || !again.Transport().Equal(id.Transport()) || again.Protection().String() != name {
 				t.Fatal("another identity came back")
 			}
 			sig, err := again.Sign("c", []byte("m"))
@@ -65,16 +65,16 @@ func TestCreateOpen(t *testing.T) {
 				t.Fatal("an identity was overwritten")
 			}
 			// The next key is elsewhere, and is the one the inception commits to.
-			seed, _, err := readSecret(filepath.Join(dir, "next"), purposeNext, composite.SeedSize(c.suite), pass)
+			o, err := readSecret(filepath.Join(dir, "next"), purposeNext, guard{passphrase: pass})
 			if err != nil {
 				t.Fatal(err)
 			}
-			next, err := composite.FromSeed(c.suite, seed)
+			next, err := composite.FromSeed(c.suite, o.secret)
 			if err != nil || NextHash(next.Public()) != id.Inception().Next {
 				t.Error("the next key is not the committed one", err)
 			}
 			// Neither key opens in place of the other.
-			if _, _, err := readSecret(filepath.Join(dir, "next"), purposeCurrent, composite.SeedSize(c.suite), pass); err == nil {
+			if _, err := readSecret(filepath.Join(dir, "next"), purposeCurrent, guard{passphrase: pass}); err == nil {
 				t.Error("the next key opens as the current one")
 			}
 		})
@@ -156,7 +156,7 @@ func TestNextDirElsewhere(t *testing.T) {
 }
 
 func TestKeyFileBounds(t *testing.T) {
-	ok := keyHeader{KDF: kdfArgon2id, Time: 3, Memory: trust.KDFMemory, Threads: 1, Salt: make([]byte, 16), Nonce: make([]byte, 24)}
+	ok := keyHeader{KDF: KindPassphrase, Time: 3, Memory: trust.KDFMemory, Threads: 1, Salt: make([]byte, 16), Nonce: make([]byte, 24)}
 	for name, change := range map[string]func(*keyHeader){
 		"memory eats the host": func(h *keyHeader) { h.Memory = 1<<32 - 1 },
 		"memory weakened":      func(h *keyHeader) { h.Memory = 8 },
@@ -165,7 +165,12 @@ func TestKeyFileBounds(t *testing.T) {
 		"threads":              func(h *keyHeader) { h.Threads = 255 },
 		"unknown":              func(h *keyHeader) { h.KDF = 9 },
 		"salt":                 func(h *keyHeader) { h.Salt = nil },
-		"stray parameters":     func(h *keyHeader) { h.KDF = kdfFile },
+		"stray parameters":     func(h *keyHeader) { h.KDF = KindFile },
+		"nothing sealed":       func(h *keyHeader) { *h = keyHeader{KDF: KindTPM, Salt: h.Salt, Nonce: h.Nonce} },
+		"sealed for nobody":    func(h *keyHeader) { h.Sealed = []byte{1} },
+		"half outside a token": func(h *keyHeader) {
+			*h = keyHeader{KDF: KindTPM, Sealed: []byte{1}, Half: []byte{1}, Salt: h.Salt, Nonce: h.Nonce}
+		},
 	} {
 		h := ok
 		change(&h)
@@ -248,6 +253,10 @@ func FuzzDecodeInception(f *testing.F) {
 func FuzzKeyFile(f *testing.F) {
 	raw, err := sealKey(keyHeader{Salt: make([]byte, 16), Nonce: make([]byte, 24)}, make([]byte, 32), purposeCurrent, make([]byte, 96))
 	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	if raw, err = sealKey(keyHeader{KDF: KindPKCS11, Sealed: []byte{1}, Half: []byte{2}, Salt: make([]byte, 16), Nonce: make([]byte, 24)}, make([]byte, 32), purposeCurrent, make([]byte, 64)); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(raw)

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -26,19 +25,16 @@ const (
 	purposeNext    = "omega/key/next/1"
 )
 
-// How the wrapping key comes about.
-const (
-	kdfFile     = 0 // 32 random bytes in the file "wrap" beside it
-	kdfArgon2id = 1 // from a passphrase
-)
-
 type keyHeader struct {
-	KDF     uint8  `cbor:"1,keyasint"`
-	Time    uint32 `cbor:"2,keyasint"` // Argon2id passes; 0 for kdfFile, as are the next two
+	KDF     Kind   `cbor:"1,keyasint"`
+	Time    uint32 `cbor:"2,keyasint"` // Argon2id passes; 0 but for KindPassphrase, as are the next two
 	Memory  uint32 `cbor:"3,keyasint"` // KiB
 	Threads uint8  `cbor:"4,keyasint"`
 	Salt    []byte `cbor:"5,keyasint"` // 16 bytes
 	Nonce   []byte `cbor:"6,keyasint"` // 24 bytes
+	// Of KindTPM and KindPKCS11: what the store takes to give the wrapping key, and what names the part of the key it keeps.
+	Sealed []byte `cbor:"7,keyasint,omitempty"`
+	Half   []byte `cbor:"8,keyasint,omitempty"`
 }
 
 type keyFile struct {
@@ -64,12 +60,16 @@ func decodeKeyFile(raw []byte) (*keyFile, error) {
 	if len(h.Salt) != saltSize || len(h.Nonce) != chacha20poly1305.NonceSizeX || len(f.Sealed) < chacha20poly1305.Overhead {
 		return nil, fmt.Errorf("field sizes: %w", ErrCorrupt)
 	}
+	stored := h.KDF == KindTPM || h.KDF == KindPKCS11
+	if stored != (len(h.Sealed) > 0) || len(h.Sealed) > trust.MaxSealed || len(h.Half) > 0 && h.KDF != KindPKCS11 || len(h.Half) > trust.MaxSealed {
+		return nil, fmt.Errorf("a wrapping key of %d bytes sealed: %w", len(h.Sealed), ErrCorrupt)
+	}
 	switch h.KDF {
-	case kdfFile:
+	case KindFile, KindTPM, KindPKCS11:
 		if h.Time != 0 || h.Memory != 0 || h.Threads != 0 {
 			return nil, fmt.Errorf("parameters where none belong: %w", ErrCorrupt)
 		}
-	case kdfArgon2id:
+	case KindPassphrase:
 		if h.Time < 1 || h.Time > trust.MaxKDFTime || h.Memory < trust.MinKDFMemory || h.Memory > trust.MaxKDFMemory || h.Threads < 1 || h.Threads > trust.MaxKDFThreads {
 			return nil, fmt.Errorf("argon2id t=%d m=%d KiB p=%d out of bounds: %w", h.Time, h.Memory, h.Threads, ErrCorrupt)
 		}
@@ -116,84 +116,142 @@ func (f *keyFile) open(wrap []byte, purpose string) ([]byte, error) {
 	return aead.Open(nil, f.Header.Nonce, f.Sealed, ad)
 }
 
-// writeSecret writes dir/key (and dir/wrap where there is no passphrase), mode 0600.
-func writeSecret(dir, purpose string, secret, passphrase []byte, random io.Reader) error {
-	if len(passphrase) > trust.MaxPassphrase {
-		return fmt.Errorf("identity: passphrase of %d bytes, at most %d", len(passphrase), trust.MaxPassphrase)
+// guard says what protects a key file: a store, or a passphrase, or where there is neither the file beside it.
+type guard struct {
+	passphrase []byte
+	store      Store
+	keeper     Keeper // of store, where it keeps a part of the key as well
+	recovery   []byte // passphrase of the copy of store's wrapping key
+}
+
+func (g guard) kind() Kind {
+	switch {
+	case g.store != nil:
+		return g.store.Kind()
+	case len(g.passphrase) > 0:
+		return KindPassphrase
 	}
-	if random == nil {
-		random = rand.Reader
+	return KindFile
+}
+
+// writeSecret writes dir/key (and dir/wrap where nothing else keeps the wrapping key), mode 0600. half is what a keeper
+// keeps of the secret itself.
+func writeSecret(dir, purpose string, secret, half []byte, g guard, random io.Reader) error {
+	_, err := writeKept(dir, purpose, secret, half, g, random)
+	return err
+}
+
+// writeKept is writeSecret, and gives the wrapping key where a store keeps it.
+func writeKept(dir, purpose string, secret, half []byte, g guard, random io.Reader) (kept []byte, err error) {
+	if len(g.passphrase) > trust.MaxPassphrase {
+		return nil, fmt.Errorf("identity: passphrase of %d bytes, at most %d", len(g.passphrase), trust.MaxPassphrase)
 	}
-	h := keyHeader{Salt: make([]byte, saltSize), Nonce: make([]byte, chacha20poly1305.NonceSizeX)}
+	h := keyHeader{KDF: g.kind(), Half: half, Salt: make([]byte, saltSize), Nonce: make([]byte, chacha20poly1305.NonceSizeX)}
 	wrap := make([]byte, chacha20poly1305.KeySize)
 	defer clear(wrap)
 	for _, b := range [][]byte{h.Salt, h.Nonce, wrap} {
 		if _, err := io.ReadFull(random, b); err != nil {
-			return fmt.Errorf("identity: read random: %w", err)
+			return nil, fmt.Errorf("identity: read random: %w", err)
 		}
 	}
-	if len(passphrase) > 0 {
-		h.KDF, h.Time, h.Memory, h.Threads = kdfArgon2id, trust.KDFTime, trust.KDFMemory, trust.KDFThreads
-		wrap = argon2.IDKey(passphrase, h.Salt, h.Time, h.Memory, h.Threads, chacha20poly1305.KeySize)
-	} else if err := writeFile(filepath.Join(dir, fileWrap), wrap, 0o600); err != nil {
-		return err
+	wrapPath := filepath.Join(dir, fileWrap)
+	switch h.KDF {
+	case KindPassphrase:
+		h.Time, h.Memory, h.Threads = trust.KDFTime, trust.KDFMemory, trust.KDFThreads
+		wrap = argon2.IDKey(g.passphrase, h.Salt, h.Time, h.Memory, h.Threads, chacha20poly1305.KeySize)
+	case KindFile:
+		if err := writeFile(wrapPath, wrap, 0o600); err != nil {
+			return nil, err
+		}
+	default:
+		if kept, h.Sealed, err = g.store.NewWrap(random); err != nil {
+			return nil, fmt.Errorf("identity: %w", err)
+		}
+		if len(kept) != WrapSize || len(h.Sealed) == 0 || len(h.Sealed) > trust.MaxSealed {
+			return nil, fmt.Errorf("identity: the store sealed %d bytes into %d: %w", len(kept), len(h.Sealed), ErrCorrupt)
+		}
+		if wrap, err = fileWrapOf(kept, h.Salt, purpose); err != nil {
+			return nil, err
+		}
 	}
 	sealed, err := sealKey(h, wrap, purpose, secret)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return writeFile(filepath.Join(dir, fileKey), sealed, 0o600)
+	if err := writeFile(filepath.Join(dir, fileKey), sealed, 0o600); err != nil {
+		return nil, err
+	}
+	if h.KDF != KindFile { // what an earlier file of that kind left opens this one no longer, and must not look as if
+		err = removeFile(wrapPath)
+	}
+	return kept, err
 }
 
-// readSecret reads dir/key, want bytes of it, and says how it was protected.
-func readSecret(dir, purpose string, want int, passphrase []byte) (secret []byte, protection string, err error) {
+// readKeyFile reads dir/key without opening it.
+func readKeyFile(dir string) (*keyFile, string, error) {
 	path := filepath.Join(dir, fileKey)
 	raw, err := readPrivate(path, trust.MaxKeyFile)
 	if err != nil {
-		return nil, "", err
+		return nil, path, err
 	}
 	f, err := decodeKeyFile(raw)
 	if err != nil {
-		return nil, "", fmt.Errorf("identity: %s: %w", path, err)
+		return nil, path, fmt.Errorf("identity: %s: %w", path, err)
 	}
+	return f, path, nil
+}
+
+// opened is what was in a key file.
+type opened struct {
+	secret []byte
+	half   []byte
+	kind   Kind
+	kept   *Kept // the wrapping key, where a store keeps it
+}
+
+// readSecret reads dir/key. The caller clears the secret, and checks its length.
+func readSecret(dir, purpose string, g guard) (*opened, error) {
+	f, path, err := readKeyFile(dir)
+	if err != nil {
+		return nil, err
+	}
+	h := &f.Header
+	o := &opened{kind: h.KDF, half: h.Half}
 	var wrap []byte
-	switch f.Header.KDF {
-	case kdfArgon2id:
-		if len(passphrase) == 0 || len(passphrase) > trust.MaxPassphrase {
-			return nil, "", fmt.Errorf("identity: %s: %w", path, ErrPassphrase)
+	switch h.KDF {
+	case KindPassphrase:
+		if len(g.passphrase) == 0 || len(g.passphrase) > trust.MaxPassphrase {
+			return nil, fmt.Errorf("identity: %s: %w", path, ErrPassphrase)
 		}
-		protection = protectionOf(passphrase)
-		wrap = argon2.IDKey(passphrase, f.Header.Salt, f.Header.Time, f.Header.Memory, f.Header.Threads, chacha20poly1305.KeySize)
-	default:
-		protection = protectionOf(nil)
+		wrap = argon2.IDKey(g.passphrase, h.Salt, h.Time, h.Memory, h.Threads, chacha20poly1305.KeySize)
+	case KindFile:
 		if wrap, err = readPrivate(filepath.Join(dir, fileWrap), chacha20poly1305.KeySize); err != nil {
-			return nil, "", err
+			return nil, err
 		}
 		if len(wrap) != chacha20poly1305.KeySize {
-			return nil, "", fmt.Errorf("identity: %s: %d bytes: %w", filepath.Join(dir, fileWrap), len(wrap), ErrCorrupt)
+			return nil, fmt.Errorf("identity: %s: %d bytes: %w", filepath.Join(dir, fileWrap), len(wrap), ErrCorrupt)
+		}
+	default:
+		if g.store == nil || g.store.Kind() != h.KDF {
+			return nil, fmt.Errorf("identity: %s: %w: %s", path, ErrStore, h.KDF)
+		}
+		o.kept = &Kept{From: h.KDF, Sealed: h.Sealed}
+		if o.kept.Wrap, err = openWrap(g.store, h.Sealed); err != nil {
+			return nil, err
+		}
+		if wrap, err = fileWrapOf(o.kept.Wrap, h.Salt, purpose); err != nil {
+			return nil, err
 		}
 	}
 	defer clear(wrap)
-	secret, err = f.open(wrap, purpose)
-	if err != nil {
-		if f.Header.KDF == kdfArgon2id {
+	if o.secret, err = f.open(wrap, purpose); err != nil {
+		if h.KDF == KindPassphrase {
 			// An AEAD cannot tell a wrong passphrase from a damaged file; the likelier is named.
-			return nil, "", fmt.Errorf("identity: %s: %w", path, ErrPassphrase)
+			return nil, fmt.Errorf("identity: %s: %w", path, ErrPassphrase)
 		}
-		return nil, "", fmt.Errorf("identity: %s does not open with the key beside it: %w", path, ErrCorrupt)
+		return nil, fmt.Errorf("identity: %s does not open with its wrapping key: %w", path, ErrCorrupt)
 	}
-	if len(secret) != want {
-		clear(secret)
-		return nil, "", fmt.Errorf("identity: %s: %d bytes of seed, want %d: %w", path, len(secret), want, ErrCorrupt)
-	}
-	return secret, protection, nil
-}
-
-func protectionOf(passphrase []byte) string {
-	if len(passphrase) > 0 {
-		return "passphrase"
-	}
-	return "file"
+	return o, nil
 }
 
 // readPrivate reads a secret file, and refuses one that group or others can read.

@@ -2,9 +2,9 @@ package identity
 
 import (
 	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -106,8 +106,8 @@ func (i *Identity) Carrier() []byte {
 
 // Rotate makes key, the one that was committed to, this identity's current key. carry makes the record (NewRotation) of
 // that number and the feed entry that carries it, both signed by key; they are on the disk before key signs anything
-// else. carry must not use the identity. A crash at any point leaves the old key in use or the new one. passphrase is as
-// for Create.
+// else. carry must not use the identity. A crash at any point leaves the old key in use or the new one. The key file is
+// protected as the one before where a store keeps that; passphrase is as for Create otherwise.
 func (i *Identity) Rotate(key *composite.PrivateKey, passphrase []byte, carry func(number uint32) (*Rotation, []byte, error)) (*Rotation, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -130,11 +130,20 @@ func (i *Identity) Rotate(key *composite.PrivateKey, passphrase []byte, carry fu
 	if err := os.MkdirAll(slot, 0o700); err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
+	g, half := i.guard, []byte(nil)
+	if g.store == nil {
+		g.passphrase = passphrase
+	} else if g.keeper != nil {
+		if key, half, err = g.keeper.Adopt(key); err != nil {
+			return nil, err
+		}
+	}
+	// No copy of the wrapping key is written: it is the one that has a copy already.
 	seed := key.Seed()
 	secret := append(append(make([]byte, 0, len(seed)+ed25519.SeedSize), seed...), i.transport.Seed()...)
 	defer clear(seed)
 	defer clear(secret)
-	if err := writeSecret(slot, purposeCurrent, secret, passphrase, rand.Reader); err != nil {
+	if err := writeSecret(slot, purposeCurrent, secret, half, g, i.random); err != nil {
 		return nil, err
 	}
 	f := rotationsFile{Carrier: entry}
@@ -148,7 +157,12 @@ func (i *Identity) Rotate(key *composite.PrivateKey, passphrase []byte, carry fu
 	if err := writeFile(filepath.Join(i.dir, fileRotations), append([]byte{rotationVersion}, b...), 0o644); err != nil {
 		return nil, err
 	}
-	i.key, i.keys, i.carrier, i.protection = key, keys, entry, protectionOf(passphrase)
+	i.key, i.keys, i.carrier, i.kind = key, keys, entry, g.kind()
+	if e, err := ReadEndorsement(i.dir); err == nil { // the TPM is the same; only the new key's word on it counts now
+		if err := writeEndorsement(i.dir, i.DID(), n, key, e.Key); err != nil {
+			return nil, err
+		}
+	}
 	return r, removeSecret(keySlot(i.dir, n-1))
 }
 
@@ -157,18 +171,22 @@ func (i *Identity) Rotate(key *composite.PrivateKey, passphrase []byte, carry fu
 func removeSecret(dir string) error {
 	var errs []error
 	for _, name := range []string{fileKey, fileWrap} {
-		path := filepath.Join(dir, name)
-		info, err := os.Lstat(path)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err == nil && info.Mode().IsRegular() {
-			err = zero(path, info.Size())
-		}
-		errs = append(errs, err, os.Remove(path))
+		errs = append(errs, removeFile(filepath.Join(dir, name)))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("identity: remove the key of %s: %w", dir, err)
+	return errors.Join(errs...)
+}
+
+// removeFile overwrites a secret file with zeros and removes it; that there is none is no error.
+func removeFile(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil && info.Mode().IsRegular() {
+		err = zero(path, info.Size())
+	}
+	if err := errors.Join(err, os.Remove(path)); err != nil {
+		return fmt.Errorf("identity: remove %s: %w", path, err)
 	}
 	return nil
 }
@@ -192,13 +210,16 @@ type Succession struct {
 	Next   [32]byte              // of the key after, which lies in the next folder already
 
 	nextDir string
+	guard   guard
+	random  io.Reader
 	lock    *os.File
 }
 
-// Succeed reads the next key of the identity in dir from nextDir, and makes the one after it there. dir's own secrets are
-// not read, and it need not be closed. It may be repeated after a crash: what it made then is used again. The caller
-// closes it.
-func Succeed(dir, nextDir string, passphrase []byte) (*Succession, error) {
+// Succeed reads the next key of the identity in dir from opt.NextDir, and makes the one after it there, both under
+// opt.Passphrase. dir's own secrets are not read, and it need not be closed. It may be repeated after a crash: what it made
+// then is used again. The caller closes it.
+func Succeed(dir string, opt Options) (*Succession, error) {
+	nextDir := opt.nextDir(dir)
 	keys, err := ReadKeys(dir)
 	if err != nil {
 		return nil, err
@@ -210,28 +231,28 @@ func Succeed(dir, nextDir string, passphrase []byte) (*Succession, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Succession{Number: keys.Number() + 1, nextDir: nextDir, lock: lock}
-	if err := s.take(keys, passphrase); err != nil {
+	s := &Succession{Number: keys.Number() + 1, nextDir: nextDir, guard: guard{passphrase: opt.Passphrase}, random: opt.random(), lock: lock}
+	if err := s.take(keys); err != nil {
 		_ = s.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Succession) take(keys Keys, passphrase []byte) error {
+func (s *Succession) take(keys Keys) error {
 	if s.Number > trust.MaxRotations {
 		return fmt.Errorf("identity: %d rotations, the most there may be: %w", keys.Number(), ErrRotation)
 	}
 	var err error
-	if s.Key, err = readNext(s.nextDir, s.Number, keys.Inception.Suite, passphrase); err != nil {
+	if s.Key, err = readNext(s.nextDir, s.Number, keys.Inception.Suite, s.guard); err != nil {
 		return err
 	}
 	if NextHash(s.Key.Public()) != keys.Next() {
 		return fmt.Errorf("identity: %s holds another key than was committed to: %w", nextSlot(s.nextDir, s.Number), ErrNextKey)
 	}
-	after, err := readNext(s.nextDir, s.Number+1, keys.Inception.Suite, passphrase)
+	after, err := readNext(s.nextDir, s.Number+1, keys.Inception.Suite, s.guard)
 	if errors.Is(err, ErrNextKey) {
-		after, err = makeNext(s.nextDir, s.Number+1, keys.Inception.Suite, passphrase)
+		after, err = makeNext(s.nextDir, s.Number+1, keys.Inception.Suite, s.guard, s.random)
 	}
 	if err != nil {
 		return err
@@ -243,17 +264,21 @@ func (s *Succession) take(keys Keys, passphrase []byte) error {
 	return err
 }
 
-func readNext(nextDir string, n uint32, suite trust.Suite, passphrase []byte) (*composite.PrivateKey, error) {
+func readNext(nextDir string, n uint32, suite trust.Suite, g guard) (*composite.PrivateKey, error) {
 	slot := nextSlot(nextDir, n)
 	if !hasSecret(slot) {
 		return nil, fmt.Errorf("identity: %s: %w", slot, ErrNextKey)
 	}
-	seed, _, err := readSecret(slot, purposeNext, composite.SeedSize(suite), passphrase)
+	o, err := readSecret(slot, purposeNext, g)
 	if err != nil {
 		return nil, err
 	}
-	defer clear(seed)
-	return composite.FromSeed(suite, seed)
+	defer clear(o.secret)
+	key, err := composite.FromSeed(suite, o.secret)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %s: %w: %w", slot, ErrCorrupt, err)
+	}
+	return key, nil
 }
 
 func hasSecret(slot string) bool {
@@ -261,8 +286,8 @@ func hasSecret(slot string) bool {
 	return err == nil
 }
 
-func makeNext(nextDir string, n uint32, suite trust.Suite, passphrase []byte) (*composite.PrivateKey, error) {
-	key, err := composite.Generate(suite, rand.Reader)
+func makeNext(nextDir string, n uint32, suite trust.Suite, g guard, random io.Reader) (*composite.PrivateKey, error) {
+	key, err := composite.Generate(suite, random)
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +297,7 @@ func makeNext(nextDir string, n uint32, suite trust.Suite, passphrase []byte) (*
 	}
 	seed := key.Seed()
 	defer clear(seed)
-	return key, writeSecret(slot, purposeNext, seed, passphrase, rand.Reader)
+	return key, writeSecret(slot, purposeNext, seed, nil, g, random)
 }
 
 // Done removes the key that has become the current one from the next folder.
@@ -283,23 +308,3 @@ func (s *Succession) Close() error { return s.lock.Close() }
 
 // NextPresent reports whether the next key of an identity that has rotated n times lies in nextDir. It is not opened.
 func NextPresent(nextDir string, n uint32) bool { return hasSecret(nextSlot(nextDir, n+1)) }
-
-// ProtectionOf says how the current key in dir is protected, as Identity.Protection, without opening it.
-func ProtectionOf(dir string) (string, error) {
-	keys, err := ReadKeys(dir)
-	if err != nil {
-		return "", err
-	}
-	raw, err := readPrivate(filepath.Join(keySlot(dir, keys.Number()), fileKey), trust.MaxKeyFile)
-	if err != nil {
-		return "", err
-	}
-	f, err := decodeKeyFile(raw)
-	if err != nil {
-		return "", err
-	}
-	if f.Header.KDF == kdfFile {
-		return protectionOf(nil), nil
-	}
-	return protectionOf([]byte{0}), nil
-}

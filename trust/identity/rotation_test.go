@@ -18,7 +18,7 @@ var rotationSwarm = trust.SwarmID{7}
 
 // rotate goes through a whole rotation as a node and its owner do.
 func rotate(id *Identity, dir, next string, s Standing) (*Rotation, error) {
-	step, err := Succeed(dir, next, nil)
+	step, err := Succeed(dir, Options{NextDir: next})
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func TestRotate(t *testing.T) {
 func TestThiefOfCurrentKeyCannotRotate(t *testing.T) {
 	next := filepath.Join(t.TempDir(), "elsewhere")
 	id, dir := create(t, Options{NextDir: next})
-	if _, err := Succeed(dir, filepath.Join(dir, folderNext), nil); !errors.Is(err, ErrNextKey) {
+	if _, err := Succeed(dir, Options{}); !errors.Is(err, ErrNextKey) {
 		t.Errorf("without the next key's folder: %v", err)
 	}
 	own, err := composite.Generate(trust.SuiteDefault, nil)
@@ -88,7 +88,7 @@ func TestThiefOfCurrentKeyCannotRotate(t *testing.T) {
 		}
 	}
 	// The committed public key (it is not secret once shown) under another's signature.
-	step, err := Succeed(dir, next, nil)
+	step, err := Succeed(dir, Options{NextDir: next})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestKilledWhileRotating(t *testing.T) {
 		}
 		last = n
 		if n < trust.MaxRotations {
-			step, err := Succeed(filepath.Join(base, "id"), filepath.Join(base, "next"), nil)
+			step, err := Succeed(filepath.Join(base, "id"), Options{NextDir: filepath.Join(base, "next")})
 			if err != nil {
 				t.Fatalf("round %d: after %d rotations: %v", round, n, err)
 			}

@@ -17,7 +17,7 @@ func Seal(purpose string, secret, passphrase []byte) ([]byte, error) {
 		return nil, fmt.Errorf("identity: %w", ErrPassphrase)
 	}
 	h := keyHeader{
-		KDF: kdfArgon2id, Time: trust.KDFTime, Memory: trust.KDFMemory, Threads: trust.KDFThreads,
+		KDF: KindPassphrase, Time: trust.KDFTime, Memory: trust.KDFMemory, Threads: trust.KDFThreads,
 		Salt: make([]byte, saltSize), Nonce: make([]byte, chacha20poly1305.NonceSizeX),
 	}
 	for _, b := range [][]byte{h.Salt, h.Nonce} {
@@ -36,7 +36,7 @@ func Unseal(purpose string, raw, passphrase []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	if f.Header.KDF != kdfArgon2id || len(passphrase) == 0 || len(passphrase) > trust.MaxPassphrase {
+	if f.Header.KDF != KindPassphrase || len(passphrase) == 0 || len(passphrase) > trust.MaxPassphrase {
 		return nil, fmt.Errorf("identity: %w", ErrPassphrase)
 	}
 	wrap := argon2.IDKey(passphrase, f.Header.Salt, f.Header.Time, f.Header.Memory, f.Header.Threads, chacha20poly1305.KeySize)
