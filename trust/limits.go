@@ -241,6 +241,10 @@ const (
 	MaxAction          = 48
 	// MaxDelegated is the most orders under credentials that the fold keeps; the oldest go first.
 	MaxDelegated = 1024
+	// MaxReleasers is the most authors of module releases that the fold keeps where they speak under a credential, and
+	// MaxReleasesEach the most releases and withdrawals of one of them, the newest: of an operator it is MaxReleases.
+	MaxReleasers    = 64
+	MaxReleasesEach = 64
 	// MaxCredential bounds one, in bytes: signature 4627, and some 16 capabilities of 4 hosts each.
 	MaxCredential = 8 << 10
 )

@@ -247,6 +247,8 @@ func emptyBody(kind ledger.Kind) checked {
 		return new(RejectBody)
 	case ledger.KindRevokeCredential:
 		return new(RevokeCredentialBody)
+	case ledger.KindModuleRelease:
+		return new(ModuleReleaseBody)
 	}
 	return nil
 }

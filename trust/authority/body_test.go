@@ -34,6 +34,8 @@ func sampleBodies() []Body {
 		&PolicyBody{Text: "permit (principal, action, resource);"},
 		&ApproveBody{Response: strings.Repeat("0a", 16)},
 		&RejectBody{Response: strings.Repeat("0a", 16)},
+		&ModuleReleaseBody{Module: subject, Name: "base", Version: "1.0.0"},
+		&ModuleReleaseBody{Module: subject, Withdraw: true, Why: "bad"},
 	}
 }
 

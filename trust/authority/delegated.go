@@ -85,6 +85,7 @@ func (f *Fold) applyRevokeCredential(e *ledger.Entry, b *RevokeCredentialBody) {
 
 func (f *Fold) fillDelegated(s *State) {
 	s.delegated = &delegated{facts: f.delegated, serials: f.serials, frost: f.frost}
+	f.fillReleased(s) // rests on credentials as well
 }
 
 // delegated is what members ordered under credentials: facts, and what follows from them in one state.
@@ -129,18 +130,23 @@ func (s *State) responsesOf() []event.Response {
 	return d.responses
 }
 
-// permits says why an order under a credential does not count.
-func (s *State) permits(x delegatedFact) error {
-	if s.delegated.frost.voids(x.fact) {
-		return fmt.Errorf("%w: what its author may do is void", credential.ErrRevoked)
+// vouched gives what a chain of credentials allowed its holder when it spoke, or says why nothing now.
+func (s *State) vouched(x fact, chain credential.Chain, p *proved) (*credential.Content, error) {
+	if s.delegated.frost.voids(x) {
+		return nil, fmt.Errorf("%w: what its author may do is void", credential.ErrRevoked)
 	}
 	if s.credentialOut(x.by, [16]byte{}) {
-		return fmt.Errorf("%w: %s", credential.ErrRevoked, x.by.Short())
+		return nil, fmt.Errorf("%w: %s", credential.ErrRevoked, x.by.Short())
 	}
 	if m, ok := s.Member(x.by); ok && m.Keys.NumberAt(true, x.seq) != x.key {
-		return fmt.Errorf("%w: its author's rotation set the entry aside", credential.ErrRevoked)
+		return nil, fmt.Errorf("%w: its author's rotation set the entry aside", credential.ErrRevoked)
 	}
-	c, err := x.chain.Verify(s.genesis.SwarmID(), x.by, time.Unix(0, x.time), credentialAuthority{s, x.proved})
+	return chain.Verify(s.genesis.SwarmID(), x.by, time.Unix(0, x.time), credentialAuthority{s, p})
+}
+
+// permits says why an order under a credential does not count.
+func (s *State) permits(x delegatedFact) error {
+	c, err := s.vouched(x.fact, x.chain, x.proved)
 	if err != nil {
 		return err
 	}

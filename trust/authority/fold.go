@@ -42,6 +42,7 @@ type Fold struct {
 	responses   []responseFact
 	delegated   []delegatedFact
 	serials     []serialFact
+	released    map[identity.DID][]releaseFact // by author, oldest first
 	verdicts    []verdictFact
 	policies    []policyFact
 	frost       *frost
@@ -66,7 +67,7 @@ func NewFold(g *Genesis) *Fold {
 		withdrawals: make(map[string][]withdrawFact), roles: make(map[identity.DID]map[string]*register), removals: make(map[identity.DID]*removal),
 		allowed: make(map[exemption]*register), tree: root.NewTree(g.Anchor()), waiting: make(map[identity.DID]*waiting), known: make(map[string]struct{}), perKey: make(map[[32]byte]int),
 		forks: make(map[ledger.Feed]map[uint32]uint64), rings: make(map[identity.DID]*keyring), unmatched: make(map[identity.DID][]*ledger.Proof),
-		proofs: make(map[identity.DID][]*ledger.Proof), members: make(map[identity.DID]*membership),
+		proofs: make(map[identity.DID][]*ledger.Proof), members: make(map[identity.DID]*membership), released: make(map[identity.DID][]releaseFact),
 	}
 	f.frost = &frost{root: f.tree.State()}
 	f.publishAll()
@@ -147,6 +148,10 @@ func (f *Fold) apply(e *ledger.Entry) error {
 		if len(b.Credential) > 0 {
 			return f.applyDelegated(e, b)
 		}
+	case *ModuleReleaseBody:
+		if len(b.Credential) > 0 {
+			return f.applyModuleRelease(e, b)
+		}
 	case *RotateBody:
 		return f.applyRotate(e, b)
 	case *ContestBody:
@@ -185,6 +190,8 @@ func (f *Fold) apply(e *ledger.Entry) error {
 		f.applyPolicy(e, b)
 	case *RevokeCredentialBody:
 		f.applyRevokeCredential(e, b)
+	case *ModuleReleaseBody:
+		return f.applyModuleRelease(e, b)
 	}
 	return nil
 }

@@ -60,6 +60,10 @@ func hostileWorld(t testing.TB) *world {
 	w.says("op2", &ResponseBody{Response: event.Response{Action: event.ActionRelease, Releases: d.ID(), Authority: event.AuthorityOperator, Issued: 1}})
 	w.says("op0", &ApproveBody{Response: d.ID()})
 	w.says("op1", &PolicyBody{Text: "permit (principal, action, resource);"})
+	w.says("op1", &ModuleReleaseBody{Module: w.hash("n1"), Name: "one"})
+	w.says("op0", &ModuleReleaseBody{Module: w.hash("n1"), Withdraw: true})
+	w.says("op2", &ModuleReleaseBody{Module: w.hash("n2"), Name: "two"})
+	w.says("n1", &ModuleReleaseBody{Module: w.hash("n3"), Name: "no operator's, no credential"})
 	// op2 forks: two entries of one number, and evidence by a member.
 	before := w.prev["op2"]
 	a := w.says("op2", &GrantBody{Subject: w.hash("n1"), Roles: []string{"sentinel"}})

@@ -110,6 +110,7 @@ type State struct {
 	byKey      *invitesByKey
 	orders     *orders
 	delegated  *delegated
+	released   *released
 	allowed    []Allowed
 	problems   []string
 	byName     *sortedMembers

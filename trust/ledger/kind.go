@@ -56,6 +56,9 @@ const (
 	KindRevokeCredential Kind = 20 // an operator revokes a credential by its serial
 
 	KindWitness = KindOptional | 18 // a member's ML-DSA-44 key, by which it cosigns checkpoints
+	// KindAnonymousKey: the key by which a member hides among others.
+	KindAnonymousKey  = KindOptional | 0x15
+	KindModuleRelease = KindOptional | 0x16 // a module's release, or its withdrawal
 )
 
 // Kinds of the activity chain.
@@ -71,6 +74,7 @@ const (
 	KindCheckpoint = KindOptional | 0x1006 // the Merkle roots of the author's chains
 	KindCosign     = KindOptional | 0x1007 // a witness's cosignature of a checkpoint
 	KindCredential = KindOptional | 0x1011 // an issuer's credential for a member
+	KindAnonymous  = KindOptional | 0x1012 // what some member reports, in the feed of another
 )
 
 // Chain is the chain that k belongs to.
@@ -158,6 +162,12 @@ func kindName(k Kind) (string, bool) {
 		return "credential", true
 	case KindJoinRequest:
 		return "join-request", true
+	case KindAnonymousKey:
+		return "anonymous-key", true
+	case KindModuleRelease:
+		return "module-release", true
+	case KindAnonymous:
+		return "anonymous", true
 	}
 	return "", false
 }
