@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -37,7 +38,7 @@ func genesis(l Layout, first *identity.Inception, opt InitOptions) (*authority.G
 	var carry []string
 	for i := len(operators) + 1; i <= n; i++ {
 		dir := fmt.Sprintf("%s-%d", l.Operator(), i)
-		op, err := NewOperator(dir, clip(fmt.Sprintf("operator-%d", i)), opt.Suite, opt.Passphrase)
+		op, err := NewOperator(dir, clip(fmt.Sprintf("operator-%d", i)), opt.Suite, opt.Passphrase, opt.Random)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -46,7 +47,7 @@ func genesis(l Layout, first *identity.Inception, opt InitOptions) (*authority.G
 	}
 	g := authority.GenesisOptions{}
 	for i := range opt.Recovery {
-		key, err := root.GenerateRecovery(nil)
+		key, err := root.GenerateRecovery(opt.Random)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -74,13 +75,13 @@ var ErrOperators = errors.New("operators")
 
 // NewOperator makes an operator's keys in dir, or opens those that are there, and returns the record that others name it
 // by. It needs neither node nor network: dir may be a stick in a host that has none.
-func NewOperator(dir, name string, suite trust.Suite, passphrase []byte) (*identity.Inception, error) {
+func NewOperator(dir, name string, suite trust.Suite, passphrase []byte, random io.Reader) (*identity.Inception, error) {
 	op, err := identity.Open(dir, identity.Options{Passphrase: passphrase})
 	if errors.Is(err, identity.ErrNone) {
 		if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 			return nil, fmt.Errorf("operator: %w", err)
 		}
-		op, err = identity.Create(dir, identity.Options{Name: name, Suite: suite, Passphrase: passphrase})
+		op, err = identity.Create(dir, identity.Options{Name: name, Suite: suite, Passphrase: passphrase, Random: random})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("operator: %w", err)

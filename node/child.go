@@ -78,6 +78,7 @@ func child() error {
 	}
 	defer clear(start.Passphrase)
 	defer clear(start.Wrap)
+	defer clear(start.Seed)
 	var store identity.Store
 	if start.Wrap != nil {
 		store = &identity.Kept{From: identity.KindTPM, Sealed: start.Sealed, Wrap: start.Wrap}
@@ -133,7 +134,7 @@ func child() error {
 		}
 	}()
 	n, err := New(Parts{
-		Config: cfg, Base: ".", Version: start.Version, Passphrase: start.Passphrase, Store: store, Service: client, Sensor: sensor, Logs: lines, Listener: listener,
+		Config: cfg, Base: ".", Version: start.Version, Passphrase: start.Passphrase, Store: store, Seed: Seed{start.Seed, start.SeedFrom, start.SeedFault}, Service: client, Sensor: sensor, Logs: lines, Listener: listener,
 		Log: log, Restarted: start.Restarted,
 		Ready: func() {
 			if err := client.Ready(); err != nil {

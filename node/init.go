@@ -53,6 +53,8 @@ type InitOptions struct {
 	// Store keeps the node's own key instead; Passphrase is then the next key's, and the operator's, whom no machine's
 	// state may lock out.
 	Store identity.Store
+	// Random makes the keys; nil is crypto/rand. Entropy gives one.
+	Random io.Reader
 }
 
 // Initialised is what Init made.
@@ -91,7 +93,7 @@ func Init(dir string, opt InitOptions) (*Initialised, error) {
 	if _, err := os.Lstat(l.Genesis()); err == nil {
 		return nil, fmt.Errorf("%s: %w", dir, ErrInitialised)
 	}
-	self, err := openOrCreate(l, opt.Name, opt.NextKey, opt.Suite, opt.Passphrase, opt.Store)
+	self, err := openOrCreate(l, opt.Name, opt.NextKey, opt.Suite, opt.Passphrase, opt.Store, opt.Random)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +107,7 @@ func Init(dir string, opt InitOptions) (*Initialised, error) {
 	}
 	op, err := identity.Open(l.Operator(), identity.Options{Passphrase: opt.Passphrase})
 	if errors.Is(err, identity.ErrNone) {
-		op, err = identity.Create(l.Operator(), identity.Options{Name: clip("operator-" + self.Inception().Name), Suite: opt.Suite, Passphrase: opt.Passphrase})
+		op, err = identity.Create(l.Operator(), identity.Options{Name: clip("operator-" + self.Inception().Name), Suite: opt.Suite, Passphrase: opt.Passphrase, Random: opt.Random})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("operator: %w", err)
@@ -196,7 +198,7 @@ func ReadBounded(path string, limit int) ([]byte, error) {
 }
 
 // openOrCreate opens the node's identity, which must be of suite, or makes it.
-func openOrCreate(l Layout, name, next string, suite trust.Suite, passphrase []byte, store identity.Store) (*identity.Identity, error) {
+func openOrCreate(l Layout, name, next string, suite trust.Suite, passphrase []byte, store identity.Store, random io.Reader) (*identity.Identity, error) {
 	self, err := identity.Open(l.Identity(), identity.Options{Passphrase: passphrase, Store: store})
 	if !errors.Is(err, identity.ErrNone) {
 		if err == nil && self.Suite() != suite {
@@ -211,7 +213,7 @@ func openOrCreate(l Layout, name, next string, suite trust.Suite, passphrase []b
 	if store != nil && len(passphrase) == 0 && next == "" {
 		return nil, ErrNoWayBack
 	}
-	self, err = identity.Create(l.Identity(), identity.Options{Name: name, Suite: suite, Passphrase: passphrase, Store: store, NextDir: NextDir(l.Dir, next)})
+	self, err = identity.Create(l.Identity(), identity.Options{Name: name, Suite: suite, Passphrase: passphrase, Store: store, NextDir: NextDir(l.Dir, next), Random: random})
 	if err != nil {
 		return nil, err
 	}

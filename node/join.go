@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,6 +38,8 @@ type JoinOptions struct {
 	// Passphrase and Store as in InitOptions.
 	Passphrase []byte
 	Store      identity.Store
+	// Random as in InitOptions.
+	Random io.Reader
 	// Timeout bounds the whole, but for the time that an operator takes to approve; 0 is 30 s.
 	Timeout time.Duration
 	// Wait bounds the time that an operator takes, where the invite asks for approval; 0 is an hour.
@@ -92,7 +95,7 @@ func Join(ctx context.Context, dir, token string, opt JoinOptions) (*Joined, err
 	} else if err != nil && !time.Now().Before(t.NotAfter) {
 		return nil, fmt.Errorf("%w: it expired at %s", ErrToken, t.NotAfter.Format(time.RFC3339))
 	}
-	self, err := openOrCreate(l, opt.Name, opt.NextKey, t.Suite, opt.Passphrase, opt.Store)
+	self, err := openOrCreate(l, opt.Name, opt.NextKey, t.Suite, opt.Passphrase, opt.Store, opt.Random)
 	if err != nil {
 		return nil, err
 	}

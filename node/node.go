@@ -25,6 +25,7 @@ import (
 	"github.com/omega-mesh/omega/swarm"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust/authority"
+	"github.com/omega-mesh/omega/trust/entropy"
 	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
 	"github.com/omega-mesh/omega/trust/witness"
@@ -39,6 +40,8 @@ type Parts struct {
 	Passphrase []byte
 	// Store keeps the identity's key, where neither a file nor a passphrase does.
 	Store identity.Store
+	// Seed is what a device gave to the random bytes of keys made here.
+	Seed Seed
 	// Service is the privileged side: a Host of this process, or a Client of the other half.
 	Service privileged.Service
 	// Sensor is what the node sees through; nil sees nothing.
@@ -60,6 +63,7 @@ type Node struct {
 	log     *slog.Logger
 	layout  Layout
 	self    *identity.Identity
+	entropy *entropy.Reader
 	genesis *authority.Genesis
 	fold    *authority.Fold
 	ledger  *ledger.Ledger
@@ -125,10 +129,18 @@ func New(p Parts) (*Node, error) {
 	if n.genesis, err = loadGenesis(n.layout); err != nil {
 		return nil, err
 	}
-	if n.self, err = identity.Open(n.layout.Identity(), identity.Options{Passphrase: p.Passphrase, Store: p.Store}); err != nil {
+	sources := []entropy.Source{entropy.Jitter()}
+	if g, ok := p.Store.(generator); ok {
+		sources = append(sources, entropy.Device("token", g.Random))
+	}
+	if n.entropy, err = entropy.Open(context.Background(), p.Seed.Bytes, sources...); err != nil { // until Run ends
 		return nil, err
 	}
-	closing := []func() error{n.self.Close}
+	if n.self, err = identity.Open(n.layout.Identity(), identity.Options{Passphrase: p.Passphrase, Store: p.Store, Random: n.entropy}); err != nil {
+		_ = n.entropy.Close()
+		return nil, err
+	}
+	closing := []func() error{n.entropy.Close, n.self.Close}
 	fail := func(err error) (*Node, error) {
 		for _, f := range slices.Backward(closing) {
 			_ = f()
@@ -147,7 +159,7 @@ func New(p Parts) (*Node, error) {
 	n.credentials = newCredentials()
 	n.access.Store(&access{})
 	n.ledger, err = ledger.Open(n.layout.Ledger(), n.genesis.SwarmID(), n.self, n.fold, ledger.Options{
-		OnEntry: n.onEntry, OnSealed: n.onSealed, OnEquivocation: n.onEquivocation, OnContest: n.onContest, Hold: true, Now: n.clock.now, Log: n.log,
+		OnEntry: n.onEntry, OnSealed: n.onSealed, OnEquivocation: n.onEquivocation, OnContest: n.onContest, Hold: true, Now: n.clock.now, Random: n.entropy, Log: n.log,
 		Backed: func(b *ledger.Base) error { return n.witness.Backed(b) },
 	})
 	if err != nil {
@@ -221,6 +233,7 @@ func (n *Node) replay() error {
 // Run is the node's life. It returns when ctx ends or the node was told to leave, after its feed is sealed and its store
 // is closed.
 func (n *Node) Run(ctx context.Context) error {
+	defer n.entropy.Close()
 	defer n.self.Close()
 	defer func() {
 		if err := n.ledger.Close(); err != nil {

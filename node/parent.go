@@ -47,6 +47,7 @@ type parent struct {
 	kernel     *kernel
 	passphrase []byte
 	kept       *identity.Kept // the wrapping key, where a TPM keeps it
+	seed       Seed
 	once       sync.Once
 	served     atomic.Bool // the node was ready once: whatever fails now, it is tried again
 }
@@ -187,6 +188,8 @@ func (p *parent) start(uid uint32, output *os.File, restarts int) (*privileged.C
 	start := privileged.Start{
 		Config: cfg, Dir: p.cfg.Dir, Version: p.opt.Version, Passphrase: p.passphrase, RingBytes: ringBytes, Restarted: restarts, Connector: noConnector,
 	}
+	// A half that is started again has random bytes of its own; what the device gave is the same, and only adds.
+	start.Seed, start.SeedFrom, start.SeedFault = p.seed.Bytes, p.seed.From, p.seed.Fault
 	if p.kept != nil {
 		start.Wrap, start.Sealed = p.kept.Wrap, p.kept.Sealed
 	}

@@ -72,6 +72,8 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 		return err
 	}
 	defer closeStore()
+	seed := drawSeed(ctx, cfg)
+	defer clear(seed.Bytes)
 	listener, err := listen(layout.Socket())
 	if err != nil {
 		return err
@@ -99,7 +101,7 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 
 	if split {
 		kept, _ := store.(*identity.Kept)
-		p := &parent{cfg: cfg, opt: opt, log: log, listener: listener, host: host, kernel: kernel, passphrase: passphrase, kept: kept}
+		p := &parent{cfg: cfg, opt: opt, log: log, listener: listener, host: host, kernel: kernel, passphrase: passphrase, kept: kept, seed: seed}
 		return p.run(ctx)
 	}
 	sensor, err := kernel.sensor()
@@ -115,7 +117,7 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 	}
 	defer lines.Close()
 	return single(ctx, opt, log, Parts{
-		Config: cfg, Version: opt.Version, Passphrase: passphrase, Store: store, Service: host, Sensor: sensor, Logs: lines, Listener: listener, Log: log,
+		Config: cfg, Version: opt.Version, Passphrase: passphrase, Store: store, Seed: seed, Service: host, Sensor: sensor, Logs: lines, Listener: listener, Log: log,
 	})
 }
 

@@ -91,7 +91,12 @@ media, and name it here.`,
 			}
 			defer clear(passphrase)
 			dir := node.NextDir(a.stateDir(), next)
-			step, err := identity.Succeed(node.Layout{Dir: a.stateDir()}.Identity(), identity.Options{NextDir: dir, Passphrase: passphrase})
+			random, endRandom, err := a.random(cmd.Context(), cmd.Flags(), nil)
+			if err != nil {
+				return err
+			}
+			defer endRandom()
+			step, err := identity.Succeed(node.Layout{Dir: a.stateDir()}.Identity(), identity.Options{NextDir: dir, Passphrase: passphrase, Random: random})
 			switch {
 			case errors.Is(err, identity.ErrNextKey):
 				return fail(exitNotPermitted, "%w: bring the medium it lies on and name its folder with --next-key; without it nobody can rotate this identity", err)

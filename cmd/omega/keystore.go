@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -139,7 +140,16 @@ lies with the next key, and its passphrase: only do it when you know what change
 				}
 				defer closeFrom()
 			}
-			if err := node.Protect(a.stateDir(), identity.Options{Passphrase: passphrase, Store: to, NextDir: next}, from); err != nil {
+			held := to // an emulator takes one connection at a time: what is open is asked
+			if held == nil {
+				held = from
+			}
+			random, endRandom, err := a.random(cmd.Context(), cmd.Flags(), held)
+			if err != nil {
+				return err
+			}
+			defer endRandom()
+			if err := node.Protect(a.stateDir(), identity.Options{Passphrase: passphrase, Store: to, NextDir: next, Random: random}, from); err != nil {
 				return err
 			}
 			if p, err = identity.ReadProtection(dir); err != nil {
@@ -324,4 +334,21 @@ func (a *app) readBounded(path string, limit int) ([]byte, error) {
 // keyRefused says that the hardware which keeps the key does not give it, so that a script is told "not permitted".
 func keyRefused(err error) bool {
 	return errors.Is(err, tpm.ErrPCRs) || errors.Is(err, tpm.ErrOtherTPM) || errors.Is(err, identity.ErrStore)
+}
+
+// random opens what makes new keys. The function ends it, and says which sources were dropped.
+func (a *app) random(ctx context.Context, flags *pflag.FlagSet, store identity.Store) (io.Reader, func(), error) {
+	cfg, err := a.settings(flags)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, end, err := node.Entropy(ctx, cfg, store)
+	if err != nil {
+		return nil, nil, err
+	}
+	return r, sync.OnceFunc(func() {
+		for _, dropped := range end() {
+			a.progress("random bytes come from the other sources, without " + dropped)
+		}
+	}), nil
 }

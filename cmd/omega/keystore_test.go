@@ -55,17 +55,18 @@ func (h host) refuse(code int, words []string, args ...string) {
 	}
 }
 
-func (h host) checkKeyAtRest(says string) {
+// doctor wants a check to be ok or not, and to say something.
+func (h host) doctor(name string, ok bool, says string) {
 	h.t.Helper()
 	for _, c := range h.object("doctor")["checks"].([]any) {
-		if c := c.(map[string]any); c["name"] == "key at rest" {
-			if detail := fmt.Sprint(c["detail"]); c["ok"] != true || !strings.Contains(detail, says) {
+		if c := c.(map[string]any); c["name"] == name {
+			if detail := fmt.Sprint(c["detail"]); c["ok"] != ok || !strings.Contains(detail, says) {
 				h.t.Errorf("doctor: %v", c)
 			}
 			return
 		}
 	}
-	h.t.Error("doctor does not say where the key is")
+	h.t.Errorf("doctor does not check %q", name)
 }
 
 // A key sealed to a TPM, as its owner meets it: made, used by the node's two processes, attested, rotated; kept back when
@@ -93,7 +94,8 @@ func TestKeyInATPM(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := up(t, h.dir, freePort(t))
-	h.checkKeyAtRest("PCR 7 (Secure Boot)")
+	h.doctor("key at rest", true, "PCR 7 (Secure Boot)")
+	h.doctor("entropy", true, "kernel, jitter, tpm")
 
 	nonce, quote := strings.Repeat("ab", 32), filepath.Join(base, "quote")
 	h.must("key", "quote", quote, "--nonce", nonce)
@@ -132,4 +134,11 @@ func TestKeyInATPM(t *testing.T) {
 	if o := h.object("key", "status"); o["protection"] != "passphrase" {
 		t.Errorf("key status: %v", o)
 	}
+	// A TPM that is gone keeps nobody from starting, where it keeps no key; but it is named.
+	if err := os.WriteFile(filepath.Join(h.dir, "omega.yaml"), []byte("tpm: "+pass+"\npassphrase_file: "+pass+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stop = up(t, h.dir, freePort(t))
+	h.doctor("entropy", false, "dropped: tpm")
+	stop()
 }

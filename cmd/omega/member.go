@@ -88,7 +88,12 @@ a token. The next key and the operator's are not: they are the way back, so say 
 				return err
 			}
 			defer closeStore()
-			made, err := node.Init(a.stateDir(), node.InitOptions{Name: name, Swarm: swarm, Suite: chosen, Roles: roles, Passphrase: passphrase, Store: store,
+			random, endRandom, err := a.random(cmd.Context(), cmd.Flags(), store)
+			if err != nil {
+				return err
+			}
+			defer endRandom()
+			made, err := node.Init(a.stateDir(), node.InitOptions{Name: name, Swarm: swarm, Suite: chosen, Roles: roles, Passphrase: passphrase, Store: store, Random: random,
 				NextKey: nextKey, K: k, Operators: n, Inceptions: records, Recovery: recovery})
 			if err != nil {
 				return err
@@ -344,7 +349,12 @@ both keep it out of the process list. Joining again with the same identity is ha
 				return err
 			}
 			defer closeStore()
-			joined, err := node.Join(cmd.Context(), a.stateDir(), token, node.JoinOptions{Name: name, Passphrase: passphrase, Store: store, NextKey: nextKey, Progress: a.progress, Wait: wait})
+			random, endRandom, err := a.random(cmd.Context(), cmd.Flags(), store)
+			if err != nil {
+				return err
+			}
+			defer endRandom()
+			joined, err := node.Join(cmd.Context(), a.stateDir(), token, node.JoinOptions{Name: name, Passphrase: passphrase, Store: store, Random: random, NextKey: nextKey, Progress: a.progress, Wait: wait})
 			if err != nil {
 				return err
 			}
@@ -356,6 +366,7 @@ both keep it out of the process list. Joining again with the same identity is ha
 				fmt.Fprintf(a.out, "%s is a member of %s (%s), with the roles %s\n", printable(joined.Name), printable(joined.SwarmName), shortID(joined.Swarm), strings.Join(joined.Roles, ", "))
 			}
 			if up {
+				endRandom()
 				closeStore()
 				return a.up(cmd, nil)
 			}

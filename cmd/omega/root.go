@@ -278,7 +278,12 @@ others need: for "omega init --operator-inception", or "omega root propose opera
 				return err
 			}
 			defer clear(passphrase)
-			i, err := node.NewOperator(args[0], name, chosen, passphrase)
+			random, endRandom, err := a.random(cmd.Context(), cmd.Flags(), nil)
+			if err != nil {
+				return err
+			}
+			defer endRandom()
+			i, err := node.NewOperator(args[0], name, chosen, passphrase, random)
 			if err != nil {
 				return err
 			}

@@ -107,6 +107,10 @@ type Start struct {
 	// Of a key that a TPM keeps: the wrapping key, and what the TPM sealed it into.
 	Wrap   []byte `cbor:"8,keyasint,omitempty"`
 	Sealed []byte `cbor:"9,keyasint,omitempty"`
+	// Random bytes of a device that the half does not reach: what it gave, which it is, and why it was dropped.
+	Seed      []byte `cbor:"10,keyasint,omitempty"`
+	SeedFrom  string `cbor:"11,keyasint,omitempty"`
+	SeedFault string `cbor:"12,keyasint,omitempty"`
 }
 
 type countersBody struct {

@@ -3,9 +3,9 @@ package ledger
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -248,11 +248,13 @@ func (l *Ledger) sign(w *writer, kind Kind, body []byte, full bool) (*Entry, *ba
 
 // signEpoch makes a new Ed25519 key, held in memory only, and the entry that certifies it.
 func (l *Ledger) signEpoch(w *writer, t int64) (signed, error) {
-	pub, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
+	seed := make([]byte, ed25519.SeedSize)
+	defer clear(seed)
+	if _, err := io.ReadFull(l.opt.Random, seed); err != nil {
 		return signed{}, fmt.Errorf("ledger: epoch key: %w", err)
 	}
-	b := epochBody{Key: pub, NotBefore: t, NotAfter: t + int64(trust.EpochLifetime)}
+	key := ed25519.NewKeyFromSeed(seed)
+	b := epochBody{Key: key[ed25519.SeedSize:], NotBefore: t, NotAfter: t + int64(trust.EpochLifetime)}
 	body, err := canonical.Marshal(b)
 	if err != nil {
 		return signed{}, err

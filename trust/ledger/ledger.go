@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -58,7 +59,9 @@ type Options struct {
 	// Now is the clock for new entries and for what counts as the future; default time.Now. A node that knows the median
 	// of its peers' clocks gives it here.
 	Now func() time.Time
-	Log *slog.Logger
+	// Random makes the epoch keys; default crypto/rand.
+	Random io.Reader
+	Log    *slog.Logger
 }
 
 // Fault is something wrong with the store, found at Open or later.
@@ -107,6 +110,9 @@ func Open(dir string, swarm trust.SwarmID, self *identity.Identity, keys KeyReso
 }
 
 func open(d disk, swarm trust.SwarmID, self *identity.Identity, keys KeyResolver, opt Options) (*Ledger, error) {
+	if opt.Random == nil {
+		opt.Random = rand.Reader
+	}
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
@@ -34,10 +35,11 @@ const (
 	commandTime = 60 * time.Second // of one command: longer than the slowest chip takes to make a key
 )
 
-// Device is an open TPM. It is for one goroutine at a time.
+// Device is an open TPM. It is safe for concurrent use: one command sequence runs after the other.
 type Device struct {
 	path string
 	line *line
+	mu   sync.Mutex // held through each exported method, which may be several commands
 }
 
 // Open opens the TPM at path: a character device (/dev/tpmrm0), or the Unix socket of an emulator. An empty path takes the
@@ -89,16 +91,30 @@ func (d *Device) Path() string { return d.path }
 // Close lets go of the device.
 func (d *Device) Close() error { return d.line.conn.Close() }
 
-// Random fills p from the TPM's own generator (TPM2_GetRandom), its answers encrypted on the bus.
-func (d *Device) Random(p []byte) error {
+// Random fills p from the TPM's own generator (TPM2_GetRandom), its answers encrypted on the bus. It ends with ctx too.
+func (d *Device) Random(ctx context.Context, p []byte) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	whole := d.line.ctx
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(whole, cancel)
+	defer stop()
+	d.line.ctx = ctx
+	defer func() { d.line.ctx = whole }()
 	root, err := d.storageRoot()
 	if err != nil {
 		return err
 	}
 	defer root.flush()
+	session, end, err := tpm2.HMACSession(d.line, tpm2.TPMAlgSHA256, 16, tpm2.AESEncryption(128, tpm2.EncryptOut), tpm2.Salted(root.handle, root.public))
+	if err != nil {
+		return d.failed("random", err)
+	}
+	defer func() { _ = end() }()
 	for len(p) > 0 {
 		want := min(len(p), 32) // the digest of SHA-256: what any chip gives at once
-		r, err := tpm2.GetRandom{BytesRequested: uint16(want)}.Execute(d.line, root.session(tpm2.AESEncryption(128, tpm2.EncryptOut)))
+		r, err := tpm2.GetRandom{BytesRequested: uint16(want)}.Execute(d.line, session)
 		if err != nil {
 			return d.failed("random", err)
 		}

@@ -98,6 +98,12 @@ func selected(l tpm2.TPMLPCRSelection) (PCRs, error) {
 
 // Read gives the values of p, the lowest number's first, 32 bytes each.
 func (d *Device) Read(p PCRs) ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.read(p)
+}
+
+func (d *Device) read(p PCRs) ([]byte, error) {
 	if !p.valid() {
 		return nil, fmt.Errorf("tpm: no PCRs chosen, or none there is: %w", ErrMalformed)
 	}

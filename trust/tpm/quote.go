@@ -42,6 +42,8 @@ func attestationTemplate() tpm2.TPMTPublic {
 
 // AttestationKey is the public part of this TPM's attestation key: the same each time until the endorsement seed changes.
 func (d *Device) AttestationKey() ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	handle, _, public, err := d.primary(tpm2.TPMRHEndorsement, attestationTemplate())
 	if err != nil {
 		return nil, d.failed("make the attestation key", err)
@@ -74,6 +76,8 @@ type Quote struct {
 
 // Quote has the TPM sign what p hold now, over challenge: 32 bytes that the one who asks chose.
 func (d *Device) Quote(p PCRs, challenge [32]byte) (*Quote, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	handle, name, public, err := d.primary(tpm2.TPMRHEndorsement, attestationTemplate())
 	if err != nil {
 		return nil, d.failed("make the attestation key", err)
@@ -81,7 +85,7 @@ func (d *Device) Quote(p PCRs, challenge [32]byte) (*Quote, error) {
 	defer d.flush(handle)
 	// PCRs may be extended between the reading and the signing: then once more.
 	for range 3 {
-		values, err := d.Read(p)
+		values, err := d.read(p)
 		if err != nil {
 			return nil, err
 		}

@@ -58,10 +58,12 @@ func SealedTo(blob []byte) (PCRs, error) {
 // Seal binds secret, at most 128 bytes, to this TPM and to what p hold now (TPM2_PolicyPCR). What it returns only Unseal
 // here can use. It is opened once before it is given away, so that a chip that seals and cannot unseal is found out now.
 func (d *Device) Seal(secret []byte, p PCRs) ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if len(secret) == 0 || len(secret) > maxSecret {
 		return nil, fmt.Errorf("tpm: a secret of %d bytes, want 1 to %d: %w", len(secret), maxSecret, ErrMalformed)
 	}
-	values, err := d.Read(p)
+	values, err := d.read(p)
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +127,8 @@ func policyOf(p PCRs, values []byte) ([]byte, error) {
 // Unseal gives back what Seal took, where this is the same TPM and the PCRs are what they were; ErrOtherTPM and ErrPCRs
 // otherwise, the latter naming the PCRs. The caller clears the secret.
 func (d *Device) Unseal(blob []byte) ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	root, err := d.storageRoot()
 	if err != nil {
 		return nil, err
@@ -172,7 +176,7 @@ func (d *Device) unseal(root *storageRoot, blob []byte) ([]byte, error) {
 
 // refused names the PCRs that are not what they were.
 func (d *Device) refused(p PCRs, was []byte) error {
-	is, err := d.Read(p)
+	is, err := d.read(p)
 	if err != nil {
 		return errors.Join(d.failed("unseal", ErrPCRs), err)
 	}

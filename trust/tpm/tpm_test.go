@@ -126,7 +126,7 @@ func TestBusCarriesNoSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	random := make([]byte, 100)
-	if err := d.Random(random); err != nil {
+	if err := d.Random(t.Context(), random); err != nil {
 		t.Fatal(err)
 	}
 	if bytes.Contains(bus.seen.Bytes(), secret) || bytes.Contains(bus.seen.Bytes(), random[:32]) || bytes.Contains(bus.seen.Bytes(), random[32:64]) {
