@@ -23,6 +23,8 @@ func (k *Kernel) attach(name string, c *ebpf.Collection) (string, error) {
 	switch name {
 	case "sensor/process":
 		return k.attachTracing(c, "on_fork", "on_exec", "on_exit")
+	case "sensor/rights":
+		return k.attachRights(c)
 	case "sensor/network":
 		return k.attachTracing(c, "on_state")
 	case "actuator/deny-exec":

@@ -122,8 +122,7 @@ func sustain(d time.Duration) (rate, microseconds float64, err error) {
 			return fmt.Errorf("read the load's object: %w", err)
 		}
 		spec.Maps["ring"].MaxEntries = uint32(k.opt.RingBytes)
-		load, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-			MapReplacements: map[string]*ebpf.Map{"ring": k.ring, "drops": k.drops, "scope_cgroup": k.scope}})
+		load, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: k.shared})
 		if err != nil {
 			return fmt.Errorf("load the load: %w", err)
 		}

@@ -13,22 +13,54 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type benchCgroupPace struct {
+	_     structs.HostLayout
+	Since uint64
+	Spent uint64
+}
+
+type benchFilterSettings struct {
+	_      structs.HostLayout
+	Active uint32
+	Rate   uint32
+}
+
 type benchPace struct {
 	_     structs.HostLayout
 	Since uint64
 	Spent uint64
 }
 
+type benchPathPrefix struct {
+	_    structs.HostLayout
+	Bits uint32
+	Path [248]int8
+}
+
+type benchSuppressedKey struct {
+	_      structs.HostLayout
+	Cgroup uint64
+	Class  uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	benchMapDrops       = "drops"
-	benchMapPaces       = "paces"
-	benchMapRing        = "ring"
-	benchMapScopeCgroup = "scope_cgroup"
-	benchProgEmit       = "emit"
-	benchVarScoped      = "scoped"
+	benchMapCgroupPaces  = "cgroup_paces"
+	benchMapDrops        = "drops"
+	benchMapFilterCgroup = "filter_cgroup"
+	benchMapFilterPath   = "filter_path"
+	benchMapFilterPort   = "filter_port"
+	benchMapFilterUid    = "filter_uid"
+	benchMapFilters      = "filters"
+	benchMapPaces        = "paces"
+	benchMapProtected    = "protected"
+	benchMapRing         = "ring"
+	benchMapScopeCgroup  = "scope_cgroup"
+	benchMapSuppressed   = "suppressed"
+	benchProgEmit        = "emit"
+	benchVarScoped       = "scoped"
 )
 
 // loadBench returns the embedded CollectionSpec for bench.
@@ -80,10 +112,18 @@ type benchProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type benchMapSpecs struct {
-	Drops       *ebpf.MapSpec `ebpf:"drops"`
-	Paces       *ebpf.MapSpec `ebpf:"paces"`
-	Ring        *ebpf.MapSpec `ebpf:"ring"`
-	ScopeCgroup *ebpf.MapSpec `ebpf:"scope_cgroup"`
+	CgroupPaces  *ebpf.MapSpec `ebpf:"cgroup_paces"`
+	Drops        *ebpf.MapSpec `ebpf:"drops"`
+	FilterCgroup *ebpf.MapSpec `ebpf:"filter_cgroup"`
+	FilterPath   *ebpf.MapSpec `ebpf:"filter_path"`
+	FilterPort   *ebpf.MapSpec `ebpf:"filter_port"`
+	FilterUid    *ebpf.MapSpec `ebpf:"filter_uid"`
+	Filters      *ebpf.MapSpec `ebpf:"filters"`
+	Paces        *ebpf.MapSpec `ebpf:"paces"`
+	Protected    *ebpf.MapSpec `ebpf:"protected"`
+	Ring         *ebpf.MapSpec `ebpf:"ring"`
+	ScopeCgroup  *ebpf.MapSpec `ebpf:"scope_cgroup"`
+	Suppressed   *ebpf.MapSpec `ebpf:"suppressed"`
 }
 
 // benchVariableSpecs contains global variables before they are loaded into the kernel.
@@ -113,18 +153,34 @@ func (o *benchObjects) Close() error {
 //
 // It can be passed to loadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type benchMaps struct {
-	Drops       *ebpf.Map `ebpf:"drops"`
-	Paces       *ebpf.Map `ebpf:"paces"`
-	Ring        *ebpf.Map `ebpf:"ring"`
-	ScopeCgroup *ebpf.Map `ebpf:"scope_cgroup"`
+	CgroupPaces  *ebpf.Map `ebpf:"cgroup_paces"`
+	Drops        *ebpf.Map `ebpf:"drops"`
+	FilterCgroup *ebpf.Map `ebpf:"filter_cgroup"`
+	FilterPath   *ebpf.Map `ebpf:"filter_path"`
+	FilterPort   *ebpf.Map `ebpf:"filter_port"`
+	FilterUid    *ebpf.Map `ebpf:"filter_uid"`
+	Filters      *ebpf.Map `ebpf:"filters"`
+	Paces        *ebpf.Map `ebpf:"paces"`
+	Protected    *ebpf.Map `ebpf:"protected"`
+	Ring         *ebpf.Map `ebpf:"ring"`
+	ScopeCgroup  *ebpf.Map `ebpf:"scope_cgroup"`
+	Suppressed   *ebpf.Map `ebpf:"suppressed"`
 }
 
 func (m *benchMaps) Close() error {
 	return _BenchClose(
+		m.CgroupPaces,
 		m.Drops,
+		m.FilterCgroup,
+		m.FilterPath,
+		m.FilterPort,
+		m.FilterUid,
+		m.Filters,
 		m.Paces,
+		m.Protected,
 		m.Ring,
 		m.ScopeCgroup,
+		m.Suppressed,
 	)
 }
 

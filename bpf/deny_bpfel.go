@@ -13,11 +13,23 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type denyCgroupPace struct {
+	_     structs.HostLayout
+	Since uint64
+	Spent uint64
+}
+
 type denyEndpoint struct {
 	_       structs.HostLayout
 	Address [16]uint8
 	Port    uint16
 	Pad     uint16
+}
+
+type denyFilterSettings struct {
+	_      structs.HostLayout
+	Active uint32
+	Rate   uint32
 }
 
 type denyListener struct {
@@ -43,6 +55,12 @@ type denyPace struct {
 	_     structs.HostLayout
 	Since uint64
 	Spent uint64
+}
+
+type denyPathPrefix struct {
+	_    structs.HostLayout
+	Bits uint32
+	Path [248]int8
 }
 
 type denyProbeKey struct {
@@ -115,6 +133,12 @@ type denyRefusalKey struct {
 	Protocol uint16
 }
 
+type denySuppressedKey struct {
+	_      structs.HostLayout
+	Cgroup uint64
+	Class  uint64
+}
+
 type denyUntil struct {
 	_       structs.HostLayout
 	Expires uint64
@@ -127,16 +151,24 @@ type denyUntil struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	denyMapCgroupPaces      = "cgroup_paces"
 	denyMapContain          = "contain"
 	denyMapDeny4            = "deny4"
 	denyMapDeny6            = "deny6"
 	denyMapDroppedPackets   = "dropped_packets"
 	denyMapDrops            = "drops"
+	denyMapFilterCgroup     = "filter_cgroup"
+	denyMapFilterPath       = "filter_path"
+	denyMapFilterPort       = "filter_port"
+	denyMapFilterUid        = "filter_uid"
+	denyMapFilters          = "filters"
 	denyMapPaces            = "paces"
 	denyMapProbes           = "probes"
+	denyMapProtected        = "protected"
 	denyMapRefusals         = "refusals"
 	denyMapRing             = "ring"
 	denyMapScopeCgroup      = "scope_cgroup"
+	denyMapSuppressed       = "suppressed"
 	denyMapSwarmPeers       = "swarm_peers"
 	denyMapSwarmPorts       = "swarm_ports"
 	denyProgConnect4        = "connect4"
@@ -211,16 +243,24 @@ type denyProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type denyMapSpecs struct {
+	CgroupPaces    *ebpf.MapSpec `ebpf:"cgroup_paces"`
 	Contain        *ebpf.MapSpec `ebpf:"contain"`
 	Deny4          *ebpf.MapSpec `ebpf:"deny4"`
 	Deny6          *ebpf.MapSpec `ebpf:"deny6"`
 	DroppedPackets *ebpf.MapSpec `ebpf:"dropped_packets"`
 	Drops          *ebpf.MapSpec `ebpf:"drops"`
+	FilterCgroup   *ebpf.MapSpec `ebpf:"filter_cgroup"`
+	FilterPath     *ebpf.MapSpec `ebpf:"filter_path"`
+	FilterPort     *ebpf.MapSpec `ebpf:"filter_port"`
+	FilterUid      *ebpf.MapSpec `ebpf:"filter_uid"`
+	Filters        *ebpf.MapSpec `ebpf:"filters"`
 	Paces          *ebpf.MapSpec `ebpf:"paces"`
 	Probes         *ebpf.MapSpec `ebpf:"probes"`
+	Protected      *ebpf.MapSpec `ebpf:"protected"`
 	Refusals       *ebpf.MapSpec `ebpf:"refusals"`
 	Ring           *ebpf.MapSpec `ebpf:"ring"`
 	ScopeCgroup    *ebpf.MapSpec `ebpf:"scope_cgroup"`
+	Suppressed     *ebpf.MapSpec `ebpf:"suppressed"`
 	SwarmPeers     *ebpf.MapSpec `ebpf:"swarm_peers"`
 	SwarmPorts     *ebpf.MapSpec `ebpf:"swarm_ports"`
 }
@@ -253,32 +293,48 @@ func (o *denyObjects) Close() error {
 //
 // It can be passed to loadDenyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type denyMaps struct {
+	CgroupPaces    *ebpf.Map `ebpf:"cgroup_paces"`
 	Contain        *ebpf.Map `ebpf:"contain"`
 	Deny4          *ebpf.Map `ebpf:"deny4"`
 	Deny6          *ebpf.Map `ebpf:"deny6"`
 	DroppedPackets *ebpf.Map `ebpf:"dropped_packets"`
 	Drops          *ebpf.Map `ebpf:"drops"`
+	FilterCgroup   *ebpf.Map `ebpf:"filter_cgroup"`
+	FilterPath     *ebpf.Map `ebpf:"filter_path"`
+	FilterPort     *ebpf.Map `ebpf:"filter_port"`
+	FilterUid      *ebpf.Map `ebpf:"filter_uid"`
+	Filters        *ebpf.Map `ebpf:"filters"`
 	Paces          *ebpf.Map `ebpf:"paces"`
 	Probes         *ebpf.Map `ebpf:"probes"`
+	Protected      *ebpf.Map `ebpf:"protected"`
 	Refusals       *ebpf.Map `ebpf:"refusals"`
 	Ring           *ebpf.Map `ebpf:"ring"`
 	ScopeCgroup    *ebpf.Map `ebpf:"scope_cgroup"`
+	Suppressed     *ebpf.Map `ebpf:"suppressed"`
 	SwarmPeers     *ebpf.Map `ebpf:"swarm_peers"`
 	SwarmPorts     *ebpf.Map `ebpf:"swarm_ports"`
 }
 
 func (m *denyMaps) Close() error {
 	return _DenyClose(
+		m.CgroupPaces,
 		m.Contain,
 		m.Deny4,
 		m.Deny6,
 		m.DroppedPackets,
 		m.Drops,
+		m.FilterCgroup,
+		m.FilterPath,
+		m.FilterPort,
+		m.FilterUid,
+		m.Filters,
 		m.Paces,
 		m.Probes,
+		m.Protected,
 		m.Refusals,
 		m.Ring,
 		m.ScopeCgroup,
+		m.Suppressed,
 		m.SwarmPeers,
 		m.SwarmPorts,
 	)

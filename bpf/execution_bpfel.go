@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type executionCgroupPace struct {
+	_     structs.HostLayout
+	Since uint64
+	Spent uint64
+}
+
 type executionDoom struct {
 	_       structs.HostLayout
 	Expires uint64
@@ -26,6 +32,12 @@ type executionFileKey struct {
 	Pad    uint32
 }
 
+type executionFilterSettings struct {
+	_      structs.HostLayout
+	Active uint32
+	Rate   uint32
+}
+
 type executionPace struct {
 	_     structs.HostLayout
 	Since uint64
@@ -37,6 +49,12 @@ type executionPathKey struct {
 	Path [256]int8
 }
 
+type executionPathPrefix struct {
+	_    structs.HostLayout
+	Bits uint32
+	Path [248]int8
+}
+
 type executionPathScratch struct {
 	_    structs.HostLayout
 	Key  executionPathKey
@@ -44,6 +62,12 @@ type executionPathScratch struct {
 		_     structs.HostLayout
 		Bytes [768]int8
 	}
+}
+
+type executionSuppressedKey struct {
+	_      structs.HostLayout
+	Cgroup uint64
+	Class  uint64
 }
 
 type executionUntil struct {
@@ -58,18 +82,26 @@ type executionUntil struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	executionMapDenyInode   = "deny_inode"
-	executionMapDenyPath    = "deny_path"
-	executionMapDoomed      = "doomed"
-	executionMapDrops       = "drops"
-	executionMapPaces       = "paces"
-	executionMapPathScratch = "path_scratch"
-	executionMapRing        = "ring"
-	executionMapRules       = "rules"
-	executionMapScopeCgroup = "scope_cgroup"
-	executionProgDenyExec   = "deny_exec"
-	executionProgDoomChild  = "doom_child"
-	executionVarScoped      = "scoped"
+	executionMapCgroupPaces  = "cgroup_paces"
+	executionMapDenyInode    = "deny_inode"
+	executionMapDenyPath     = "deny_path"
+	executionMapDoomed       = "doomed"
+	executionMapDrops        = "drops"
+	executionMapFilterCgroup = "filter_cgroup"
+	executionMapFilterPath   = "filter_path"
+	executionMapFilterPort   = "filter_port"
+	executionMapFilterUid    = "filter_uid"
+	executionMapFilters      = "filters"
+	executionMapPaces        = "paces"
+	executionMapPathScratch  = "path_scratch"
+	executionMapProtected    = "protected"
+	executionMapRing         = "ring"
+	executionMapRules        = "rules"
+	executionMapScopeCgroup  = "scope_cgroup"
+	executionMapSuppressed   = "suppressed"
+	executionProgDenyExec    = "deny_exec"
+	executionProgDoomChild   = "doom_child"
+	executionVarScoped       = "scoped"
 )
 
 // loadExecution returns the embedded CollectionSpec for execution.
@@ -122,15 +154,23 @@ type executionProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type executionMapSpecs struct {
-	DenyInode   *ebpf.MapSpec `ebpf:"deny_inode"`
-	DenyPath    *ebpf.MapSpec `ebpf:"deny_path"`
-	Doomed      *ebpf.MapSpec `ebpf:"doomed"`
-	Drops       *ebpf.MapSpec `ebpf:"drops"`
-	Paces       *ebpf.MapSpec `ebpf:"paces"`
-	PathScratch *ebpf.MapSpec `ebpf:"path_scratch"`
-	Ring        *ebpf.MapSpec `ebpf:"ring"`
-	Rules       *ebpf.MapSpec `ebpf:"rules"`
-	ScopeCgroup *ebpf.MapSpec `ebpf:"scope_cgroup"`
+	CgroupPaces  *ebpf.MapSpec `ebpf:"cgroup_paces"`
+	DenyInode    *ebpf.MapSpec `ebpf:"deny_inode"`
+	DenyPath     *ebpf.MapSpec `ebpf:"deny_path"`
+	Doomed       *ebpf.MapSpec `ebpf:"doomed"`
+	Drops        *ebpf.MapSpec `ebpf:"drops"`
+	FilterCgroup *ebpf.MapSpec `ebpf:"filter_cgroup"`
+	FilterPath   *ebpf.MapSpec `ebpf:"filter_path"`
+	FilterPort   *ebpf.MapSpec `ebpf:"filter_port"`
+	FilterUid    *ebpf.MapSpec `ebpf:"filter_uid"`
+	Filters      *ebpf.MapSpec `ebpf:"filters"`
+	Paces        *ebpf.MapSpec `ebpf:"paces"`
+	PathScratch  *ebpf.MapSpec `ebpf:"path_scratch"`
+	Protected    *ebpf.MapSpec `ebpf:"protected"`
+	Ring         *ebpf.MapSpec `ebpf:"ring"`
+	Rules        *ebpf.MapSpec `ebpf:"rules"`
+	ScopeCgroup  *ebpf.MapSpec `ebpf:"scope_cgroup"`
+	Suppressed   *ebpf.MapSpec `ebpf:"suppressed"`
 }
 
 // executionVariableSpecs contains global variables before they are loaded into the kernel.
@@ -160,28 +200,44 @@ func (o *executionObjects) Close() error {
 //
 // It can be passed to loadExecutionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type executionMaps struct {
-	DenyInode   *ebpf.Map `ebpf:"deny_inode"`
-	DenyPath    *ebpf.Map `ebpf:"deny_path"`
-	Doomed      *ebpf.Map `ebpf:"doomed"`
-	Drops       *ebpf.Map `ebpf:"drops"`
-	Paces       *ebpf.Map `ebpf:"paces"`
-	PathScratch *ebpf.Map `ebpf:"path_scratch"`
-	Ring        *ebpf.Map `ebpf:"ring"`
-	Rules       *ebpf.Map `ebpf:"rules"`
-	ScopeCgroup *ebpf.Map `ebpf:"scope_cgroup"`
+	CgroupPaces  *ebpf.Map `ebpf:"cgroup_paces"`
+	DenyInode    *ebpf.Map `ebpf:"deny_inode"`
+	DenyPath     *ebpf.Map `ebpf:"deny_path"`
+	Doomed       *ebpf.Map `ebpf:"doomed"`
+	Drops        *ebpf.Map `ebpf:"drops"`
+	FilterCgroup *ebpf.Map `ebpf:"filter_cgroup"`
+	FilterPath   *ebpf.Map `ebpf:"filter_path"`
+	FilterPort   *ebpf.Map `ebpf:"filter_port"`
+	FilterUid    *ebpf.Map `ebpf:"filter_uid"`
+	Filters      *ebpf.Map `ebpf:"filters"`
+	Paces        *ebpf.Map `ebpf:"paces"`
+	PathScratch  *ebpf.Map `ebpf:"path_scratch"`
+	Protected    *ebpf.Map `ebpf:"protected"`
+	Ring         *ebpf.Map `ebpf:"ring"`
+	Rules        *ebpf.Map `ebpf:"rules"`
+	ScopeCgroup  *ebpf.Map `ebpf:"scope_cgroup"`
+	Suppressed   *ebpf.Map `ebpf:"suppressed"`
 }
 
 func (m *executionMaps) Close() error {
 	return _ExecutionClose(
+		m.CgroupPaces,
 		m.DenyInode,
 		m.DenyPath,
 		m.Doomed,
 		m.Drops,
+		m.FilterCgroup,
+		m.FilterPath,
+		m.FilterPort,
+		m.FilterUid,
+		m.Filters,
 		m.Paces,
 		m.PathScratch,
+		m.Protected,
 		m.Ring,
 		m.Rules,
 		m.ScopeCgroup,
+		m.Suppressed,
 	)
 }
 

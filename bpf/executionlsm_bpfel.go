@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type executionLSMCgroupPace struct {
+	_     structs.HostLayout
+	Since uint64
+	Spent uint64
+}
+
 type executionLSMFileKey struct {
 	_      structs.HostLayout
 	Inode  uint64
@@ -20,10 +26,28 @@ type executionLSMFileKey struct {
 	Pad    uint32
 }
 
+type executionLSMFilterSettings struct {
+	_      structs.HostLayout
+	Active uint32
+	Rate   uint32
+}
+
 type executionLSMPace struct {
 	_     structs.HostLayout
 	Since uint64
 	Spent uint64
+}
+
+type executionLSMPathPrefix struct {
+	_    structs.HostLayout
+	Bits uint32
+	Path [248]int8
+}
+
+type executionLSMSuppressedKey struct {
+	_      structs.HostLayout
+	Cgroup uint64
+	Class  uint64
 }
 
 type executionLSMUntil struct {
@@ -38,13 +62,21 @@ type executionLSMUntil struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	executionLSMMapDenyInode   = "deny_inode"
-	executionLSMMapDrops       = "drops"
-	executionLSMMapPaces       = "paces"
-	executionLSMMapRing        = "ring"
-	executionLSMMapScopeCgroup = "scope_cgroup"
-	executionLSMProgRefuseExec = "refuse_exec"
-	executionLSMVarScoped      = "scoped"
+	executionLSMMapCgroupPaces  = "cgroup_paces"
+	executionLSMMapDenyInode    = "deny_inode"
+	executionLSMMapDrops        = "drops"
+	executionLSMMapFilterCgroup = "filter_cgroup"
+	executionLSMMapFilterPath   = "filter_path"
+	executionLSMMapFilterPort   = "filter_port"
+	executionLSMMapFilterUid    = "filter_uid"
+	executionLSMMapFilters      = "filters"
+	executionLSMMapPaces        = "paces"
+	executionLSMMapProtected    = "protected"
+	executionLSMMapRing         = "ring"
+	executionLSMMapScopeCgroup  = "scope_cgroup"
+	executionLSMMapSuppressed   = "suppressed"
+	executionLSMProgRefuseExec  = "refuse_exec"
+	executionLSMVarScoped       = "scoped"
 )
 
 // loadExecutionLSM returns the embedded CollectionSpec for executionLSM.
@@ -96,11 +128,19 @@ type executionLSMProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type executionLSMMapSpecs struct {
-	DenyInode   *ebpf.MapSpec `ebpf:"deny_inode"`
-	Drops       *ebpf.MapSpec `ebpf:"drops"`
-	Paces       *ebpf.MapSpec `ebpf:"paces"`
-	Ring        *ebpf.MapSpec `ebpf:"ring"`
-	ScopeCgroup *ebpf.MapSpec `ebpf:"scope_cgroup"`
+	CgroupPaces  *ebpf.MapSpec `ebpf:"cgroup_paces"`
+	DenyInode    *ebpf.MapSpec `ebpf:"deny_inode"`
+	Drops        *ebpf.MapSpec `ebpf:"drops"`
+	FilterCgroup *ebpf.MapSpec `ebpf:"filter_cgroup"`
+	FilterPath   *ebpf.MapSpec `ebpf:"filter_path"`
+	FilterPort   *ebpf.MapSpec `ebpf:"filter_port"`
+	FilterUid    *ebpf.MapSpec `ebpf:"filter_uid"`
+	Filters      *ebpf.MapSpec `ebpf:"filters"`
+	Paces        *ebpf.MapSpec `ebpf:"paces"`
+	Protected    *ebpf.MapSpec `ebpf:"protected"`
+	Ring         *ebpf.MapSpec `ebpf:"ring"`
+	ScopeCgroup  *ebpf.MapSpec `ebpf:"scope_cgroup"`
+	Suppressed   *ebpf.MapSpec `ebpf:"suppressed"`
 }
 
 // executionLSMVariableSpecs contains global variables before they are loaded into the kernel.
@@ -130,20 +170,36 @@ func (o *executionLSMObjects) Close() error {
 //
 // It can be passed to loadExecutionLSMObjects or ebpf.CollectionSpec.LoadAndAssign.
 type executionLSMMaps struct {
-	DenyInode   *ebpf.Map `ebpf:"deny_inode"`
-	Drops       *ebpf.Map `ebpf:"drops"`
-	Paces       *ebpf.Map `ebpf:"paces"`
-	Ring        *ebpf.Map `ebpf:"ring"`
-	ScopeCgroup *ebpf.Map `ebpf:"scope_cgroup"`
+	CgroupPaces  *ebpf.Map `ebpf:"cgroup_paces"`
+	DenyInode    *ebpf.Map `ebpf:"deny_inode"`
+	Drops        *ebpf.Map `ebpf:"drops"`
+	FilterCgroup *ebpf.Map `ebpf:"filter_cgroup"`
+	FilterPath   *ebpf.Map `ebpf:"filter_path"`
+	FilterPort   *ebpf.Map `ebpf:"filter_port"`
+	FilterUid    *ebpf.Map `ebpf:"filter_uid"`
+	Filters      *ebpf.Map `ebpf:"filters"`
+	Paces        *ebpf.Map `ebpf:"paces"`
+	Protected    *ebpf.Map `ebpf:"protected"`
+	Ring         *ebpf.Map `ebpf:"ring"`
+	ScopeCgroup  *ebpf.Map `ebpf:"scope_cgroup"`
+	Suppressed   *ebpf.Map `ebpf:"suppressed"`
 }
 
 func (m *executionLSMMaps) Close() error {
 	return _ExecutionLSMClose(
+		m.CgroupPaces,
 		m.DenyInode,
 		m.Drops,
+		m.FilterCgroup,
+		m.FilterPath,
+		m.FilterPort,
+		m.FilterUid,
+		m.Filters,
 		m.Paces,
+		m.Protected,
 		m.Ring,
 		m.ScopeCgroup,
+		m.Suppressed,
 	)
 }
 

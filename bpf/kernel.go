@@ -24,7 +24,8 @@ type Options struct {
 	PinDir     string   // a folder on a BPF file system: blocks outlive a crash of the node, and still expire; empty means they end with it
 	RingBytes  int      // power of two, 64 KiB to 64 MiB; 0 means 4 MiB
 
-	withoutTCX bool // as on a kernel before 6.6: for tests
+	withoutTCX bool     // as on a kernel before 6.6: for tests
+	without    []string // domains that a test does not need, by the name of their check
 }
 
 // Kernel is the loaded kernel half of one node.
@@ -33,11 +34,14 @@ type Kernel struct {
 	cgroup string // where cgroup hooks are attached
 
 	ring, drops, scope *ebpf.Map
+	shared             map[string]*ebpf.Map // with the three above, what all objects have in common
 	process, network   *ebpf.Collection
+	rights             *ebpf.Collection
 	deny, execution    *ebpf.Collection
 	lsm                *ebpf.Collection
 
 	mu         sync.Mutex
+	settings   filterSettings
 	links      []link.Link
 	pinned     []string            // pins made by this load
 	attached   map[string][]string // interface → means
@@ -53,14 +57,18 @@ type domain struct {
 	spec func() (*ebpf.CollectionSpec, error)
 	keep func(*Kernel) **ebpf.Collection
 	lost string
+	// severable says that each program stands for itself: one that the kernel does not take is left out, with a check of
+	// its own, and the others are loaded.
+	severable bool
 }
 
 var domains = [...]domain{
-	{"sensor/process", loadProcess, func(k *Kernel) **ebpf.Collection { return &k.process }, "processes are seen only by polling /proc"},
-	{"sensor/network", loadNetwork, func(k *Kernel) **ebpf.Collection { return &k.network }, "connections are seen only by polling /proc/net"},
-	{"actuator/deny-address", loadDeny, func(k *Kernel) **ebpf.Collection { return &k.deny }, "no address can be refused and no host contained"},
-	{"actuator/deny-exec", loadExecution, func(k *Kernel) **ebpf.Collection { return &k.execution }, "no execution can be denied; trees are killed from user space alone"},
-	{"lsm", loadExecutionLSM, func(k *Kernel) **ebpf.Collection { return &k.lsm }, "a denied execution is killed before its first instruction instead of refused with EPERM"},
+	{"sensor/process", loadProcess, func(k *Kernel) **ebpf.Collection { return &k.process }, "processes are seen only by polling /proc", false},
+	{"sensor/network", loadNetwork, func(k *Kernel) **ebpf.Collection { return &k.network }, "connections are seen only by polling /proc/net", false},
+	{"sensor/rights", loadRights, func(k *Kernel) **ebpf.Collection { return &k.rights }, "what processes do to their rights, to each other's memory and to the kernel is not seen", true},
+	{"actuator/deny-address", loadDeny, func(k *Kernel) **ebpf.Collection { return &k.deny }, "no address can be refused and no host contained", false},
+	{"actuator/deny-exec", loadExecution, func(k *Kernel) **ebpf.Collection { return &k.execution }, "no execution can be denied; trees are killed from user space alone", false},
+	{"lsm", loadExecutionLSM, func(k *Kernel) **ebpf.Collection { return &k.lsm }, "a denied execution is killed before its first instruction instead of refused with EPERM", false},
 }
 
 // Load puts the programs into the kernel, each domain by itself: what this kernel does not take is a failed Check, not
@@ -87,6 +95,9 @@ func Load(ctx context.Context, opt Options) (*Kernel, error) {
 			return nil, err
 		}
 		d := &domains[i]
+		if slices.Contains(opt.without, d.name) {
+			continue
+		}
 		detail, err := k.load(d)
 		check := Check{Name: d.name, OK: err == nil, Detail: detail}
 		if err != nil {
@@ -124,7 +135,8 @@ func (k *Kernel) open() error {
 		return fmt.Errorf("read the process object: %w", err)
 	}
 	spec.Maps["ring"].MaxEntries = uint32(k.opt.RingBytes)
-	for name, m := range map[string]**ebpf.Map{"ring": &k.ring, "drops": &k.drops, "scope_cgroup": &k.scope} {
+	k.shared = map[string]*ebpf.Map{}
+	for _, name := range sharedMaps {
 		made, err := ebpf.NewMap(spec.Maps[name])
 		if err != nil {
 			if errors.Is(err, os.ErrPermission) {
@@ -132,8 +144,9 @@ func (k *Kernel) open() error {
 			}
 			return fmt.Errorf("make map %s: %w", name, err)
 		}
-		*m = made
+		k.shared[name] = made
 	}
+	k.ring, k.drops, k.scope = k.shared["ring"], k.shared["drops"], k.shared["scope_cgroup"]
 	if k.opt.Cgroup != "" {
 		dir, err := os.Open(k.opt.Cgroup)
 		if err != nil {
@@ -169,7 +182,12 @@ func (k *Kernel) load(d *domain) (string, error) {
 			}
 		}
 	}
-	replace := map[string]*ebpf.Map{"ring": k.ring, "drops": k.drops, "scope_cgroup": k.scope}
+	replace := map[string]*ebpf.Map{}
+	for name, m := range k.shared {
+		if spec.Maps[name] != nil {
+			replace[name] = m
+		}
+	}
 	if d.name == "lsm" {
 		if k.execution == nil {
 			return "", errors.New("the execution object it shares its maps with is not loaded")
@@ -193,6 +211,9 @@ func (k *Kernel) load(d *domain) (string, error) {
 		}
 		collection, err = ebpf.NewCollectionWithOptions(spec, options)
 	}
+	if err != nil && d.severable {
+		collection, err = k.loadApart(d, spec, options)
+	}
 	if err != nil {
 		return "", shorten(err)
 	}
@@ -203,6 +224,38 @@ func (k *Kernel) load(d *domain) (string, error) {
 	}
 	*d.keep(k) = collection
 	return detail, nil
+}
+
+// sharedMaps are one and the same in every object: the loader makes them and puts them in.
+var sharedMaps = [...]string{"ring", "drops", "scope_cgroup", "filters", "protected", "filter_cgroup", "filter_uid", "filter_port", "filter_path", "cgroup_paces", "suppressed"}
+
+// loadApart loads what the kernel takes of an object whose programs stand for themselves, and notes what it does not.
+func (k *Kernel) loadApart(d *domain, spec *ebpf.CollectionSpec, options ebpf.CollectionOptions) (*ebpf.Collection, error) {
+	maps := spec.Copy()
+	clear(maps.Programs)
+	whole, err := ebpf.NewCollectionWithOptions(maps, options)
+	if err != nil {
+		return nil, err
+	}
+	options.MapReplacements = whole.Maps
+	var errs []error
+	for name, program := range spec.Programs {
+		one := spec.Copy()
+		one.Programs = map[string]*ebpf.ProgramSpec{name: program}
+		c, err := ebpf.NewCollectionWithOptions(one, options)
+		if err != nil {
+			errs = append(errs, err)
+			k.checks = append(k.checks, Check{Name: d.name + "/" + name, Detail: shorten(err).Error(), Lost: programLost[name]})
+			continue
+		}
+		whole.Programs[name] = c.DetachProgram(name)
+		c.Close()
+	}
+	if len(whole.Programs) == 0 {
+		whole.Close()
+		return nil, errors.Join(errs...)
+	}
+	return whole, nil
 }
 
 // Maps whose entries are blocks: pinned, so that a restarted node finds its own.
@@ -256,20 +309,21 @@ func (k *Kernel) Drops() (map[string]uint64, error) { return readDrops(k.drops) 
 func (k *Kernel) Close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var errs []error
-	for _, l := range k.links {
-		errs = append(errs, l.Close())
+	// The kernel waits for every program that may still run, 50 ms a tracepoint: better for all of them together.
+	errs := make([]error, len(k.links))
+	var closing sync.WaitGroup
+	for i, l := range k.links {
+		closing.Go(func() { errs[i] = l.Close() })
 	}
+	closing.Wait()
 	k.links = nil
-	for _, c := range []*ebpf.Collection{k.process, k.network, k.deny, k.execution, k.lsm} {
+	for _, c := range []*ebpf.Collection{k.process, k.network, k.rights, k.deny, k.execution, k.lsm} {
 		if c != nil {
 			c.Close()
 		}
 	}
-	for _, m := range []*ebpf.Map{k.ring, k.drops, k.scope} {
-		if m != nil {
-			m.Close()
-		}
+	for _, m := range k.shared {
+		m.Close()
 	}
 	return errors.Join(errs...)
 }

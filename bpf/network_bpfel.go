@@ -13,6 +13,18 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type networkCgroupPace struct {
+	_     structs.HostLayout
+	Since uint64
+	Spent uint64
+}
+
+type networkFilterSettings struct {
+	_      structs.HostLayout
+	Active uint32
+	Rate   uint32
+}
+
 type networkFlow struct {
 	_       structs.HostLayout
 	Began   uint64
@@ -27,18 +39,38 @@ type networkPace struct {
 	Spent uint64
 }
 
+type networkPathPrefix struct {
+	_    structs.HostLayout
+	Bits uint32
+	Path [248]int8
+}
+
+type networkSuppressedKey struct {
+	_      structs.HostLayout
+	Cgroup uint64
+	Class  uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	networkMapDrops       = "drops"
-	networkMapFlows       = "flows"
-	networkMapPaces       = "paces"
-	networkMapRing        = "ring"
-	networkMapScopeCgroup = "scope_cgroup"
-	networkProgOnState    = "on_state"
-	networkVarScopeNet    = "scope_net"
-	networkVarScoped      = "scoped"
+	networkMapCgroupPaces  = "cgroup_paces"
+	networkMapDrops        = "drops"
+	networkMapFilterCgroup = "filter_cgroup"
+	networkMapFilterPath   = "filter_path"
+	networkMapFilterPort   = "filter_port"
+	networkMapFilterUid    = "filter_uid"
+	networkMapFilters      = "filters"
+	networkMapFlows        = "flows"
+	networkMapPaces        = "paces"
+	networkMapProtected    = "protected"
+	networkMapRing         = "ring"
+	networkMapScopeCgroup  = "scope_cgroup"
+	networkMapSuppressed   = "suppressed"
+	networkProgOnState     = "on_state"
+	networkVarScopeNet     = "scope_net"
+	networkVarScoped       = "scoped"
 )
 
 // loadNetwork returns the embedded CollectionSpec for network.
@@ -90,11 +122,19 @@ type networkProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type networkMapSpecs struct {
-	Drops       *ebpf.MapSpec `ebpf:"drops"`
-	Flows       *ebpf.MapSpec `ebpf:"flows"`
-	Paces       *ebpf.MapSpec `ebpf:"paces"`
-	Ring        *ebpf.MapSpec `ebpf:"ring"`
-	ScopeCgroup *ebpf.MapSpec `ebpf:"scope_cgroup"`
+	CgroupPaces  *ebpf.MapSpec `ebpf:"cgroup_paces"`
+	Drops        *ebpf.MapSpec `ebpf:"drops"`
+	FilterCgroup *ebpf.MapSpec `ebpf:"filter_cgroup"`
+	FilterPath   *ebpf.MapSpec `ebpf:"filter_path"`
+	FilterPort   *ebpf.MapSpec `ebpf:"filter_port"`
+	FilterUid    *ebpf.MapSpec `ebpf:"filter_uid"`
+	Filters      *ebpf.MapSpec `ebpf:"filters"`
+	Flows        *ebpf.MapSpec `ebpf:"flows"`
+	Paces        *ebpf.MapSpec `ebpf:"paces"`
+	Protected    *ebpf.MapSpec `ebpf:"protected"`
+	Ring         *ebpf.MapSpec `ebpf:"ring"`
+	ScopeCgroup  *ebpf.MapSpec `ebpf:"scope_cgroup"`
+	Suppressed   *ebpf.MapSpec `ebpf:"suppressed"`
 }
 
 // networkVariableSpecs contains global variables before they are loaded into the kernel.
@@ -125,20 +165,36 @@ func (o *networkObjects) Close() error {
 //
 // It can be passed to loadNetworkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type networkMaps struct {
-	Drops       *ebpf.Map `ebpf:"drops"`
-	Flows       *ebpf.Map `ebpf:"flows"`
-	Paces       *ebpf.Map `ebpf:"paces"`
-	Ring        *ebpf.Map `ebpf:"ring"`
-	ScopeCgroup *ebpf.Map `ebpf:"scope_cgroup"`
+	CgroupPaces  *ebpf.Map `ebpf:"cgroup_paces"`
+	Drops        *ebpf.Map `ebpf:"drops"`
+	FilterCgroup *ebpf.Map `ebpf:"filter_cgroup"`
+	FilterPath   *ebpf.Map `ebpf:"filter_path"`
+	FilterPort   *ebpf.Map `ebpf:"filter_port"`
+	FilterUid    *ebpf.Map `ebpf:"filter_uid"`
+	Filters      *ebpf.Map `ebpf:"filters"`
+	Flows        *ebpf.Map `ebpf:"flows"`
+	Paces        *ebpf.Map `ebpf:"paces"`
+	Protected    *ebpf.Map `ebpf:"protected"`
+	Ring         *ebpf.Map `ebpf:"ring"`
+	ScopeCgroup  *ebpf.Map `ebpf:"scope_cgroup"`
+	Suppressed   *ebpf.Map `ebpf:"suppressed"`
 }
 
 func (m *networkMaps) Close() error {
 	return _NetworkClose(
+		m.CgroupPaces,
 		m.Drops,
+		m.FilterCgroup,
+		m.FilterPath,
+		m.FilterPort,
+		m.FilterUid,
+		m.Filters,
 		m.Flows,
 		m.Paces,
+		m.Protected,
 		m.Ring,
 		m.ScopeCgroup,
+		m.Suppressed,
 	)
 }
 

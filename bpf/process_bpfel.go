@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type processCgroupPace struct {
+	_     structs.HostLayout
+	Since uint64
+	Spent uint64
+}
+
 type processExecScratch struct {
 	_      structs.HostLayout
 	Record struct {
@@ -63,25 +69,51 @@ type processExecScratch struct {
 	}
 }
 
+type processFilterSettings struct {
+	_      structs.HostLayout
+	Active uint32
+	Rate   uint32
+}
+
 type processPace struct {
 	_     structs.HostLayout
 	Since uint64
 	Spent uint64
 }
 
+type processPathPrefix struct {
+	_    structs.HostLayout
+	Bits uint32
+	Path [248]int8
+}
+
+type processSuppressedKey struct {
+	_      structs.HostLayout
+	Cgroup uint64
+	Class  uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	processMapDrops       = "drops"
-	processMapPaces       = "paces"
-	processMapRing        = "ring"
-	processMapScopeCgroup = "scope_cgroup"
-	processMapScratch     = "scratch"
-	processProgOnExec     = "on_exec"
-	processProgOnExit     = "on_exit"
-	processProgOnFork     = "on_fork"
-	processVarScoped      = "scoped"
+	processMapCgroupPaces  = "cgroup_paces"
+	processMapDrops        = "drops"
+	processMapFilterCgroup = "filter_cgroup"
+	processMapFilterPath   = "filter_path"
+	processMapFilterPort   = "filter_port"
+	processMapFilterUid    = "filter_uid"
+	processMapFilters      = "filters"
+	processMapPaces        = "paces"
+	processMapProtected    = "protected"
+	processMapRing         = "ring"
+	processMapScopeCgroup  = "scope_cgroup"
+	processMapScratch      = "scratch"
+	processMapSuppressed   = "suppressed"
+	processProgOnExec      = "on_exec"
+	processProgOnExit      = "on_exit"
+	processProgOnFork      = "on_fork"
+	processVarScoped       = "scoped"
 )
 
 // loadProcess returns the embedded CollectionSpec for process.
@@ -135,11 +167,19 @@ type processProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type processMapSpecs struct {
-	Drops       *ebpf.MapSpec `ebpf:"drops"`
-	Paces       *ebpf.MapSpec `ebpf:"paces"`
-	Ring        *ebpf.MapSpec `ebpf:"ring"`
-	ScopeCgroup *ebpf.MapSpec `ebpf:"scope_cgroup"`
-	Scratch     *ebpf.MapSpec `ebpf:"scratch"`
+	CgroupPaces  *ebpf.MapSpec `ebpf:"cgroup_paces"`
+	Drops        *ebpf.MapSpec `ebpf:"drops"`
+	FilterCgroup *ebpf.MapSpec `ebpf:"filter_cgroup"`
+	FilterPath   *ebpf.MapSpec `ebpf:"filter_path"`
+	FilterPort   *ebpf.MapSpec `ebpf:"filter_port"`
+	FilterUid    *ebpf.MapSpec `ebpf:"filter_uid"`
+	Filters      *ebpf.MapSpec `ebpf:"filters"`
+	Paces        *ebpf.MapSpec `ebpf:"paces"`
+	Protected    *ebpf.MapSpec `ebpf:"protected"`
+	Ring         *ebpf.MapSpec `ebpf:"ring"`
+	ScopeCgroup  *ebpf.MapSpec `ebpf:"scope_cgroup"`
+	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
+	Suppressed   *ebpf.MapSpec `ebpf:"suppressed"`
 }
 
 // processVariableSpecs contains global variables before they are loaded into the kernel.
@@ -169,20 +209,36 @@ func (o *processObjects) Close() error {
 //
 // It can be passed to loadProcessObjects or ebpf.CollectionSpec.LoadAndAssign.
 type processMaps struct {
-	Drops       *ebpf.Map `ebpf:"drops"`
-	Paces       *ebpf.Map `ebpf:"paces"`
-	Ring        *ebpf.Map `ebpf:"ring"`
-	ScopeCgroup *ebpf.Map `ebpf:"scope_cgroup"`
-	Scratch     *ebpf.Map `ebpf:"scratch"`
+	CgroupPaces  *ebpf.Map `ebpf:"cgroup_paces"`
+	Drops        *ebpf.Map `ebpf:"drops"`
+	FilterCgroup *ebpf.Map `ebpf:"filter_cgroup"`
+	FilterPath   *ebpf.Map `ebpf:"filter_path"`
+	FilterPort   *ebpf.Map `ebpf:"filter_port"`
+	FilterUid    *ebpf.Map `ebpf:"filter_uid"`
+	Filters      *ebpf.Map `ebpf:"filters"`
+	Paces        *ebpf.Map `ebpf:"paces"`
+	Protected    *ebpf.Map `ebpf:"protected"`
+	Ring         *ebpf.Map `ebpf:"ring"`
+	ScopeCgroup  *ebpf.Map `ebpf:"scope_cgroup"`
+	Scratch      *ebpf.Map `ebpf:"scratch"`
+	Suppressed   *ebpf.Map `ebpf:"suppressed"`
 }
 
 func (m *processMaps) Close() error {
 	return _ProcessClose(
+		m.CgroupPaces,
 		m.Drops,
+		m.FilterCgroup,
+		m.FilterPath,
+		m.FilterPort,
+		m.FilterUid,
+		m.Filters,
 		m.Paces,
+		m.Protected,
 		m.Ring,
 		m.ScopeCgroup,
 		m.Scratch,
+		m.Suppressed,
 	)
 }
 

@@ -28,7 +28,8 @@ const (
 
 // recordNames says what a lost record of each kind is counted under; a table, never changed.
 var recordNames = [recordKinds]string{recordFork: "fork", recordExec: "exec", recordExit: "exit", recordConnect: "connect",
-	recordAccept: "accept", recordListen: "listen", recordClose: "close", recordRefuse: "refuse", recordProbe: "probe", recordKill: "kill"}
+	recordAccept: "accept", recordListen: "listen", recordClose: "close", recordRefuse: "refuse", recordProbe: "probe", recordKill: "kill",
+	recordRights: "rights", recordTrace: "trace", recordSignal: "signal", recordMemory: "memory", recordNamespace: "namespace", recordKey: "key", recordUring: "io_uring", recordKernel: "kernel"}
 
 type recordHeader struct {
 	_     structs.HostLayout
@@ -37,6 +38,13 @@ type recordHeader struct {
 	Flags uint32
 	Boot  uint64
 }
+
+// Flags of a header that no event has.
+const (
+	flagThread = 1 << 29 // not the first thread of its process
+	flagUserNS = 1 << 30 // the process is in a user namespace of its own
+	flagMuted  = 1 << 31 // told for lineage alone
+)
 
 type recordProcess struct {
 	_           structs.HostLayout
@@ -123,6 +131,9 @@ func decode(b []byte, wallMinusBoot int64, e *event.Event) error {
 		Flags:   event.ProcessFlag(h.Flags),
 		Session: p.Session,
 		Comm:    cString(p.Comm[:]), TTY: cString(p.TTY[:]),
+	}
+	if h.Kind >= recordRights && h.Kind <= recordKernel {
+		return decodeAccess(b, h.Kind, e)
 	}
 	switch h.Kind {
 	case recordFork, recordExit, recordKill:

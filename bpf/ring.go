@@ -64,6 +64,7 @@ type RingSensor struct {
 	file               *os.File
 	tree               *ProcessTree
 	listeners          map[uint16]event.ProcessKey
+	gain               event.Event // room for one, so that none is made for each
 	garbled            atomic.Uint64
 	seen               atomic.Uint64
 }
@@ -167,8 +168,7 @@ func (s *RingSensor) drain(e *event.Event, out func(*event.Event)) int {
 			if err := decode(b, offset, e); err != nil {
 				s.garbled.Add(1)
 			} else {
-				s.enrich(e)
-				out(e)
+				s.hand(b, e, out)
 			}
 			s.seen.Add(1)
 		}
@@ -176,6 +176,23 @@ func (s *RingSensor) drain(e *event.Event, out func(*event.Event)) int {
 	}
 	atomic.StoreUint64(consumed, at)
 	return n
+}
+
+// hand completes e, which was read from record b, and passes it on: first a gain of privilege, if this record is where
+// one shows.
+func (s *RingSensor) hand(b []byte, e *event.Event, out func(*event.Event)) {
+	h := (*recordHeader)(unsafe.Pointer(unsafe.SliceData(b)))
+	gain, gained := s.tree.watchRights(b, e)
+	s.enrich(e)
+	if gained {
+		s.gain = *e
+		s.gain.Class, s.gain.Activity, s.gain.Network, s.gain.File = event.ClassProcess, event.ActivityPrivilegeGain, event.Network{}, event.File{}
+		s.gain.Result, s.gain.Count, s.gain.Access = 0, 0, gain
+		out(&s.gain)
+	}
+	if h.Flags&flagMuted == 0 {
+		out(e)
+	}
 }
 
 // maxListeners bounds the ports whose owner is remembered.
@@ -194,6 +211,11 @@ func (s *RingSensor) enrich(e *event.Event) {
 		s.listeners[e.Network.Local.Port()] = e.Process.Key
 	case event.ActivityAccept:
 		e.Process.Key = s.listeners[e.Network.Local.Port()]
+	}
+	if t := &e.Access.Target; t.PID != 0 {
+		if known, ok := s.tree.Lookup(t.PID); ok && sameStart(known.Key.Start, t.Start) {
+			t.Start, e.Access.TargetExe = known.Key.Start, known.Exe
+		}
 	}
 	s.tree.Observe(e)
 }

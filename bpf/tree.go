@@ -9,29 +9,48 @@ import (
 
 // Bounds of the process tree: past them the processes longest unheard of lose their lineage; memory never grows.
 const (
-	maxProcesses = 65536
-	maxPaths     = 8192
+	maxProcesses = 131072
+	maxPaths     = 16384
+	maxAncestors = 8
 )
 
-// ProcessTree remembers, for each live process, when it started, whose child it is and what it runs, so that an event
-// that carries only a pid still has a name and a parent. Pid reuse is told by the start time. Memory is bounded:
-// 65,536 processes, 8,192 distinct paths; when it is full the process longest unheard of is forgotten, so that exits
-// that were never seen cannot fill it for good. Safe for concurrent use.
+// ProcessTree remembers, for each live process, when it started, whose child it is, what it runs and with which rights, so
+// that an event that carries only a pid still has a name, a parent and its ancestors. Pid reuse is told by the start time.
+// Memory is bounded: 131,072 processes, 16,384 distinct texts; when it is full the process longest unheard of is
+// forgotten, so that exits that were never seen cannot fill it for good. Safe for concurrent use; the text Observe puts
+// into an event outlives the call.
 type ProcessTree struct {
-	mu    sync.Mutex
-	at    map[uint32]int32 // pid → its node
-	nodes []treeNode       // nodes[0] closes the ring of recency: its next is the newest, its prev the oldest
-	free  int32            // the first unused node, chained by next; 0 is none
-	paths map[string]string
-	lost  uint64
-	limit int
+	mu      sync.Mutex
+	at      map[uint32]int32 // pid → its node
+	nodes   []treeNode       // nodes[0] closes the ring of recency: its next is the newest, its prev the oldest
+	free    int32            // the first unused node, chained by next; 0 is none
+	paths   map[string]string
+	chain   []byte // room to join ancestors in
+	pending rights // of the process that the record now read makes
+	lost    uint64
+	limit   int
 }
 
 type treeNode struct {
 	start      uint64
 	parent     event.ProcessKey
 	exe        string
-	pid, uid   uint32
+	cwd        string
+	script     string
+	tty        string
+	ancestors  string // above the parent, when it was born or last executed
+	rights     rights
+	inode      uint64
+	device     uint64
+	cgroup     uint64
+	pid        uint32
+	uid, gid   uint32
+	egid       uint32
+	session    uint32
+	login      uint32
+	mount      uint32
+	pids, net  uint32
+	flags      event.ProcessFlag
 	prev, next int32
 }
 
@@ -46,43 +65,63 @@ func newProcessTree(limit int) *ProcessTree {
 func (t *ProcessTree) Seed() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	EachProcess(func(p *event.Process) { t.put(p, t.intern(p.Exe)) })
+	t.pending = rights{}
+	EachProcess(func(p *event.Process) { t.put(p) })
 }
 
-// Observe takes note of e, and adds to it what the tree knows: the executable's path where the record has none, and the parent's.
+// Observe takes note of e, and adds to it what the tree knows: of a process that the record names by its key alone all of
+// its identity, and always the parent's executable and the ancestors above it.
 func (t *ProcessTree) Observe(e *event.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := &e.Process
+	var n *treeNode
 	switch {
-	case e.Class != event.ClassProcess:
-		if n := t.find(p.Key); n != nil {
-			if p.Exe == "" {
-				p.Exe = n.exe
-			}
-			if p.Parent.PID == 0 {
-				p.Parent = n.parent
-			}
-		}
-	case e.Activity == event.ActivityFork:
+	case e.Class == event.ClassProcess && e.Activity == event.ActivityFork:
 		if parent := t.find(p.Parent); parent != nil {
-			p.Exe = parent.exe
+			p.Exe, p.CWD, p.Script = parent.exe, parent.cwd, parent.script
+			p.Flags |= parent.flags & event.FlagScript
 		}
-		t.put(p, p.Exe)
-	case e.Activity == event.ActivityExec:
-		p.Exe = t.intern(p.Exe)
-		t.put(p, p.Exe)
-	case e.Activity == event.ActivityExit, e.Activity == event.ActivityKill:
-		if n := t.find(p.Key); n != nil {
-			p.Exe = n.exe
-			if e.Activity == event.ActivityExit {
-				t.remove(t.at[p.Key.PID])
-			}
+		n = t.put(p)
+	case e.Class == event.ClassProcess && e.Activity == event.ActivityExec:
+		n = t.put(p)
+	default:
+		if n = t.find(p.Key); n != nil {
+			n.complete(p)
 		}
+	}
+	if n != nil {
+		p.Ancestors = n.ancestors
 	}
 	if parent := t.find(p.Parent); parent != nil {
 		p.ParentExe = parent.exe
 	}
+	if e.Class == event.ClassProcess && e.Activity == event.ActivityExit && n != nil {
+		t.remove(t.at[p.Key.PID])
+	}
+}
+
+// complete adds to p what its record does not say.
+func (n *treeNode) complete(p *event.Process) {
+	if p.Exe == "" {
+		p.Exe = n.exe
+	}
+	if p.CWD == "" {
+		p.CWD = n.cwd
+	}
+	if p.Script == "" {
+		p.Script = n.script
+		p.Flags |= n.flags & event.FlagScript
+	}
+	if p.Parent.PID != 0 || p.CgroupID != 0 {
+		return
+	}
+	// The record has the key alone.
+	p.Parent, p.TTY, p.Session = n.parent, n.tty, n.session
+	p.UID, p.GID, p.EUID, p.EGID, p.LoginUID, p.Caps = n.uid, n.gid, n.rights.euid, n.egid, n.login, n.rights.caps
+	p.Inode, p.Device, p.CgroupID = n.inode, n.device, n.cgroup
+	p.MountNS, p.PIDNS, p.NetNS = n.mount, n.pids, n.net
+	p.Flags |= n.flags
 }
 
 // Lookup returns what the tree knows of a pid.
@@ -122,7 +161,10 @@ func (t *ProcessTree) find(key event.ProcessKey) *treeNode {
 	return &t.nodes[i]
 }
 
-func (t *ProcessTree) put(p *event.Process, exe string) {
+// put makes p a node of the tree. Its texts become lasting ones.
+func (t *ProcessTree) put(p *event.Process) *treeNode {
+	p.Exe, p.CWD, p.Script = t.intern(p.Exe), t.intern(p.CWD), t.intern(p.Script)
+	ancestors := t.ancestors(p)
 	i, ok := t.at[p.Key.PID]
 	if ok {
 		t.unlink(i)
@@ -139,8 +181,36 @@ func (t *ProcessTree) put(p *event.Process, exe string) {
 		}
 		t.at[p.Key.PID] = i
 	}
-	t.nodes[i] = treeNode{start: p.Key.Start, parent: p.Parent, exe: exe, pid: p.Key.PID, uid: p.UID}
+	t.nodes[i] = treeNode{start: p.Key.Start, parent: p.Parent, exe: p.Exe, cwd: p.CWD, script: p.Script, tty: t.intern(p.TTY), ancestors: ancestors,
+		rights: t.pending, inode: p.Inode, device: p.Device, cgroup: p.CgroupID, pid: p.Key.PID, uid: p.UID, gid: p.GID, egid: p.EGID,
+		session: p.Session, login: p.LoginUID, mount: p.MountNS, pids: p.PIDNS, net: p.NetNS, flags: p.Flags}
+	t.pending = rights{}
 	t.link(i)
+	return &t.nodes[i]
+}
+
+// ancestors names what runs above the parent of p, nearest first.
+func (t *ProcessTree) ancestors(p *event.Process) string {
+	t.chain = t.chain[:0]
+	key := p.Parent
+	for range maxAncestors + 1 {
+		i, ok := t.at[key.PID]
+		if !ok || !sameStart(t.nodes[i].start, key.Start) || key.PID == p.Key.PID {
+			break
+		}
+		n := &t.nodes[i]
+		if key != p.Parent && n.exe != "" {
+			if len(t.chain) > 0 {
+				t.chain = append(t.chain, 0)
+			}
+			t.chain = append(t.chain, n.exe...)
+		}
+		if n.parent == key {
+			break
+		}
+		key = n.parent
+	}
+	return t.intern(view(t.chain))
 }
 
 func (t *ProcessTree) remove(i int32) {

@@ -143,7 +143,7 @@ static __always_inline void note_kill(void)
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(deny_exec, struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)
 {
-	if (!any_rules(1) || !in_scope())
+	if (!any_rules(1) || !in_reach())
 		return 0;
 	if (doomed_here()) {
 		bpf_send_signal(SIGSTOP);

@@ -25,7 +25,7 @@ int BPF_PROG(refuse_exec, struct linux_binprm *bprm, int ret)
 {
 	if (ret)
 		return ret;
-	if (!in_scope())
+	if (!in_reach())
 		return 0;
 	struct inode *inode = BPF_CORE_READ(bprm, file, f_inode);
 	struct file_key key = {};

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 // Sensor: TCP connections, from one hook. inet_sock_set_state fires in the caller's own context for connect and
 // listen, so the process is known there; accept and close may fire in an interrupt, so a flow remembers who began it.
+#define SCOPE_CLASS 4001
 #include "scope.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

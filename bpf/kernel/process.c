@@ -1,6 +1,7 @@
 //go:build ignore
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 // Sensor: the life of processes. Fork, exec with everything a detector asks of it, and exit.
+#define SCOPE_CLASS 1007
 #include "scope.h"
 #include "path.h"
 
@@ -64,7 +65,7 @@ static __always_inline bool upper_layer(struct inode *inode)
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)
 {
-	if (!in_scope())
+	if (!in_reach())
 		return 0;
 	__u32 zero = 0;
 	struct exec_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
@@ -78,7 +79,9 @@ int BPF_PROG(on_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	struct file *file = bprm->file;
 	struct inode *inode = file->f_inode;
 	struct dentry *dentry = file->f_path.dentry;
-	__u32 flags = 0;
+	__u32 flags = in_user_ns(task);
+	if (muted())
+		flags |= RECORD_FLAG_MUTED;
 	if (inode->i_nlink == 0) {
 		char name[8] = {};
 		bpf_probe_read_kernel(name, 6, BPF_CORE_READ(dentry, d_name.name));
@@ -169,7 +172,7 @@ static __always_inline void note_life(__u16 kind, struct task_struct *task, __s3
 	}
 	r->header.kind = kind;
 	r->header.size = sizeof(*r);
-	r->header.flags = 0;
+	r->header.flags = in_user_ns(task) | (muted() ? RECORD_FLAG_MUTED : 0); // what is muted still has its place in lineage
 	r->header.boot = bpf_ktime_get_boot_ns();
 	fill_process(&r->process, task);
 	r->process.exit_code = code;
@@ -181,7 +184,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
 	if (child->pid != child->tgid) // a thread is no new process
 		return 0;
-	if (!in_scope())
+	if (!in_reach())
 		return 0;
 	note_life(RECORD_FORK, child, 0);
 	return 0;
@@ -192,7 +195,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 {
 	if (task->pid != task->tgid)
 		return 0;
-	if (!in_scope())
+	if (!in_reach())
 		return 0;
 	note_life(RECORD_EXIT, task, task->exit_code);
 	return 0;

@@ -16,7 +16,16 @@ enum record_kind {
 	RECORD_REFUSE = 8, // a local process was refused an address
 	RECORD_PROBE = 9,  // an inbound SYN; no process
 	RECORD_KILL = 10,  // an execution was denied
-	// 11 to 23: processes, their rights and memory; 24 to 39: files; 40 to 47: flows and names; 48 to 55: the agent itself
+	// 11 to 23: processes, their rights and memory
+	RECORD_RIGHTS = 11,    // setuid, setgid, capset and theirs
+	RECORD_TRACE = 12,     // ptrace, process_vm_writev
+	RECORD_SIGNAL = 13,    // to a process of the agent
+	RECORD_MEMORY = 14,    // memfd_create, anonymous memory made executable
+	RECORD_NAMESPACE = 15, // unshare, setns
+	RECORD_KEY = 16,
+	RECORD_URING = 17,
+	RECORD_KERNEL = 18, // modules, bpf()
+	// 24 to 39: files; 40 to 47: flows and names; 48 to 55: the agent itself
 	RECORD_KINDS = 56,
 };
 
@@ -32,6 +41,10 @@ enum record_kind {
 #define RECORD_FLAG_SCRIPT 2048
 #define RECORD_FLAG_SETID 4096
 #define RECORD_FLAG_BEFORE 8192
+// For the reader alone, no event has them.
+#define RECORD_FLAG_THREAD (1U << 29)  // done by another thread than the first of its process
+#define RECORD_FLAG_USER_NS (1U << 30) // in a user namespace of its own, where capabilities are its own affair
+#define RECORD_FLAG_MUTED (1U << 31)   // a filter mutes it: it keeps lineage right and goes no further
 
 struct record_header {
 	__u16 kind;
@@ -106,6 +119,60 @@ struct record_flow { // connect, accept, listen, close, refuse, probe
 	struct record_header header;
 	struct record_process process;
 	struct record_network network;
+};
+
+// Which call it was: the reader's table (bpf/record_rights.go) has the same order.
+enum operation {
+	OPERATION_NONE,
+	OPERATION_SETUID,
+	OPERATION_SETREUID,
+	OPERATION_SETRESUID,
+	OPERATION_SETFSUID,
+	OPERATION_SETGID,
+	OPERATION_SETREGID,
+	OPERATION_SETRESGID,
+	OPERATION_SETFSGID,
+	OPERATION_SETGROUPS,
+	OPERATION_CAPSET,
+	OPERATION_PTRACE,
+	OPERATION_PROCESS_VM_WRITEV,
+	OPERATION_SIGNAL,
+	OPERATION_MEMFD_CREATE,
+	OPERATION_MEMFD_SECRET,
+	OPERATION_MMAP,
+	OPERATION_MPROTECT,
+	OPERATION_UNSHARE,
+	OPERATION_SETNS,
+	OPERATION_KEYCTL,
+	OPERATION_ADD_KEY,
+	OPERATION_REQUEST_KEY,
+	OPERATION_URING,
+	OPERATION_INIT_MODULE,
+	OPERATION_FINIT_MODULE,
+	OPERATION_DELETE_MODULE,
+	OPERATION_BPF,
+	OPERATIONS,
+};
+
+#define ACCESS_NAME 256
+
+struct record_access { // kinds 11 to 23
+	struct record_header header;
+	struct record_process process;
+	__u64 target_start; // 0: not known
+	__u64 number;       // flags, the signal, the kind of program; of ptrace, bpf, keyctl and io_uring which of theirs
+	__u64 gained;       // capabilities
+	__u64 held;         // capabilities after the call
+	__u64 address;
+	__u64 length;
+	__u32 target_pid;
+	__u32 old_uid; // effective
+	__u32 new_uid;
+	__s32 result;
+	__u32 count; // like it before this one, not told
+	__u16 operation;
+	__u16 name_len;
+	char name[ACCESS_NAME];
 };
 
 #endif

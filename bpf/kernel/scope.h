@@ -51,7 +51,8 @@ struct {
 	__type(value, __u64);
 } drops SEC(".maps");
 
-static __always_inline bool in_scope(void)
+// in_reach: may we act on the current task?
+static __always_inline bool in_reach(void)
 {
 	if (!scoped)
 		return true;
@@ -111,6 +112,15 @@ static __always_inline bool affordable(__u32 kind, __u64 limit)
 	}
 	p->spent++;
 	return true;
+}
+
+#include "filter.h"
+
+// in_scope: is what the current task does to be told? It is not where a filter mutes it, nor when its cgroup has had its
+// share of records for this second.
+static __always_inline bool in_scope(void)
+{
+	return in_reach() && !muted();
 }
 
 // changed_at is the inode's ctime in seconds, by the name this kernel has for it.
@@ -187,6 +197,12 @@ static __always_inline void fill_process(struct record_process *p, struct task_s
 			p->tty[3] = '/';
 		}
 	}
+}
+
+// in_user_ns is a flag of a record: capabilities held in a user namespace of one's own are no rights over the host.
+static __always_inline __u32 in_user_ns(struct task_struct *task)
+{
+	return task->cred->user_ns->level ? RECORD_FLAG_USER_NS : 0;
 }
 
 #endif

@@ -208,6 +208,7 @@ struct fs_struct { struct path root; struct path pwd; };
 struct ns_common { unsigned int inum; };
 struct mnt_namespace { struct ns_common ns; };
 struct pid_namespace { struct ns_common ns; unsigned int level; };
+struct user_namespace { int level; };
 struct possible_net { struct net *net; };
 struct net { struct ns_common ns; };
 struct nsproxy {
@@ -221,7 +222,17 @@ struct cred {
 	kuid_t euid;
 	kgid_t egid;
 	kernel_cap_t cap_effective;
+	struct user_namespace *user_ns;
 };
+struct vm_area_struct { struct file *vm_file; unsigned long vm_start; unsigned long vm_end; };
+struct filename { const char *name; };
+struct kernel_siginfo { int si_signo; int si_errno; int si_code; };
+struct io_kiocb { u8 opcode; };
+struct io_open { struct filename *filename; };
+struct io_unlink { struct filename *filename; };
+struct io_rename { struct filename *oldpath; struct filename *newpath; };
+struct io_mkdir { struct filename *filename; };
+struct io_connect { void *addr; };
 struct mm_struct { unsigned long arg_start; unsigned long arg_end; struct file *exe_file; };
 struct kernfs_node { __u64 id; };
 struct cgroup { struct kernfs_node *kn; };
