@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/omega-mesh/omega/bpf/logs"
+	"github.com/omega-mesh/omega/bpf/selftest"
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/privileged"
 	"github.com/omega-mesh/omega/trust/identity"
@@ -22,12 +23,15 @@ import (
 // childName is argv[0] of the unprivileged half: nothing a user types, and what ps shows.
 const childName = "omega: node"
 
-// IsChild says whether this process is the unprivileged half that Up executed. main, and TestMain of a test that
+// IsChild says whether this process is the unprivileged half that Up executed, or its self-test. main, and TestMain of a test that
 // calls Up as root, must ask it before anything else, and if so exit with Child's result.
-func IsChild() bool { return len(os.Args) > 0 && os.Args[0] == childName }
+func IsChild() bool { return len(os.Args) > 0 && os.Args[0] == childName || selftest.Is() }
 
-// Child is the life of the unprivileged half; its result is the exit code.
+// Child is the life of the unprivileged half, or of a self-test; its result is the exit code.
 func Child() int {
+	if selftest.Is() {
+		return selftest.Perform(os.Stdout)
+	}
 	unix.Umask(0o077)
 	trimHeap()
 	// The terminal's signals are the privileged half's to hear; it asks over the line.
@@ -135,7 +139,7 @@ func child() error {
 	}()
 	n, err := New(Parts{
 		Config: cfg, Base: ".", Version: start.Version, Passphrase: start.Passphrase, Store: store, Seed: Seed{start.Seed, start.SeedFrom, start.SeedFault}, Service: client, Sensor: sensor, Logs: lines, Listener: listener,
-		Log: log, Restarted: start.Restarted,
+		Log: log, Split: true, Restarted: start.Restarted,
 		Ready: func() {
 			if err := client.Ready(); err != nil {
 				log.Warn("the privileged half was not told that the node is ready", "err", err)

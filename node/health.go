@@ -186,7 +186,7 @@ func (h *health) get(field *string) string {
 }
 
 func (h *health) sensorLost(err error) { h.set(&h.sensor, "the sensor failed: "+err.Error()) }
-func (h *health) logsText() string       { return h.get(&h.logs) }
+func (h *health) logsText() string     { return h.get(&h.logs) }
 func (h *health) failed(what string)   { h.set(&h.failure, "a part failed and was started again: "+what) }
 func (h *health) failureText() string  { return h.get(&h.failure) }
 func (h *health) storeText() string    { return h.get(&h.storage) }

@@ -72,6 +72,8 @@ func (n *Node) take(e *ledger.Entry, live bool) error {
 		err = n.joining.take(e)
 	case ledger.KindCredential:
 		err = n.credentials.take(e)
+	case ledger.KindCoverage:
+		err = n.coverages.take(e)
 	}
 	if err != nil {
 		return err

@@ -52,6 +52,8 @@ type Parts struct {
 	Log      *slog.Logger
 	// Ready, if set, is called once, when the API answers and the first sync is over.
 	Ready func()
+	// Split says that Service is another process, this one's parent.
+	Split bool
 	// Restarted counts how often this half died before.
 	Restarted int
 }
@@ -76,6 +78,7 @@ type Node struct {
 	telemetry   *telemetry             // this host's own events
 	local       *responses             // what this host's own socket asked for, and what an earlier life left in the kernel
 	joining     *joining               // who waits for an operator's approval
+	coverages   *coverages             // what each member can see
 	credentials *credentials           // what issuers lent to whom
 	access      atomic.Pointer[access] // who may call what
 	board       *roles.Board
@@ -157,6 +160,7 @@ func New(p Parts) (*Node, error) {
 	n.local = newResponses()
 	n.joining = newJoining()
 	n.credentials = newCredentials()
+	n.coverages = newCoverages()
 	n.access.Store(&access{})
 	n.ledger, err = ledger.Open(n.layout.Ledger(), n.genesis.SwarmID(), n.self, n.fold, ledger.Options{
 		OnEntry: n.onEntry, OnSealed: n.onSealed, OnEquivocation: n.onEquivocation, OnContest: n.onContest, Hold: true, Now: n.clock.now, Random: n.entropy, Log: n.log,
@@ -261,6 +265,7 @@ func (n *Node) Run(ctx context.Context) error {
 	work.Add(service{"alarms", n.raiseAlarms})
 	work.Add(service{"issuer", n.issue})
 	work.Add(service{"refresh", n.refresh})
+	work.Add(service{"coverage", n.cover})
 	if n.parts.Sensor != nil {
 		work.Add(service{"sensor", n.sense})
 	}

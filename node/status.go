@@ -115,6 +115,7 @@ func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
 			add(c.Name, c.OK, c.Detail, c.Lost)
 		}
 	}
+	out = append(out, b.coverageCheck(ctx))
 	if text := b.health.sensorText(); text != "" {
 		add("sensor", false, text, "nothing that happens on this host becomes a finding, but decoy touches")
 	}

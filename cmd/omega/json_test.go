@@ -40,6 +40,11 @@ func (talker) Doctor(context.Context, *apiv1.DoctorRequest) (*apiv1.DoctorRespon
 	return &apiv1.DoctorResponse{Checks: []*apiv1.Check{{Name: "ebpf", Ok: true, Detail: hostile}}}, nil
 }
 
+func (talker) Coverage(context.Context, *apiv1.CoverageRequest) (*apiv1.CoverageResponse, error) {
+	return &apiv1.CoverageResponse{Coverages: []*apiv1.Coverage{{Peer: "did:omega:bbbb", Host: hostile, Time: at, Mode: "observe", Blind: []string{hostile}, Drops: map[string]uint64{hostile: 1},
+		Components: []*apiv1.Component{{Name: hostile, Proof: "seen", Lost: hostile}}, Gaps: []*apiv1.Check{{Name: hostile, Lost: hostile}}}}}, nil
+}
+
 func (talker) ListPeers(context.Context, *apiv1.ListPeersRequest) (*apiv1.ListPeersResponse, error) {
 	return &apiv1.ListPeersResponse{Peers: []*apiv1.Peer{{Peer: "12D4", Did: "did:omega:bbbb", Name: "n2" + hostile, Addrs: []string{hostile}, Since: at, Connected: true}}}, nil
 }
@@ -124,6 +129,7 @@ func TestJSONFieldNames(t *testing.T) {
 		"version":           "commit date go platform version",
 		"status":            "addrs did members mode name peer peers problems queues rejected roles sensors swarm swarm_name synced uptime_ms version",
 		"doctor":            "checks",
+		"coverage":          "blind components drops ended gaps host mode peer time",
 		"peers":             "addrs connected did head name peer reputation roles rtt_ms since",
 		"role list":         "by did name not_after role running",
 		"findings":          findingKeys,
@@ -168,7 +174,7 @@ func TestJSONFieldNames(t *testing.T) {
 // A peer that lies must not drive the terminal of the person who looks.
 func TestNoPeerDrivesTheTerminal(t *testing.T) {
 	dir := talking(t)
-	for _, line := range []string{"status", "doctor", "peers", "role list", "findings", "receipts", "responses", "pending", "decoy list", "invite list", "allow list", "events", "ledger show", "ledger show --json",
+	for _, line := range []string{"status", "doctor", "coverage", "coverage n2", "peers", "role list", "findings", "receipts", "responses", "pending", "decoy list", "invite list", "allow list", "events", "ledger show", "ledger show --json",
 		"role list --json", "findings --json"} {
 		out, errOut, code := omega(t, "", append(strings.Fields(line), "--dir", dir)...)
 		if code != exitDone || out == "" {

@@ -29,6 +29,8 @@ type Record = apiv1.Entry
 type Backend interface {
 	Status(ctx context.Context) (*apiv1.StatusResponse, error)
 	Doctor(ctx context.Context) ([]*apiv1.Check, error)
+	// Coverage is what one member (DID or name), or every one, can see and stop.
+	Coverage(ctx context.Context, peer string) ([]*apiv1.Coverage, error)
 	Peers(ctx context.Context) ([]*apiv1.Peer, error)
 	Grants(ctx context.Context) ([]*apiv1.RoleGrant, error)
 	Decoys(ctx context.Context) ([]*apiv1.Decoy, error)

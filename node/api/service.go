@@ -28,6 +28,11 @@ func (s *service) Status(ctx context.Context, _ *apiv1.StatusRequest) (*apiv1.St
 	return out, code(err)
 }
 
+func (s *service) Coverage(ctx context.Context, in *apiv1.CoverageRequest) (*apiv1.CoverageResponse, error) {
+	rows, err := s.b.Coverage(ctx, in.Peer)
+	return &apiv1.CoverageResponse{Coverages: rows}, code(err)
+}
+
 func (s *service) Doctor(ctx context.Context, _ *apiv1.DoctorRequest) (*apiv1.DoctorResponse, error) {
 	rows, err := s.b.Doctor(ctx)
 	return &apiv1.DoctorResponse{Checks: rows}, code(err)

@@ -31,6 +31,8 @@ func UID(dir string) uint32 {
 type ChildOptions struct {
 	// Name is argv[0].
 	Name string
+	// Args are further arguments.
+	Args []string
 	// UID is user and group; 0 keeps the caller's (tests without root).
 	UID uint32
 	// Files are inherited as descriptors 3, 4, …
@@ -52,7 +54,7 @@ type Child struct {
 // no_new_privs, umask 077, its own process group (the terminal's Ctrl-C is ours to forward), and a SIGKILL should we die.
 func Spawn(opt ChildOptions) (*Child, error) {
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{opt.Name}
+	cmd.Args = append([]string{opt.Name}, opt.Args...)
 	cmd.Env = opt.Env
 	cmd.Dir = "/"
 	cmd.ExtraFiles = opt.Files

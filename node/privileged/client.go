@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/selftest"
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
@@ -160,6 +161,13 @@ func (c *Client) Counters(ctx context.Context) (map[string]uint64, error) {
 	var b countersBody
 	err := c.call(ctx, KindCounters, nil, &b)
 	return b.Counters, err
+}
+
+// SelfTest implements Service.
+func (c *Client) SelfTest(ctx context.Context, secret string) ([]selftest.Attempt, error) {
+	var l listBody[selftest.Attempt]
+	err := c.call(ctx, KindSelfTest, textBody{secret}, &l)
+	return l.Rows, err
 }
 
 // Protect implements Service.

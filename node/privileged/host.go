@@ -69,7 +69,8 @@ const (
 
 // Host is the privileged side: the one place in a node that touches the kernel.
 type Host struct {
-	opt HostOptions
+	opt     HostOptions
+	testing sync.Mutex // held while a self-test runs
 
 	mu      sync.Mutex
 	mode    string

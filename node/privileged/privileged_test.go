@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/selftest"
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
@@ -62,6 +63,12 @@ func (r *recorder) Coverage(context.Context) ([]Check, error) {
 func (r *recorder) Counters(context.Context) (map[string]uint64, error) {
 	return map[string]uint64{"drops": 1}, nil
 }
+
+// SelfTest waits until the other half goes on without it.
+func (r *recorder) SelfTest(ctx context.Context, secret string) ([]selftest.Attempt, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
 func (r *recorder) Protect(_ context.Context, l []bpf.Listener, p []Proved) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -103,6 +110,30 @@ func line(t testing.TB, s Service, ready func()) (*Client, *Conn) {
 }
 
 const id = "0123456789abcdef0123456789abcdef"
+
+// TestNothingWaitsForASelfTest: a response is applied while one runs.
+func TestNothingWaitsForASelfTest(t *testing.T) {
+	r := &recorder{}
+	c, _ := line(t, r, func() {})
+	ctx, cancel := context.WithCancel(t.Context())
+	tested := make(chan error, 1)
+	go func() {
+		_, err := c.SelfTest(ctx, id)
+		tested <- err
+	}()
+	if rc, err := c.Apply(t.Context(), event.Response{ID: id, Action: event.ActionDeny, TTL: time.Hour, Target: event.Target{Address: netip.MustParsePrefix("203.0.113.9/32")}}, 0); err != nil || rc.Outcome != event.OutcomeDone {
+		t.Errorf("%+v, %v", rc, err)
+	}
+	cancel()
+	if err := <-tested; err == nil {
+		t.Error("a self-test that never ended has a result")
+	}
+	for _, secret := range []string{"", "short", strings.Repeat("z", 32), strings.Repeat("a", 66)} {
+		if _, err := c.SelfTest(t.Context(), secret); err == nil {
+			t.Errorf("secret %q is taken", secret)
+		}
+	}
+}
 
 func TestCommandsCrossTheLine(t *testing.T) {
 	r := &recorder{}

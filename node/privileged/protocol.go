@@ -50,6 +50,7 @@ const (
 	KindMode
 	KindDrain
 	KindStart
+	KindSelfTest
 	kindEnd
 )
 

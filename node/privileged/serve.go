@@ -2,12 +2,16 @@ package privileged
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/bpf/selftest"
 )
 
 // Serve answers the requests that come over conn, one after the other, until the line closes or ctx ends. ready is
@@ -15,6 +19,11 @@ import (
 func Serve(ctx context.Context, conn *Conn, s Service, ready func(), log *slog.Logger) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
+	// A self-test takes its time, and nothing that acts may wait for it.
+	var tests sync.WaitGroup
+	defer tests.Wait()
+	testing, end := context.WithCancel(ctx)
+	defer end()
 	for {
 		f, err := conn.Receive()
 		if errors.Is(err, ErrFrame) {
@@ -26,6 +35,19 @@ func Serve(ctx context.Context, conn *Conn, s Service, ready func(), log *slog.L
 		}
 		if f.Kind == KindReady {
 			ready()
+			continue
+		}
+		if f.Kind == KindSelfTest {
+			tests.Go(func() {
+				body, err := answer(testing, conn.codec, s, f)
+				reply := Frame{Kind: KindReply, Number: f.Number}
+				if err != nil {
+					reply.Error, body = cut(err.Error()), nil
+				}
+				if err := conn.Send(reply, body); err != nil {
+					log.Debug("privileged line", "err", err)
+				}
+			})
 			continue
 		}
 		body, err := answer(ctx, conn.codec, s, f)
@@ -83,6 +105,16 @@ func answer(ctx context.Context, cd codec, s Service, f Frame) (any, error) {
 	case KindCounters:
 		m, err := s.Counters(ctx)
 		return countersBody{m}, err
+	case KindSelfTest:
+		var b textBody
+		if err := cd.body(f, &b); err != nil {
+			return nil, err
+		}
+		if _, err := hex.DecodeString(b.Text); err != nil || len(b.Text) < 16 || len(b.Text) > 64 {
+			return nil, fmt.Errorf("%w: a secret of %d bytes", ErrFrame, len(b.Text))
+		}
+		rows, err := s.SelfTest(ctx, b.Text)
+		return listBody[selftest.Attempt]{rows}, err
 	case KindProtect:
 		var b protectBody
 		if err := cd.body(f, &b); err != nil {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/selftest"
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
@@ -26,6 +27,9 @@ type Service interface {
 	Coverage(ctx context.Context) ([]Check, error)
 	// Counters are what the kernel half counted: drops by class, refusals by hook.
 	Counters(ctx context.Context) (map[string]uint64, error)
+	// SelfTest has a process of the unprivileged user do once what the sensors watch for, with secret, of 16 to 64 hex
+	// digits, as its first argument. It is that of the privileged side's process, and takes some tenths of a second.
+	SelfTest(ctx context.Context, secret string) ([]selftest.Attempt, error)
 	// Protect says where the swarm listens on this host, and replaces the addresses of members proved by live
 	// connections; at most four a member count. Both pass while the host is contained.
 	Protect(ctx context.Context, listeners []bpf.Listener, proved []Proved) error

@@ -66,6 +66,36 @@ func DecodeReceipt(e *Entry) (event.Receipt, error) {
 	return r, nil
 }
 
+// EncodeCoverage is the body of a KindCoverage entry.
+func EncodeCoverage(c *event.Coverage) ([]byte, error) { return encodeActivity(c) }
+
+// DecodeCoverage reads a KindCoverage entry. Peer is the entry's; Host is for the caller.
+func DecodeCoverage(e *Entry) (event.Coverage, error) {
+	var c event.Coverage
+	if e.Kind != KindCoverage {
+		return c, fmt.Errorf("ledger: %s is not a coverage", e.Kind)
+	}
+	if err := canonical.Unmarshal(e.Body, &c, trust.MaxActivityBody); err != nil {
+		return event.Coverage{}, err
+	}
+	if len(c.Components) > event.MaxComponents || len(c.Gaps) > event.MaxComponents || len(c.Drops) > event.MaxComponents {
+		return event.Coverage{}, fmt.Errorf("ledger: coverage %s: %d components, %d gaps, %d drops", e.ID(), len(c.Components), len(c.Gaps), len(c.Drops))
+	}
+	texts := []*string{&c.Mode}
+	for i := range c.Components {
+		texts = append(texts, &c.Components[i].Name, &c.Components[i].Proof, &c.Components[i].Lost)
+	}
+	for i := range c.Gaps {
+		texts = append(texts, &c.Gaps[i].Name, &c.Gaps[i].Lost)
+	}
+	for i := range c.Drops {
+		texts = append(texts, &c.Drops[i].Name)
+	}
+	plain(texts...)
+	c.Peer = string(e.Author)
+	return c, nil
+}
+
 // maxItems bounds the lists of a finding or receipt.
 const maxItems = 64
 

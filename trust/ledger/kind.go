@@ -75,6 +75,7 @@ const (
 	KindCosign     = KindOptional | 0x1007 // a witness's cosignature of a checkpoint
 	KindCredential = KindOptional | 0x1011 // an issuer's credential for a member
 	KindAnonymous  = KindOptional | 0x1012 // what some member reports, in the feed of another
+	KindCoverage   = KindOptional | 0x1021 // event.Coverage: what the author's host can see and stop
 )
 
 // Chain is the chain that k belongs to.
@@ -168,6 +169,8 @@ func kindName(k Kind) (string, bool) {
 		return "module-release", true
 	case KindAnonymous:
 		return "anonymous", true
+	case KindCoverage:
+		return "coverage", true
 	}
 	return "", false
 }

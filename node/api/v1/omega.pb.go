@@ -509,6 +509,278 @@ func (x *DoctorResponse) GetChecks() []*Check {
 	return nil
 }
 
+type CoverageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CoverageRequest) Reset() {
+	*x = CoverageRequest{}
+	mi := &file_omega_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoverageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoverageRequest) ProtoMessage() {}
+
+func (x *CoverageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CoverageRequest.ProtoReflect.Descriptor instead.
+func (*CoverageRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CoverageRequest) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+type Component struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Sees          bool                   `protobuf:"varint,2,opt,name=sees,proto3" json:"sees,omitempty"`
+	Stops         bool                   `protobuf:"varint,3,opt,name=stops,proto3" json:"stops,omitempty"`
+	Proof         string                 `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
+	Lost          string                 `protobuf:"bytes,5,opt,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Component) Reset() {
+	*x = Component{}
+	mi := &file_omega_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Component) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Component) ProtoMessage() {}
+
+func (x *Component) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Component.ProtoReflect.Descriptor instead.
+func (*Component) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Component) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Component) GetSees() bool {
+	if x != nil {
+		return x.Sees
+	}
+	return false
+}
+
+func (x *Component) GetStops() bool {
+	if x != nil {
+		return x.Stops
+	}
+	return false
+}
+
+func (x *Component) GetProof() string {
+	if x != nil {
+		return x.Proof
+	}
+	return ""
+}
+
+func (x *Component) GetLost() string {
+	if x != nil {
+		return x.Lost
+	}
+	return ""
+}
+
+type Coverage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	Mode          string                 `protobuf:"bytes,4,opt,name=mode,proto3" json:"mode,omitempty"`
+	Ended         bool                   `protobuf:"varint,5,opt,name=ended,proto3" json:"ended,omitempty"`
+	Components    []*Component           `protobuf:"bytes,6,rep,name=components,proto3" json:"components,omitempty"`
+	Gaps          []*Check               `protobuf:"bytes,7,rep,name=gaps,proto3" json:"gaps,omitempty"`
+	Drops         map[string]uint64      `protobuf:"bytes,8,rep,name=drops,proto3" json:"drops,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Blind         []string               `protobuf:"bytes,9,rep,name=blind,proto3" json:"blind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Coverage) Reset() {
+	*x = Coverage{}
+	mi := &file_omega_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Coverage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Coverage) ProtoMessage() {}
+
+func (x *Coverage) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Coverage.ProtoReflect.Descriptor instead.
+func (*Coverage) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Coverage) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Coverage) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Coverage) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Coverage) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Coverage) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *Coverage) GetComponents() []*Component {
+	if x != nil {
+		return x.Components
+	}
+	return nil
+}
+
+func (x *Coverage) GetGaps() []*Check {
+	if x != nil {
+		return x.Gaps
+	}
+	return nil
+}
+
+func (x *Coverage) GetDrops() map[string]uint64 {
+	if x != nil {
+		return x.Drops
+	}
+	return nil
+}
+
+func (x *Coverage) GetBlind() []string {
+	if x != nil {
+		return x.Blind
+	}
+	return nil
+}
+
+type CoverageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Coverages     []*Coverage            `protobuf:"bytes,1,rep,name=coverages,proto3" json:"coverages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CoverageResponse) Reset() {
+	*x = CoverageResponse{}
+	mi := &file_omega_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoverageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoverageResponse) ProtoMessage() {}
+
+func (x *CoverageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CoverageResponse.ProtoReflect.Descriptor instead.
+func (*CoverageResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CoverageResponse) GetCoverages() []*Coverage {
+	if x != nil {
+		return x.Coverages
+	}
+	return nil
+}
+
 type ListPeersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -517,7 +789,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_omega_proto_msgTypes[7]
+	mi := &file_omega_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +801,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[7]
+	mi := &file_omega_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +814,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{7}
+	return file_omega_proto_rawDescGZIP(), []int{11}
 }
 
 type Peer struct {
@@ -563,7 +835,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_omega_proto_msgTypes[8]
+	mi := &file_omega_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +847,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[8]
+	mi := &file_omega_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +860,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{8}
+	return file_omega_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Peer) GetPeer() string {
@@ -670,7 +942,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_omega_proto_msgTypes[9]
+	mi := &file_omega_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +954,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[9]
+	mi := &file_omega_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +967,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{9}
+	return file_omega_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListPeersResponse) GetPeers() []*Peer {
@@ -713,7 +985,7 @@ type ListRolesRequest struct {
 
 func (x *ListRolesRequest) Reset() {
 	*x = ListRolesRequest{}
-	mi := &file_omega_proto_msgTypes[10]
+	mi := &file_omega_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +997,7 @@ func (x *ListRolesRequest) String() string {
 func (*ListRolesRequest) ProtoMessage() {}
 
 func (x *ListRolesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[10]
+	mi := &file_omega_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +1010,7 @@ func (x *ListRolesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolesRequest.ProtoReflect.Descriptor instead.
 func (*ListRolesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{10}
+	return file_omega_proto_rawDescGZIP(), []int{14}
 }
 
 type RoleGrant struct {
@@ -755,7 +1027,7 @@ type RoleGrant struct {
 
 func (x *RoleGrant) Reset() {
 	*x = RoleGrant{}
-	mi := &file_omega_proto_msgTypes[11]
+	mi := &file_omega_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +1039,7 @@ func (x *RoleGrant) String() string {
 func (*RoleGrant) ProtoMessage() {}
 
 func (x *RoleGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[11]
+	mi := &file_omega_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +1052,7 @@ func (x *RoleGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleGrant.ProtoReflect.Descriptor instead.
 func (*RoleGrant) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{11}
+	return file_omega_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RoleGrant) GetDid() string {
@@ -834,7 +1106,7 @@ type ListRolesResponse struct {
 
 func (x *ListRolesResponse) Reset() {
 	*x = ListRolesResponse{}
-	mi := &file_omega_proto_msgTypes[12]
+	mi := &file_omega_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +1118,7 @@ func (x *ListRolesResponse) String() string {
 func (*ListRolesResponse) ProtoMessage() {}
 
 func (x *ListRolesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[12]
+	mi := &file_omega_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +1131,7 @@ func (x *ListRolesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolesResponse.ProtoReflect.Descriptor instead.
 func (*ListRolesResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{12}
+	return file_omega_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListRolesResponse) GetGrants() []*RoleGrant {
@@ -879,7 +1151,7 @@ type FindingsRequest struct {
 
 func (x *FindingsRequest) Reset() {
 	*x = FindingsRequest{}
-	mi := &file_omega_proto_msgTypes[13]
+	mi := &file_omega_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +1163,7 @@ func (x *FindingsRequest) String() string {
 func (*FindingsRequest) ProtoMessage() {}
 
 func (x *FindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[13]
+	mi := &file_omega_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +1176,7 @@ func (x *FindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindingsRequest.ProtoReflect.Descriptor instead.
 func (*FindingsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{13}
+	return file_omega_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FindingsRequest) GetFollow() bool {
@@ -939,7 +1211,7 @@ type Subject struct {
 
 func (x *Subject) Reset() {
 	*x = Subject{}
-	mi := &file_omega_proto_msgTypes[14]
+	mi := &file_omega_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1223,7 @@ func (x *Subject) String() string {
 func (*Subject) ProtoMessage() {}
 
 func (x *Subject) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[14]
+	mi := &file_omega_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1236,7 @@ func (x *Subject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subject.ProtoReflect.Descriptor instead.
 func (*Subject) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{14}
+	return file_omega_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Subject) GetAddress() string {
@@ -1047,7 +1319,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_omega_proto_msgTypes[15]
+	mi := &file_omega_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1331,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[15]
+	mi := &file_omega_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1344,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{15}
+	return file_omega_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Evidence) GetName() string {
@@ -1112,7 +1384,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_omega_proto_msgTypes[16]
+	mi := &file_omega_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1396,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[16]
+	mi := &file_omega_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1409,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{16}
+	return file_omega_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Finding) GetId() string {
@@ -1255,7 +1527,7 @@ type ReceiptsRequest struct {
 
 func (x *ReceiptsRequest) Reset() {
 	*x = ReceiptsRequest{}
-	mi := &file_omega_proto_msgTypes[17]
+	mi := &file_omega_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1539,7 @@ func (x *ReceiptsRequest) String() string {
 func (*ReceiptsRequest) ProtoMessage() {}
 
 func (x *ReceiptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[17]
+	mi := &file_omega_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1552,7 @@ func (x *ReceiptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiptsRequest.ProtoReflect.Descriptor instead.
 func (*ReceiptsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{17}
+	return file_omega_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReceiptsRequest) GetFollow() bool {
@@ -1317,7 +1589,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_omega_proto_msgTypes[18]
+	mi := &file_omega_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1329,7 +1601,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[18]
+	mi := &file_omega_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1342,7 +1614,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{18}
+	return file_omega_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Receipt) GetId() string {
@@ -1440,7 +1712,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_omega_proto_msgTypes[19]
+	mi := &file_omega_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1724,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[19]
+	mi := &file_omega_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1737,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{19}
+	return file_omega_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EventsRequest) GetFollow() bool {
@@ -1498,7 +1770,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_omega_proto_msgTypes[20]
+	mi := &file_omega_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1782,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[20]
+	mi := &file_omega_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1795,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{20}
+	return file_omega_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Event) GetOcsfJson() string {
@@ -1547,7 +1819,7 @@ type EntriesRequest struct {
 
 func (x *EntriesRequest) Reset() {
 	*x = EntriesRequest{}
-	mi := &file_omega_proto_msgTypes[21]
+	mi := &file_omega_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1831,7 @@ func (x *EntriesRequest) String() string {
 func (*EntriesRequest) ProtoMessage() {}
 
 func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[21]
+	mi := &file_omega_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1844,7 @@ func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntriesRequest.ProtoReflect.Descriptor instead.
 func (*EntriesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{21}
+	return file_omega_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *EntriesRequest) GetFollow() bool {
@@ -1626,7 +1898,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_omega_proto_msgTypes[22]
+	mi := &file_omega_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1910,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[22]
+	mi := &file_omega_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1923,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{22}
+	return file_omega_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Entry) GetRaw() []byte {
@@ -1718,7 +1990,7 @@ type ExportLedgerRequest struct {
 
 func (x *ExportLedgerRequest) Reset() {
 	*x = ExportLedgerRequest{}
-	mi := &file_omega_proto_msgTypes[23]
+	mi := &file_omega_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +2002,7 @@ func (x *ExportLedgerRequest) String() string {
 func (*ExportLedgerRequest) ProtoMessage() {}
 
 func (x *ExportLedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[23]
+	mi := &file_omega_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +2015,7 @@ func (x *ExportLedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportLedgerRequest.ProtoReflect.Descriptor instead.
 func (*ExportLedgerRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{23}
+	return file_omega_proto_rawDescGZIP(), []int{27}
 }
 
 type ExportLedgerResponse struct {
@@ -1755,7 +2027,7 @@ type ExportLedgerResponse struct {
 
 func (x *ExportLedgerResponse) Reset() {
 	*x = ExportLedgerResponse{}
-	mi := &file_omega_proto_msgTypes[24]
+	mi := &file_omega_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +2039,7 @@ func (x *ExportLedgerResponse) String() string {
 func (*ExportLedgerResponse) ProtoMessage() {}
 
 func (x *ExportLedgerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[24]
+	mi := &file_omega_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +2052,7 @@ func (x *ExportLedgerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportLedgerResponse.ProtoReflect.Descriptor instead.
 func (*ExportLedgerResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{24}
+	return file_omega_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ExportLedgerResponse) GetPart() []byte {
@@ -1807,7 +2079,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_omega_proto_msgTypes[25]
+	mi := &file_omega_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +2091,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[25]
+	mi := &file_omega_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +2104,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{25}
+	return file_omega_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Target) GetAddress() string {
@@ -1919,7 +2191,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_omega_proto_msgTypes[26]
+	mi := &file_omega_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1931,7 +2203,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[26]
+	mi := &file_omega_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,7 +2216,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{26}
+	return file_omega_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Response) GetId() string {
@@ -2047,7 +2319,7 @@ type ListResponsesRequest struct {
 
 func (x *ListResponsesRequest) Reset() {
 	*x = ListResponsesRequest{}
-	mi := &file_omega_proto_msgTypes[27]
+	mi := &file_omega_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2059,7 +2331,7 @@ func (x *ListResponsesRequest) String() string {
 func (*ListResponsesRequest) ProtoMessage() {}
 
 func (x *ListResponsesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[27]
+	mi := &file_omega_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2072,7 +2344,7 @@ func (x *ListResponsesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponsesRequest.ProtoReflect.Descriptor instead.
 func (*ListResponsesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{27}
+	return file_omega_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListResponsesRequest) GetActive() bool {
@@ -2091,7 +2363,7 @@ type ListResponsesResponse struct {
 
 func (x *ListResponsesResponse) Reset() {
 	*x = ListResponsesResponse{}
-	mi := &file_omega_proto_msgTypes[28]
+	mi := &file_omega_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +2375,7 @@ func (x *ListResponsesResponse) String() string {
 func (*ListResponsesResponse) ProtoMessage() {}
 
 func (x *ListResponsesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[28]
+	mi := &file_omega_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +2388,7 @@ func (x *ListResponsesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponsesResponse.ProtoReflect.Descriptor instead.
 func (*ListResponsesResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{28}
+	return file_omega_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListResponsesResponse) GetResponses() []*Response {
@@ -2134,7 +2406,7 @@ type ListPendingRequest struct {
 
 func (x *ListPendingRequest) Reset() {
 	*x = ListPendingRequest{}
-	mi := &file_omega_proto_msgTypes[29]
+	mi := &file_omega_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +2418,7 @@ func (x *ListPendingRequest) String() string {
 func (*ListPendingRequest) ProtoMessage() {}
 
 func (x *ListPendingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[29]
+	mi := &file_omega_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2159,7 +2431,7 @@ func (x *ListPendingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPendingRequest.ProtoReflect.Descriptor instead.
 func (*ListPendingRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{29}
+	return file_omega_proto_rawDescGZIP(), []int{33}
 }
 
 type Pending struct {
@@ -2174,7 +2446,7 @@ type Pending struct {
 
 func (x *Pending) Reset() {
 	*x = Pending{}
-	mi := &file_omega_proto_msgTypes[30]
+	mi := &file_omega_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +2458,7 @@ func (x *Pending) String() string {
 func (*Pending) ProtoMessage() {}
 
 func (x *Pending) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[30]
+	mi := &file_omega_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2199,7 +2471,7 @@ func (x *Pending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pending.ProtoReflect.Descriptor instead.
 func (*Pending) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{30}
+	return file_omega_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Pending) GetProposal() *Response {
@@ -2249,7 +2521,7 @@ type Joiner struct {
 
 func (x *Joiner) Reset() {
 	*x = Joiner{}
-	mi := &file_omega_proto_msgTypes[31]
+	mi := &file_omega_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2533,7 @@ func (x *Joiner) String() string {
 func (*Joiner) ProtoMessage() {}
 
 func (x *Joiner) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[31]
+	mi := &file_omega_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2546,7 @@ func (x *Joiner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joiner.ProtoReflect.Descriptor instead.
 func (*Joiner) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{31}
+	return file_omega_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Joiner) GetId() string {
@@ -2357,7 +2629,7 @@ type ListPendingResponse struct {
 
 func (x *ListPendingResponse) Reset() {
 	*x = ListPendingResponse{}
-	mi := &file_omega_proto_msgTypes[32]
+	mi := &file_omega_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2369,7 +2641,7 @@ func (x *ListPendingResponse) String() string {
 func (*ListPendingResponse) ProtoMessage() {}
 
 func (x *ListPendingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[32]
+	mi := &file_omega_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2382,7 +2654,7 @@ func (x *ListPendingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPendingResponse.ProtoReflect.Descriptor instead.
 func (*ListPendingResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{32}
+	return file_omega_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListPendingResponse) GetPending() []*Pending {
@@ -2407,7 +2679,7 @@ type ListDecoysRequest struct {
 
 func (x *ListDecoysRequest) Reset() {
 	*x = ListDecoysRequest{}
-	mi := &file_omega_proto_msgTypes[33]
+	mi := &file_omega_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2419,7 +2691,7 @@ func (x *ListDecoysRequest) String() string {
 func (*ListDecoysRequest) ProtoMessage() {}
 
 func (x *ListDecoysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[33]
+	mi := &file_omega_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2432,7 +2704,7 @@ func (x *ListDecoysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecoysRequest.ProtoReflect.Descriptor instead.
 func (*ListDecoysRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{33}
+	return file_omega_proto_rawDescGZIP(), []int{37}
 }
 
 type Decoy struct {
@@ -2449,7 +2721,7 @@ type Decoy struct {
 
 func (x *Decoy) Reset() {
 	*x = Decoy{}
-	mi := &file_omega_proto_msgTypes[34]
+	mi := &file_omega_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2461,7 +2733,7 @@ func (x *Decoy) String() string {
 func (*Decoy) ProtoMessage() {}
 
 func (x *Decoy) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[34]
+	mi := &file_omega_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2474,7 +2746,7 @@ func (x *Decoy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decoy.ProtoReflect.Descriptor instead.
 func (*Decoy) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{34}
+	return file_omega_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Decoy) GetPeer() string {
@@ -2528,7 +2800,7 @@ type ListDecoysResponse struct {
 
 func (x *ListDecoysResponse) Reset() {
 	*x = ListDecoysResponse{}
-	mi := &file_omega_proto_msgTypes[35]
+	mi := &file_omega_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2540,7 +2812,7 @@ func (x *ListDecoysResponse) String() string {
 func (*ListDecoysResponse) ProtoMessage() {}
 
 func (x *ListDecoysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[35]
+	mi := &file_omega_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2553,7 +2825,7 @@ func (x *ListDecoysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecoysResponse.ProtoReflect.Descriptor instead.
 func (*ListDecoysResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{35}
+	return file_omega_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListDecoysResponse) GetDecoys() []*Decoy {
@@ -2571,7 +2843,7 @@ type ListInvitesRequest struct {
 
 func (x *ListInvitesRequest) Reset() {
 	*x = ListInvitesRequest{}
-	mi := &file_omega_proto_msgTypes[36]
+	mi := &file_omega_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2855,7 @@ func (x *ListInvitesRequest) String() string {
 func (*ListInvitesRequest) ProtoMessage() {}
 
 func (x *ListInvitesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[36]
+	mi := &file_omega_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2868,7 @@ func (x *ListInvitesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitesRequest.ProtoReflect.Descriptor instead.
 func (*ListInvitesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{36}
+	return file_omega_proto_rawDescGZIP(), []int{40}
 }
 
 type Invite struct {
@@ -2615,7 +2887,7 @@ type Invite struct {
 
 func (x *Invite) Reset() {
 	*x = Invite{}
-	mi := &file_omega_proto_msgTypes[37]
+	mi := &file_omega_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2627,7 +2899,7 @@ func (x *Invite) String() string {
 func (*Invite) ProtoMessage() {}
 
 func (x *Invite) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[37]
+	mi := &file_omega_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2640,7 +2912,7 @@ func (x *Invite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invite.ProtoReflect.Descriptor instead.
 func (*Invite) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{37}
+	return file_omega_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Invite) GetId() string {
@@ -2708,7 +2980,7 @@ type ListInvitesResponse struct {
 
 func (x *ListInvitesResponse) Reset() {
 	*x = ListInvitesResponse{}
-	mi := &file_omega_proto_msgTypes[38]
+	mi := &file_omega_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2720,7 +2992,7 @@ func (x *ListInvitesResponse) String() string {
 func (*ListInvitesResponse) ProtoMessage() {}
 
 func (x *ListInvitesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[38]
+	mi := &file_omega_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2733,7 +3005,7 @@ func (x *ListInvitesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitesResponse.ProtoReflect.Descriptor instead.
 func (*ListInvitesResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{38}
+	return file_omega_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListInvitesResponse) GetInvites() []*Invite {
@@ -2752,7 +3024,7 @@ type OrderRequest struct {
 
 func (x *OrderRequest) Reset() {
 	*x = OrderRequest{}
-	mi := &file_omega_proto_msgTypes[39]
+	mi := &file_omega_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2764,7 +3036,7 @@ func (x *OrderRequest) String() string {
 func (*OrderRequest) ProtoMessage() {}
 
 func (x *OrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[39]
+	mi := &file_omega_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2777,7 +3049,7 @@ func (x *OrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderRequest.ProtoReflect.Descriptor instead.
 func (*OrderRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{39}
+	return file_omega_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *OrderRequest) GetResponse() *Response {
@@ -2796,7 +3068,7 @@ type OrderResponse struct {
 
 func (x *OrderResponse) Reset() {
 	*x = OrderResponse{}
-	mi := &file_omega_proto_msgTypes[40]
+	mi := &file_omega_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2808,7 +3080,7 @@ func (x *OrderResponse) String() string {
 func (*OrderResponse) ProtoMessage() {}
 
 func (x *OrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[40]
+	mi := &file_omega_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2821,7 +3093,7 @@ func (x *OrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderResponse.ProtoReflect.Descriptor instead.
 func (*OrderResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{40}
+	return file_omega_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *OrderResponse) GetId() string {
@@ -2839,7 +3111,7 @@ type ShowPolicyRequest struct {
 
 func (x *ShowPolicyRequest) Reset() {
 	*x = ShowPolicyRequest{}
-	mi := &file_omega_proto_msgTypes[41]
+	mi := &file_omega_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +3123,7 @@ func (x *ShowPolicyRequest) String() string {
 func (*ShowPolicyRequest) ProtoMessage() {}
 
 func (x *ShowPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[41]
+	mi := &file_omega_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +3136,7 @@ func (x *ShowPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ShowPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{41}
+	return file_omega_proto_rawDescGZIP(), []int{45}
 }
 
 type ShowPolicyResponse struct {
@@ -2880,7 +3152,7 @@ type ShowPolicyResponse struct {
 
 func (x *ShowPolicyResponse) Reset() {
 	*x = ShowPolicyResponse{}
-	mi := &file_omega_proto_msgTypes[42]
+	mi := &file_omega_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2892,7 +3164,7 @@ func (x *ShowPolicyResponse) String() string {
 func (*ShowPolicyResponse) ProtoMessage() {}
 
 func (x *ShowPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[42]
+	mi := &file_omega_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2905,7 +3177,7 @@ func (x *ShowPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ShowPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{42}
+	return file_omega_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ShowPolicyResponse) GetText() string {
@@ -2951,7 +3223,7 @@ type ListCredentialsRequest struct {
 
 func (x *ListCredentialsRequest) Reset() {
 	*x = ListCredentialsRequest{}
-	mi := &file_omega_proto_msgTypes[43]
+	mi := &file_omega_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2963,7 +3235,7 @@ func (x *ListCredentialsRequest) String() string {
 func (*ListCredentialsRequest) ProtoMessage() {}
 
 func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[43]
+	mi := &file_omega_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2976,7 +3248,7 @@ func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialsRequest.ProtoReflect.Descriptor instead.
 func (*ListCredentialsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{43}
+	return file_omega_proto_rawDescGZIP(), []int{47}
 }
 
 type Capability struct {
@@ -2990,7 +3262,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_omega_proto_msgTypes[44]
+	mi := &file_omega_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3002,7 +3274,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[44]
+	mi := &file_omega_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3015,7 +3287,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{44}
+	return file_omega_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Capability) GetAction() string {
@@ -3059,7 +3331,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_omega_proto_msgTypes[45]
+	mi := &file_omega_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3071,7 +3343,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[45]
+	mi := &file_omega_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3084,7 +3356,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{45}
+	return file_omega_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Credential) GetSerial() string {
@@ -3173,7 +3445,7 @@ type ListCredentialsResponse struct {
 
 func (x *ListCredentialsResponse) Reset() {
 	*x = ListCredentialsResponse{}
-	mi := &file_omega_proto_msgTypes[46]
+	mi := &file_omega_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3185,7 +3457,7 @@ func (x *ListCredentialsResponse) String() string {
 func (*ListCredentialsResponse) ProtoMessage() {}
 
 func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[46]
+	mi := &file_omega_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3198,7 +3470,7 @@ func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialsResponse.ProtoReflect.Descriptor instead.
 func (*ListCredentialsResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{46}
+	return file_omega_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListCredentialsResponse) GetCredentials() []*Credential {
@@ -3217,7 +3489,7 @@ type HeadRequest struct {
 
 func (x *HeadRequest) Reset() {
 	*x = HeadRequest{}
-	mi := &file_omega_proto_msgTypes[47]
+	mi := &file_omega_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3229,7 +3501,7 @@ func (x *HeadRequest) String() string {
 func (*HeadRequest) ProtoMessage() {}
 
 func (x *HeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[47]
+	mi := &file_omega_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3242,7 +3514,7 @@ func (x *HeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadRequest.ProtoReflect.Descriptor instead.
 func (*HeadRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{47}
+	return file_omega_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *HeadRequest) GetDid() string {
@@ -3265,7 +3537,7 @@ type HeadResponse struct {
 
 func (x *HeadResponse) Reset() {
 	*x = HeadResponse{}
-	mi := &file_omega_proto_msgTypes[48]
+	mi := &file_omega_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3277,7 +3549,7 @@ func (x *HeadResponse) String() string {
 func (*HeadResponse) ProtoMessage() {}
 
 func (x *HeadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[48]
+	mi := &file_omega_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3290,7 +3562,7 @@ func (x *HeadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadResponse.ProtoReflect.Descriptor instead.
 func (*HeadResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{48}
+	return file_omega_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *HeadResponse) GetNextSeq() uint64 {
@@ -3337,7 +3609,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_omega_proto_msgTypes[49]
+	mi := &file_omega_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3349,7 +3621,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[49]
+	mi := &file_omega_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3362,7 +3634,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{49}
+	return file_omega_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SubmitRequest) GetEntry() []byte {
@@ -3381,7 +3653,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3393,7 +3665,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3406,7 +3678,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{50}
+	return file_omega_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SubmitResponse) GetId() string {
@@ -3425,7 +3697,7 @@ type RootRequest struct {
 
 func (x *RootRequest) Reset() {
 	*x = RootRequest{}
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3437,7 +3709,7 @@ func (x *RootRequest) String() string {
 func (*RootRequest) ProtoMessage() {}
 
 func (x *RootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3450,7 +3722,7 @@ func (x *RootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootRequest.ProtoReflect.Descriptor instead.
 func (*RootRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{51}
+	return file_omega_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RootRequest) GetAt() string {
@@ -3475,7 +3747,7 @@ type RootOperator struct {
 
 func (x *RootOperator) Reset() {
 	*x = RootOperator{}
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3487,7 +3759,7 @@ func (x *RootOperator) String() string {
 func (*RootOperator) ProtoMessage() {}
 
 func (x *RootOperator) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3500,7 +3772,7 @@ func (x *RootOperator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootOperator.ProtoReflect.Descriptor instead.
 func (*RootOperator) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{52}
+	return file_omega_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RootOperator) GetDid() string {
@@ -3568,7 +3840,7 @@ type RootEntry struct {
 
 func (x *RootEntry) Reset() {
 	*x = RootEntry{}
-	mi := &file_omega_proto_msgTypes[53]
+	mi := &file_omega_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3580,7 +3852,7 @@ func (x *RootEntry) String() string {
 func (*RootEntry) ProtoMessage() {}
 
 func (x *RootEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[53]
+	mi := &file_omega_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3593,7 +3865,7 @@ func (x *RootEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootEntry.ProtoReflect.Descriptor instead.
 func (*RootEntry) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{53}
+	return file_omega_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RootEntry) GetRaw() []byte {
@@ -3664,7 +3936,7 @@ type RootFork struct {
 
 func (x *RootFork) Reset() {
 	*x = RootFork{}
-	mi := &file_omega_proto_msgTypes[54]
+	mi := &file_omega_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3676,7 +3948,7 @@ func (x *RootFork) String() string {
 func (*RootFork) ProtoMessage() {}
 
 func (x *RootFork) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[54]
+	mi := &file_omega_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3689,7 +3961,7 @@ func (x *RootFork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootFork.ProtoReflect.Descriptor instead.
 func (*RootFork) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{54}
+	return file_omega_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RootFork) GetCommon() string {
@@ -3744,7 +4016,7 @@ type RootResponse struct {
 
 func (x *RootResponse) Reset() {
 	*x = RootResponse{}
-	mi := &file_omega_proto_msgTypes[55]
+	mi := &file_omega_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3756,7 +4028,7 @@ func (x *RootResponse) String() string {
 func (*RootResponse) ProtoMessage() {}
 
 func (x *RootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[55]
+	mi := &file_omega_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3769,7 +4041,7 @@ func (x *RootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootResponse.ProtoReflect.Descriptor instead.
 func (*RootResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{55}
+	return file_omega_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RootResponse) GetSwarm() []byte {
@@ -3893,7 +4165,7 @@ type SubmitRootRequest struct {
 
 func (x *SubmitRootRequest) Reset() {
 	*x = SubmitRootRequest{}
-	mi := &file_omega_proto_msgTypes[56]
+	mi := &file_omega_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3905,7 +4177,7 @@ func (x *SubmitRootRequest) String() string {
 func (*SubmitRootRequest) ProtoMessage() {}
 
 func (x *SubmitRootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[56]
+	mi := &file_omega_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3918,7 +4190,7 @@ func (x *SubmitRootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRootRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRootRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{56}
+	return file_omega_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *SubmitRootRequest) GetEntry() []byte {
@@ -3940,7 +4212,7 @@ type SubmitRootResponse struct {
 
 func (x *SubmitRootResponse) Reset() {
 	*x = SubmitRootResponse{}
-	mi := &file_omega_proto_msgTypes[57]
+	mi := &file_omega_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3952,7 +4224,7 @@ func (x *SubmitRootResponse) String() string {
 func (*SubmitRootResponse) ProtoMessage() {}
 
 func (x *SubmitRootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[57]
+	mi := &file_omega_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3965,7 +4237,7 @@ func (x *SubmitRootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRootResponse.ProtoReflect.Descriptor instead.
 func (*SubmitRootResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{57}
+	return file_omega_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *SubmitRootResponse) GetHash() string {
@@ -4005,7 +4277,7 @@ type IdentityRequest struct {
 
 func (x *IdentityRequest) Reset() {
 	*x = IdentityRequest{}
-	mi := &file_omega_proto_msgTypes[58]
+	mi := &file_omega_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4017,7 +4289,7 @@ func (x *IdentityRequest) String() string {
 func (*IdentityRequest) ProtoMessage() {}
 
 func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[58]
+	mi := &file_omega_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4030,7 +4302,7 @@ func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityRequest.ProtoReflect.Descriptor instead.
 func (*IdentityRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{58}
+	return file_omega_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *IdentityRequest) GetPeer() string {
@@ -4051,7 +4323,7 @@ type IdentityResponse struct {
 
 func (x *IdentityResponse) Reset() {
 	*x = IdentityResponse{}
-	mi := &file_omega_proto_msgTypes[59]
+	mi := &file_omega_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4063,7 +4335,7 @@ func (x *IdentityResponse) String() string {
 func (*IdentityResponse) ProtoMessage() {}
 
 func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[59]
+	mi := &file_omega_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4076,7 +4348,7 @@ func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityResponse.ProtoReflect.Descriptor instead.
 func (*IdentityResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{59}
+	return file_omega_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *IdentityResponse) GetInception() []byte {
@@ -4110,7 +4382,7 @@ type RotateRequest struct {
 
 func (x *RotateRequest) Reset() {
 	*x = RotateRequest{}
-	mi := &file_omega_proto_msgTypes[60]
+	mi := &file_omega_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4122,7 +4394,7 @@ func (x *RotateRequest) String() string {
 func (*RotateRequest) ProtoMessage() {}
 
 func (x *RotateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[60]
+	mi := &file_omega_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4135,7 +4407,7 @@ func (x *RotateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRequest.ProtoReflect.Descriptor instead.
 func (*RotateRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{60}
+	return file_omega_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RotateRequest) GetSeed() []byte {
@@ -4162,7 +4434,7 @@ type RotateResponse struct {
 
 func (x *RotateResponse) Reset() {
 	*x = RotateResponse{}
-	mi := &file_omega_proto_msgTypes[61]
+	mi := &file_omega_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4174,7 +4446,7 @@ func (x *RotateResponse) String() string {
 func (*RotateResponse) ProtoMessage() {}
 
 func (x *RotateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[61]
+	mi := &file_omega_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4187,7 +4459,7 @@ func (x *RotateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateResponse.ProtoReflect.Descriptor instead.
 func (*RotateResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{61}
+	return file_omega_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RotateResponse) GetNumber() uint32 {
@@ -4213,7 +4485,7 @@ type RespondLocalRequest struct {
 
 func (x *RespondLocalRequest) Reset() {
 	*x = RespondLocalRequest{}
-	mi := &file_omega_proto_msgTypes[62]
+	mi := &file_omega_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4225,7 +4497,7 @@ func (x *RespondLocalRequest) String() string {
 func (*RespondLocalRequest) ProtoMessage() {}
 
 func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[62]
+	mi := &file_omega_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4238,7 +4510,7 @@ func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalRequest.ProtoReflect.Descriptor instead.
 func (*RespondLocalRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{62}
+	return file_omega_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RespondLocalRequest) GetResponse() *Response {
@@ -4258,7 +4530,7 @@ type RespondLocalResponse struct {
 
 func (x *RespondLocalResponse) Reset() {
 	*x = RespondLocalResponse{}
-	mi := &file_omega_proto_msgTypes[63]
+	mi := &file_omega_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4270,7 +4542,7 @@ func (x *RespondLocalResponse) String() string {
 func (*RespondLocalResponse) ProtoMessage() {}
 
 func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[63]
+	mi := &file_omega_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4283,7 +4555,7 @@ func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalResponse.ProtoReflect.Descriptor instead.
 func (*RespondLocalResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{63}
+	return file_omega_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RespondLocalResponse) GetResponse() *Response {
@@ -4308,7 +4580,7 @@ type ListAllowedRequest struct {
 
 func (x *ListAllowedRequest) Reset() {
 	*x = ListAllowedRequest{}
-	mi := &file_omega_proto_msgTypes[64]
+	mi := &file_omega_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4320,7 +4592,7 @@ func (x *ListAllowedRequest) String() string {
 func (*ListAllowedRequest) ProtoMessage() {}
 
 func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[64]
+	mi := &file_omega_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4333,7 +4605,7 @@ func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedRequest.ProtoReflect.Descriptor instead.
 func (*ListAllowedRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{64}
+	return file_omega_proto_rawDescGZIP(), []int{68}
 }
 
 type Allowed struct {
@@ -4347,7 +4619,7 @@ type Allowed struct {
 
 func (x *Allowed) Reset() {
 	*x = Allowed{}
-	mi := &file_omega_proto_msgTypes[65]
+	mi := &file_omega_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4359,7 +4631,7 @@ func (x *Allowed) String() string {
 func (*Allowed) ProtoMessage() {}
 
 func (x *Allowed) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[65]
+	mi := &file_omega_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4372,7 +4644,7 @@ func (x *Allowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allowed.ProtoReflect.Descriptor instead.
 func (*Allowed) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{65}
+	return file_omega_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Allowed) GetWhat() string {
@@ -4405,7 +4677,7 @@ type ListAllowedResponse struct {
 
 func (x *ListAllowedResponse) Reset() {
 	*x = ListAllowedResponse{}
-	mi := &file_omega_proto_msgTypes[66]
+	mi := &file_omega_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4417,7 +4689,7 @@ func (x *ListAllowedResponse) String() string {
 func (*ListAllowedResponse) ProtoMessage() {}
 
 func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[66]
+	mi := &file_omega_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4430,7 +4702,7 @@ func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedResponse.ProtoReflect.Descriptor instead.
 func (*ListAllowedResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{66}
+	return file_omega_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListAllowedResponse) GetAllowed() []*Allowed {
@@ -4449,7 +4721,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_omega_proto_msgTypes[67]
+	mi := &file_omega_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4461,7 +4733,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[67]
+	mi := &file_omega_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4474,7 +4746,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{67}
+	return file_omega_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *AllowRequest) GetWhat() string {
@@ -4492,7 +4764,7 @@ type AllowResponse struct {
 
 func (x *AllowResponse) Reset() {
 	*x = AllowResponse{}
-	mi := &file_omega_proto_msgTypes[68]
+	mi := &file_omega_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4504,7 +4776,7 @@ func (x *AllowResponse) String() string {
 func (*AllowResponse) ProtoMessage() {}
 
 func (x *AllowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[68]
+	mi := &file_omega_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4517,7 +4789,7 @@ func (x *AllowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowResponse.ProtoReflect.Descriptor instead.
 func (*AllowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{68}
+	return file_omega_proto_rawDescGZIP(), []int{72}
 }
 
 type DisallowRequest struct {
@@ -4529,7 +4801,7 @@ type DisallowRequest struct {
 
 func (x *DisallowRequest) Reset() {
 	*x = DisallowRequest{}
-	mi := &file_omega_proto_msgTypes[69]
+	mi := &file_omega_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4541,7 +4813,7 @@ func (x *DisallowRequest) String() string {
 func (*DisallowRequest) ProtoMessage() {}
 
 func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[69]
+	mi := &file_omega_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4554,7 +4826,7 @@ func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowRequest.ProtoReflect.Descriptor instead.
 func (*DisallowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{69}
+	return file_omega_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *DisallowRequest) GetWhat() string {
@@ -4572,7 +4844,7 @@ type DisallowResponse struct {
 
 func (x *DisallowResponse) Reset() {
 	*x = DisallowResponse{}
-	mi := &file_omega_proto_msgTypes[70]
+	mi := &file_omega_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4584,7 +4856,7 @@ func (x *DisallowResponse) String() string {
 func (*DisallowResponse) ProtoMessage() {}
 
 func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[70]
+	mi := &file_omega_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4597,7 +4869,7 @@ func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowResponse.ProtoReflect.Descriptor instead.
 func (*DisallowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{70}
+	return file_omega_proto_rawDescGZIP(), []int{74}
 }
 
 type PanicRequest struct {
@@ -4608,7 +4880,7 @@ type PanicRequest struct {
 
 func (x *PanicRequest) Reset() {
 	*x = PanicRequest{}
-	mi := &file_omega_proto_msgTypes[71]
+	mi := &file_omega_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4620,7 +4892,7 @@ func (x *PanicRequest) String() string {
 func (*PanicRequest) ProtoMessage() {}
 
 func (x *PanicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[71]
+	mi := &file_omega_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4633,7 +4905,7 @@ func (x *PanicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicRequest.ProtoReflect.Descriptor instead.
 func (*PanicRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{71}
+	return file_omega_proto_rawDescGZIP(), []int{75}
 }
 
 type PanicResponse struct {
@@ -4645,7 +4917,7 @@ type PanicResponse struct {
 
 func (x *PanicResponse) Reset() {
 	*x = PanicResponse{}
-	mi := &file_omega_proto_msgTypes[72]
+	mi := &file_omega_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4657,7 +4929,7 @@ func (x *PanicResponse) String() string {
 func (*PanicResponse) ProtoMessage() {}
 
 func (x *PanicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[72]
+	mi := &file_omega_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4670,7 +4942,7 @@ func (x *PanicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicResponse.ProtoReflect.Descriptor instead.
 func (*PanicResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{72}
+	return file_omega_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *PanicResponse) GetReleased() uint32 {
@@ -4688,7 +4960,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_omega_proto_msgTypes[73]
+	mi := &file_omega_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4700,7 +4972,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[73]
+	mi := &file_omega_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4713,7 +4985,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{73}
+	return file_omega_proto_rawDescGZIP(), []int{77}
 }
 
 type LeaveResponse struct {
@@ -4724,7 +4996,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_omega_proto_msgTypes[74]
+	mi := &file_omega_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4736,7 +5008,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[74]
+	mi := &file_omega_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4749,7 +5021,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{74}
+	return file_omega_proto_rawDescGZIP(), []int{78}
 }
 
 var File_omega_proto protoreflect.FileDescriptor
@@ -4803,7 +5075,33 @@ const file_omega_proto_rawDesc = "" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x12\n" +
 	"\x04lost\x18\x04 \x01(\tR\x04lost\"9\n" +
 	"\x0eDoctorResponse\x12'\n" +
-	"\x06checks\x18\x01 \x03(\v2\x0f.omega.v1.CheckR\x06checks\"\x12\n" +
+	"\x06checks\x18\x01 \x03(\v2\x0f.omega.v1.CheckR\x06checks\"%\n" +
+	"\x0fCoverageRequest\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\"s\n" +
+	"\tComponent\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04sees\x18\x02 \x01(\bR\x04sees\x12\x14\n" +
+	"\x05stops\x18\x03 \x01(\bR\x05stops\x12\x14\n" +
+	"\x05proof\x18\x04 \x01(\tR\x05proof\x12\x12\n" +
+	"\x04lost\x18\x05 \x01(\tR\x04lost\"\xeb\x02\n" +
+	"\bCoverage\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04mode\x18\x04 \x01(\tR\x04mode\x12\x14\n" +
+	"\x05ended\x18\x05 \x01(\bR\x05ended\x123\n" +
+	"\n" +
+	"components\x18\x06 \x03(\v2\x13.omega.v1.ComponentR\n" +
+	"components\x12#\n" +
+	"\x04gaps\x18\a \x03(\v2\x0f.omega.v1.CheckR\x04gaps\x123\n" +
+	"\x05drops\x18\b \x03(\v2\x1d.omega.v1.Coverage.DropsEntryR\x05drops\x12\x14\n" +
+	"\x05blind\x18\t \x03(\tR\x05blind\x1a8\n" +
+	"\n" +
+	"DropsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"D\n" +
+	"\x10CoverageResponse\x120\n" +
+	"\tcoverages\x18\x01 \x03(\v2\x12.omega.v1.CoverageR\tcoverages\"\x12\n" +
 	"\x10ListPeersRequest\"\x87\x02\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x10\n" +
@@ -5116,10 +5414,11 @@ const file_omega_proto_rawDesc = "" +
 	"\rPanicResponse\x12\x1a\n" +
 	"\breleased\x18\x01 \x01(\rR\breleased\"\x0e\n" +
 	"\fLeaveRequest\"\x0f\n" +
-	"\rLeaveResponse2\xd1\x0e\n" +
+	"\rLeaveResponse2\x94\x0f\n" +
 	"\x04Node\x12;\n" +
 	"\x06Status\x12\x17.omega.v1.StatusRequest\x1a\x18.omega.v1.StatusResponse\x12;\n" +
-	"\x06Doctor\x12\x17.omega.v1.DoctorRequest\x1a\x18.omega.v1.DoctorResponse\x12D\n" +
+	"\x06Doctor\x12\x17.omega.v1.DoctorRequest\x1a\x18.omega.v1.DoctorResponse\x12A\n" +
+	"\bCoverage\x12\x19.omega.v1.CoverageRequest\x1a\x1a.omega.v1.CoverageResponse\x12D\n" +
 	"\tListPeers\x12\x1a.omega.v1.ListPeersRequest\x1a\x1b.omega.v1.ListPeersResponse\x12D\n" +
 	"\tListRoles\x12\x1a.omega.v1.ListRolesRequest\x1a\x1b.omega.v1.ListRolesResponse\x12:\n" +
 	"\bFindings\x12\x19.omega.v1.FindingsRequest\x1a\x11.omega.v1.Finding0\x01\x12:\n" +
@@ -5162,7 +5461,7 @@ func file_omega_proto_rawDescGZIP() []byte {
 	return file_omega_proto_rawDescData
 }
 
-var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
+var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
 var file_omega_proto_goTypes = []any{
 	(*StatusRequest)(nil),           // 0: omega.v1.StatusRequest
 	(*Problem)(nil),                 // 1: omega.v1.Problem
@@ -5171,184 +5470,196 @@ var file_omega_proto_goTypes = []any{
 	(*DoctorRequest)(nil),           // 4: omega.v1.DoctorRequest
 	(*Check)(nil),                   // 5: omega.v1.Check
 	(*DoctorResponse)(nil),          // 6: omega.v1.DoctorResponse
-	(*ListPeersRequest)(nil),        // 7: omega.v1.ListPeersRequest
-	(*Peer)(nil),                    // 8: omega.v1.Peer
-	(*ListPeersResponse)(nil),       // 9: omega.v1.ListPeersResponse
-	(*ListRolesRequest)(nil),        // 10: omega.v1.ListRolesRequest
-	(*RoleGrant)(nil),               // 11: omega.v1.RoleGrant
-	(*ListRolesResponse)(nil),       // 12: omega.v1.ListRolesResponse
-	(*FindingsRequest)(nil),         // 13: omega.v1.FindingsRequest
-	(*Subject)(nil),                 // 14: omega.v1.Subject
-	(*Evidence)(nil),                // 15: omega.v1.Evidence
-	(*Finding)(nil),                 // 16: omega.v1.Finding
-	(*ReceiptsRequest)(nil),         // 17: omega.v1.ReceiptsRequest
-	(*Receipt)(nil),                 // 18: omega.v1.Receipt
-	(*EventsRequest)(nil),           // 19: omega.v1.EventsRequest
-	(*Event)(nil),                   // 20: omega.v1.Event
-	(*EntriesRequest)(nil),          // 21: omega.v1.EntriesRequest
-	(*Entry)(nil),                   // 22: omega.v1.Entry
-	(*ExportLedgerRequest)(nil),     // 23: omega.v1.ExportLedgerRequest
-	(*ExportLedgerResponse)(nil),    // 24: omega.v1.ExportLedgerResponse
-	(*Target)(nil),                  // 25: omega.v1.Target
-	(*Response)(nil),                // 26: omega.v1.Response
-	(*ListResponsesRequest)(nil),    // 27: omega.v1.ListResponsesRequest
-	(*ListResponsesResponse)(nil),   // 28: omega.v1.ListResponsesResponse
-	(*ListPendingRequest)(nil),      // 29: omega.v1.ListPendingRequest
-	(*Pending)(nil),                 // 30: omega.v1.Pending
-	(*Joiner)(nil),                  // 31: omega.v1.Joiner
-	(*ListPendingResponse)(nil),     // 32: omega.v1.ListPendingResponse
-	(*ListDecoysRequest)(nil),       // 33: omega.v1.ListDecoysRequest
-	(*Decoy)(nil),                   // 34: omega.v1.Decoy
-	(*ListDecoysResponse)(nil),      // 35: omega.v1.ListDecoysResponse
-	(*ListInvitesRequest)(nil),      // 36: omega.v1.ListInvitesRequest
-	(*Invite)(nil),                  // 37: omega.v1.Invite
-	(*ListInvitesResponse)(nil),     // 38: omega.v1.ListInvitesResponse
-	(*OrderRequest)(nil),            // 39: omega.v1.OrderRequest
-	(*OrderResponse)(nil),           // 40: omega.v1.OrderResponse
-	(*ShowPolicyRequest)(nil),       // 41: omega.v1.ShowPolicyRequest
-	(*ShowPolicyResponse)(nil),      // 42: omega.v1.ShowPolicyResponse
-	(*ListCredentialsRequest)(nil),  // 43: omega.v1.ListCredentialsRequest
-	(*Capability)(nil),              // 44: omega.v1.Capability
-	(*Credential)(nil),              // 45: omega.v1.Credential
-	(*ListCredentialsResponse)(nil), // 46: omega.v1.ListCredentialsResponse
-	(*HeadRequest)(nil),             // 47: omega.v1.HeadRequest
-	(*HeadResponse)(nil),            // 48: omega.v1.HeadResponse
-	(*SubmitRequest)(nil),           // 49: omega.v1.SubmitRequest
-	(*SubmitResponse)(nil),          // 50: omega.v1.SubmitResponse
-	(*RootRequest)(nil),             // 51: omega.v1.RootRequest
-	(*RootOperator)(nil),            // 52: omega.v1.RootOperator
-	(*RootEntry)(nil),               // 53: omega.v1.RootEntry
-	(*RootFork)(nil),                // 54: omega.v1.RootFork
-	(*RootResponse)(nil),            // 55: omega.v1.RootResponse
-	(*SubmitRootRequest)(nil),       // 56: omega.v1.SubmitRootRequest
-	(*SubmitRootResponse)(nil),      // 57: omega.v1.SubmitRootResponse
-	(*IdentityRequest)(nil),         // 58: omega.v1.IdentityRequest
-	(*IdentityResponse)(nil),        // 59: omega.v1.IdentityResponse
-	(*RotateRequest)(nil),           // 60: omega.v1.RotateRequest
-	(*RotateResponse)(nil),          // 61: omega.v1.RotateResponse
-	(*RespondLocalRequest)(nil),     // 62: omega.v1.RespondLocalRequest
-	(*RespondLocalResponse)(nil),    // 63: omega.v1.RespondLocalResponse
-	(*ListAllowedRequest)(nil),      // 64: omega.v1.ListAllowedRequest
-	(*Allowed)(nil),                 // 65: omega.v1.Allowed
-	(*ListAllowedResponse)(nil),     // 66: omega.v1.ListAllowedResponse
-	(*AllowRequest)(nil),            // 67: omega.v1.AllowRequest
-	(*AllowResponse)(nil),           // 68: omega.v1.AllowResponse
-	(*DisallowRequest)(nil),         // 69: omega.v1.DisallowRequest
-	(*DisallowResponse)(nil),        // 70: omega.v1.DisallowResponse
-	(*PanicRequest)(nil),            // 71: omega.v1.PanicRequest
-	(*PanicResponse)(nil),           // 72: omega.v1.PanicResponse
-	(*LeaveRequest)(nil),            // 73: omega.v1.LeaveRequest
-	(*LeaveResponse)(nil),           // 74: omega.v1.LeaveResponse
-	nil,                             // 75: omega.v1.StatusResponse.SensorsEntry
-	nil,                             // 76: omega.v1.StatusResponse.QueuesEntry
-	nil,                             // 77: omega.v1.StatusResponse.RejectedEntry
-	nil,                             // 78: omega.v1.RootResponse.ReleasesEntry
-	(*timestamppb.Timestamp)(nil),   // 79: google.protobuf.Timestamp
+	(*CoverageRequest)(nil),         // 7: omega.v1.CoverageRequest
+	(*Component)(nil),               // 8: omega.v1.Component
+	(*Coverage)(nil),                // 9: omega.v1.Coverage
+	(*CoverageResponse)(nil),        // 10: omega.v1.CoverageResponse
+	(*ListPeersRequest)(nil),        // 11: omega.v1.ListPeersRequest
+	(*Peer)(nil),                    // 12: omega.v1.Peer
+	(*ListPeersResponse)(nil),       // 13: omega.v1.ListPeersResponse
+	(*ListRolesRequest)(nil),        // 14: omega.v1.ListRolesRequest
+	(*RoleGrant)(nil),               // 15: omega.v1.RoleGrant
+	(*ListRolesResponse)(nil),       // 16: omega.v1.ListRolesResponse
+	(*FindingsRequest)(nil),         // 17: omega.v1.FindingsRequest
+	(*Subject)(nil),                 // 18: omega.v1.Subject
+	(*Evidence)(nil),                // 19: omega.v1.Evidence
+	(*Finding)(nil),                 // 20: omega.v1.Finding
+	(*ReceiptsRequest)(nil),         // 21: omega.v1.ReceiptsRequest
+	(*Receipt)(nil),                 // 22: omega.v1.Receipt
+	(*EventsRequest)(nil),           // 23: omega.v1.EventsRequest
+	(*Event)(nil),                   // 24: omega.v1.Event
+	(*EntriesRequest)(nil),          // 25: omega.v1.EntriesRequest
+	(*Entry)(nil),                   // 26: omega.v1.Entry
+	(*ExportLedgerRequest)(nil),     // 27: omega.v1.ExportLedgerRequest
+	(*ExportLedgerResponse)(nil),    // 28: omega.v1.ExportLedgerResponse
+	(*Target)(nil),                  // 29: omega.v1.Target
+	(*Response)(nil),                // 30: omega.v1.Response
+	(*ListResponsesRequest)(nil),    // 31: omega.v1.ListResponsesRequest
+	(*ListResponsesResponse)(nil),   // 32: omega.v1.ListResponsesResponse
+	(*ListPendingRequest)(nil),      // 33: omega.v1.ListPendingRequest
+	(*Pending)(nil),                 // 34: omega.v1.Pending
+	(*Joiner)(nil),                  // 35: omega.v1.Joiner
+	(*ListPendingResponse)(nil),     // 36: omega.v1.ListPendingResponse
+	(*ListDecoysRequest)(nil),       // 37: omega.v1.ListDecoysRequest
+	(*Decoy)(nil),                   // 38: omega.v1.Decoy
+	(*ListDecoysResponse)(nil),      // 39: omega.v1.ListDecoysResponse
+	(*ListInvitesRequest)(nil),      // 40: omega.v1.ListInvitesRequest
+	(*Invite)(nil),                  // 41: omega.v1.Invite
+	(*ListInvitesResponse)(nil),     // 42: omega.v1.ListInvitesResponse
+	(*OrderRequest)(nil),            // 43: omega.v1.OrderRequest
+	(*OrderResponse)(nil),           // 44: omega.v1.OrderResponse
+	(*ShowPolicyRequest)(nil),       // 45: omega.v1.ShowPolicyRequest
+	(*ShowPolicyResponse)(nil),      // 46: omega.v1.ShowPolicyResponse
+	(*ListCredentialsRequest)(nil),  // 47: omega.v1.ListCredentialsRequest
+	(*Capability)(nil),              // 48: omega.v1.Capability
+	(*Credential)(nil),              // 49: omega.v1.Credential
+	(*ListCredentialsResponse)(nil), // 50: omega.v1.ListCredentialsResponse
+	(*HeadRequest)(nil),             // 51: omega.v1.HeadRequest
+	(*HeadResponse)(nil),            // 52: omega.v1.HeadResponse
+	(*SubmitRequest)(nil),           // 53: omega.v1.SubmitRequest
+	(*SubmitResponse)(nil),          // 54: omega.v1.SubmitResponse
+	(*RootRequest)(nil),             // 55: omega.v1.RootRequest
+	(*RootOperator)(nil),            // 56: omega.v1.RootOperator
+	(*RootEntry)(nil),               // 57: omega.v1.RootEntry
+	(*RootFork)(nil),                // 58: omega.v1.RootFork
+	(*RootResponse)(nil),            // 59: omega.v1.RootResponse
+	(*SubmitRootRequest)(nil),       // 60: omega.v1.SubmitRootRequest
+	(*SubmitRootResponse)(nil),      // 61: omega.v1.SubmitRootResponse
+	(*IdentityRequest)(nil),         // 62: omega.v1.IdentityRequest
+	(*IdentityResponse)(nil),        // 63: omega.v1.IdentityResponse
+	(*RotateRequest)(nil),           // 64: omega.v1.RotateRequest
+	(*RotateResponse)(nil),          // 65: omega.v1.RotateResponse
+	(*RespondLocalRequest)(nil),     // 66: omega.v1.RespondLocalRequest
+	(*RespondLocalResponse)(nil),    // 67: omega.v1.RespondLocalResponse
+	(*ListAllowedRequest)(nil),      // 68: omega.v1.ListAllowedRequest
+	(*Allowed)(nil),                 // 69: omega.v1.Allowed
+	(*ListAllowedResponse)(nil),     // 70: omega.v1.ListAllowedResponse
+	(*AllowRequest)(nil),            // 71: omega.v1.AllowRequest
+	(*AllowResponse)(nil),           // 72: omega.v1.AllowResponse
+	(*DisallowRequest)(nil),         // 73: omega.v1.DisallowRequest
+	(*DisallowResponse)(nil),        // 74: omega.v1.DisallowResponse
+	(*PanicRequest)(nil),            // 75: omega.v1.PanicRequest
+	(*PanicResponse)(nil),           // 76: omega.v1.PanicResponse
+	(*LeaveRequest)(nil),            // 77: omega.v1.LeaveRequest
+	(*LeaveResponse)(nil),           // 78: omega.v1.LeaveResponse
+	nil,                             // 79: omega.v1.StatusResponse.SensorsEntry
+	nil,                             // 80: omega.v1.StatusResponse.QueuesEntry
+	nil,                             // 81: omega.v1.StatusResponse.RejectedEntry
+	nil,                             // 82: omega.v1.Coverage.DropsEntry
+	nil,                             // 83: omega.v1.RootResponse.ReleasesEntry
+	(*timestamppb.Timestamp)(nil),   // 84: google.protobuf.Timestamp
 }
 var file_omega_proto_depIdxs = []int32{
-	75, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
-	76, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
+	79, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
+	80, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
 	1,  // 2: omega.v1.StatusResponse.problems:type_name -> omega.v1.Problem
-	77, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
+	81, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
 	5,  // 4: omega.v1.DoctorResponse.checks:type_name -> omega.v1.Check
-	79, // 5: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	8,  // 6: omega.v1.ListPeersResponse.peers:type_name -> omega.v1.Peer
-	79, // 7: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
-	11, // 8: omega.v1.ListRolesResponse.grants:type_name -> omega.v1.RoleGrant
-	79, // 9: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
-	14, // 10: omega.v1.Finding.subject:type_name -> omega.v1.Subject
-	15, // 11: omega.v1.Finding.evidence:type_name -> omega.v1.Evidence
-	79, // 12: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
-	79, // 13: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
-	25, // 14: omega.v1.Response.target:type_name -> omega.v1.Target
-	79, // 15: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
-	26, // 16: omega.v1.ListResponsesResponse.responses:type_name -> omega.v1.Response
-	26, // 17: omega.v1.Pending.proposal:type_name -> omega.v1.Response
-	16, // 18: omega.v1.Pending.evidence:type_name -> omega.v1.Finding
-	79, // 19: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
-	30, // 20: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
-	31, // 21: omega.v1.ListPendingResponse.joiners:type_name -> omega.v1.Joiner
-	34, // 22: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
-	79, // 23: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
-	37, // 24: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
-	26, // 25: omega.v1.OrderRequest.response:type_name -> omega.v1.Response
-	79, // 26: omega.v1.ShowPolicyResponse.time:type_name -> google.protobuf.Timestamp
-	79, // 27: omega.v1.Credential.not_before:type_name -> google.protobuf.Timestamp
-	79, // 28: omega.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
-	44, // 29: omega.v1.Credential.capabilities:type_name -> omega.v1.Capability
-	45, // 30: omega.v1.ListCredentialsResponse.credentials:type_name -> omega.v1.Credential
-	79, // 31: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
-	53, // 32: omega.v1.RootFork.children:type_name -> omega.v1.RootEntry
-	52, // 33: omega.v1.RootResponse.operators:type_name -> omega.v1.RootOperator
-	53, // 34: omega.v1.RootResponse.chain:type_name -> omega.v1.RootEntry
-	54, // 35: omega.v1.RootResponse.forks:type_name -> omega.v1.RootFork
-	78, // 36: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
-	26, // 37: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
-	26, // 38: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
-	18, // 39: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
-	65, // 40: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
-	2,  // 41: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
-	0,  // 42: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
-	4,  // 43: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
-	7,  // 44: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
-	10, // 45: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
-	13, // 46: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
-	17, // 47: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
-	19, // 48: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
-	21, // 49: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
-	23, // 50: omega.v1.Node.ExportLedger:input_type -> omega.v1.ExportLedgerRequest
-	27, // 51: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
-	29, // 52: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
-	33, // 53: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
-	36, // 54: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
-	47, // 55: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
-	49, // 56: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
-	51, // 57: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
-	56, // 58: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
-	58, // 59: omega.v1.Node.Identity:input_type -> omega.v1.IdentityRequest
-	60, // 60: omega.v1.Node.Rotate:input_type -> omega.v1.RotateRequest
-	39, // 61: omega.v1.Node.Order:input_type -> omega.v1.OrderRequest
-	41, // 62: omega.v1.Node.ShowPolicy:input_type -> omega.v1.ShowPolicyRequest
-	43, // 63: omega.v1.Node.ListCredentials:input_type -> omega.v1.ListCredentialsRequest
-	62, // 64: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
-	64, // 65: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
-	67, // 66: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
-	69, // 67: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
-	71, // 68: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
-	73, // 69: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
-	3,  // 70: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
-	6,  // 71: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
-	9,  // 72: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
-	12, // 73: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
-	16, // 74: omega.v1.Node.Findings:output_type -> omega.v1.Finding
-	18, // 75: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
-	20, // 76: omega.v1.Node.Events:output_type -> omega.v1.Event
-	22, // 77: omega.v1.Node.Entries:output_type -> omega.v1.Entry
-	24, // 78: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
-	28, // 79: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
-	32, // 80: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
-	35, // 81: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
-	38, // 82: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
-	48, // 83: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
-	50, // 84: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
-	55, // 85: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
-	57, // 86: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
-	59, // 87: omega.v1.Node.Identity:output_type -> omega.v1.IdentityResponse
-	61, // 88: omega.v1.Node.Rotate:output_type -> omega.v1.RotateResponse
-	40, // 89: omega.v1.Node.Order:output_type -> omega.v1.OrderResponse
-	42, // 90: omega.v1.Node.ShowPolicy:output_type -> omega.v1.ShowPolicyResponse
-	46, // 91: omega.v1.Node.ListCredentials:output_type -> omega.v1.ListCredentialsResponse
-	63, // 92: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
-	66, // 93: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
-	68, // 94: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
-	70, // 95: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
-	72, // 96: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
-	74, // 97: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
-	70, // [70:98] is the sub-list for method output_type
-	42, // [42:70] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	84, // 5: omega.v1.Coverage.time:type_name -> google.protobuf.Timestamp
+	8,  // 6: omega.v1.Coverage.components:type_name -> omega.v1.Component
+	5,  // 7: omega.v1.Coverage.gaps:type_name -> omega.v1.Check
+	82, // 8: omega.v1.Coverage.drops:type_name -> omega.v1.Coverage.DropsEntry
+	9,  // 9: omega.v1.CoverageResponse.coverages:type_name -> omega.v1.Coverage
+	84, // 10: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	12, // 11: omega.v1.ListPeersResponse.peers:type_name -> omega.v1.Peer
+	84, // 12: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
+	15, // 13: omega.v1.ListRolesResponse.grants:type_name -> omega.v1.RoleGrant
+	84, // 14: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
+	18, // 15: omega.v1.Finding.subject:type_name -> omega.v1.Subject
+	19, // 16: omega.v1.Finding.evidence:type_name -> omega.v1.Evidence
+	84, // 17: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	84, // 18: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	29, // 19: omega.v1.Response.target:type_name -> omega.v1.Target
+	84, // 20: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
+	30, // 21: omega.v1.ListResponsesResponse.responses:type_name -> omega.v1.Response
+	30, // 22: omega.v1.Pending.proposal:type_name -> omega.v1.Response
+	20, // 23: omega.v1.Pending.evidence:type_name -> omega.v1.Finding
+	84, // 24: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
+	34, // 25: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
+	35, // 26: omega.v1.ListPendingResponse.joiners:type_name -> omega.v1.Joiner
+	38, // 27: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
+	84, // 28: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
+	41, // 29: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
+	30, // 30: omega.v1.OrderRequest.response:type_name -> omega.v1.Response
+	84, // 31: omega.v1.ShowPolicyResponse.time:type_name -> google.protobuf.Timestamp
+	84, // 32: omega.v1.Credential.not_before:type_name -> google.protobuf.Timestamp
+	84, // 33: omega.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
+	48, // 34: omega.v1.Credential.capabilities:type_name -> omega.v1.Capability
+	49, // 35: omega.v1.ListCredentialsResponse.credentials:type_name -> omega.v1.Credential
+	84, // 36: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
+	57, // 37: omega.v1.RootFork.children:type_name -> omega.v1.RootEntry
+	56, // 38: omega.v1.RootResponse.operators:type_name -> omega.v1.RootOperator
+	57, // 39: omega.v1.RootResponse.chain:type_name -> omega.v1.RootEntry
+	58, // 40: omega.v1.RootResponse.forks:type_name -> omega.v1.RootFork
+	83, // 41: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
+	30, // 42: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
+	30, // 43: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
+	22, // 44: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
+	69, // 45: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
+	2,  // 46: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
+	0,  // 47: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
+	4,  // 48: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
+	7,  // 49: omega.v1.Node.Coverage:input_type -> omega.v1.CoverageRequest
+	11, // 50: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
+	14, // 51: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
+	17, // 52: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
+	21, // 53: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
+	23, // 54: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
+	25, // 55: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
+	27, // 56: omega.v1.Node.ExportLedger:input_type -> omega.v1.ExportLedgerRequest
+	31, // 57: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
+	33, // 58: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
+	37, // 59: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
+	40, // 60: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
+	51, // 61: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
+	53, // 62: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
+	55, // 63: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
+	60, // 64: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
+	62, // 65: omega.v1.Node.Identity:input_type -> omega.v1.IdentityRequest
+	64, // 66: omega.v1.Node.Rotate:input_type -> omega.v1.RotateRequest
+	43, // 67: omega.v1.Node.Order:input_type -> omega.v1.OrderRequest
+	45, // 68: omega.v1.Node.ShowPolicy:input_type -> omega.v1.ShowPolicyRequest
+	47, // 69: omega.v1.Node.ListCredentials:input_type -> omega.v1.ListCredentialsRequest
+	66, // 70: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
+	68, // 71: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
+	71, // 72: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
+	73, // 73: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
+	75, // 74: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
+	77, // 75: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
+	3,  // 76: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
+	6,  // 77: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
+	10, // 78: omega.v1.Node.Coverage:output_type -> omega.v1.CoverageResponse
+	13, // 79: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
+	16, // 80: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
+	20, // 81: omega.v1.Node.Findings:output_type -> omega.v1.Finding
+	22, // 82: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
+	24, // 83: omega.v1.Node.Events:output_type -> omega.v1.Event
+	26, // 84: omega.v1.Node.Entries:output_type -> omega.v1.Entry
+	28, // 85: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
+	32, // 86: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
+	36, // 87: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
+	39, // 88: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
+	42, // 89: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
+	52, // 90: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
+	54, // 91: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
+	59, // 92: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
+	61, // 93: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
+	63, // 94: omega.v1.Node.Identity:output_type -> omega.v1.IdentityResponse
+	65, // 95: omega.v1.Node.Rotate:output_type -> omega.v1.RotateResponse
+	44, // 96: omega.v1.Node.Order:output_type -> omega.v1.OrderResponse
+	46, // 97: omega.v1.Node.ShowPolicy:output_type -> omega.v1.ShowPolicyResponse
+	50, // 98: omega.v1.Node.ListCredentials:output_type -> omega.v1.ListCredentialsResponse
+	67, // 99: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
+	70, // 100: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
+	72, // 101: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
+	74, // 102: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
+	76, // 103: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
+	78, // 104: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
+	76, // [76:105] is the sub-list for method output_type
+	47, // [47:76] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_omega_proto_init() }
@@ -5362,7 +5673,7 @@ func file_omega_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_omega_proto_rawDesc), len(file_omega_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   79,
+			NumMessages:   84,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -40,6 +40,8 @@ const (
 	NodeStatusProcedure = "/omega.v1.Node/Status"
 	// NodeDoctorProcedure is the fully-qualified name of the Node's Doctor RPC.
 	NodeDoctorProcedure = "/omega.v1.Node/Doctor"
+	// NodeCoverageProcedure is the fully-qualified name of the Node's Coverage RPC.
+	NodeCoverageProcedure = "/omega.v1.Node/Coverage"
 	// NodeListPeersProcedure is the fully-qualified name of the Node's ListPeers RPC.
 	NodeListPeersProcedure = "/omega.v1.Node/ListPeers"
 	// NodeListRolesProcedure is the fully-qualified name of the Node's ListRoles RPC.
@@ -98,6 +100,8 @@ const (
 type NodeClient interface {
 	Status(context.Context, *v1.StatusRequest) (*v1.StatusResponse, error)
 	Doctor(context.Context, *v1.DoctorRequest) (*v1.DoctorResponse, error)
+	// Coverage is what one member, or every one, can see and stop.
+	Coverage(context.Context, *v1.CoverageRequest) (*v1.CoverageResponse, error)
 	ListPeers(context.Context, *v1.ListPeersRequest) (*v1.ListPeersResponse, error)
 	ListRoles(context.Context, *v1.ListRolesRequest) (*v1.ListRolesResponse, error)
 	// Streams end after what is there, unless follow is set.
@@ -157,6 +161,12 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			httpClient,
 			baseURL+NodeDoctorProcedure,
 			connect.WithSchema(nodeMethods.ByName("Doctor")),
+			connect.WithClientOptions(opts...),
+		),
+		coverage: connect.NewClient[v1.CoverageRequest, v1.CoverageResponse](
+			httpClient,
+			baseURL+NodeCoverageProcedure,
+			connect.WithSchema(nodeMethods.ByName("Coverage")),
 			connect.WithClientOptions(opts...),
 		),
 		listPeers: connect.NewClient[v1.ListPeersRequest, v1.ListPeersResponse](
@@ -322,6 +332,7 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 type nodeClient struct {
 	status          *connect.Client[v1.StatusRequest, v1.StatusResponse]
 	doctor          *connect.Client[v1.DoctorRequest, v1.DoctorResponse]
+	coverage        *connect.Client[v1.CoverageRequest, v1.CoverageResponse]
 	listPeers       *connect.Client[v1.ListPeersRequest, v1.ListPeersResponse]
 	listRoles       *connect.Client[v1.ListRolesRequest, v1.ListRolesResponse]
 	findings        *connect.Client[v1.FindingsRequest, v1.Finding]
@@ -362,6 +373,15 @@ func (c *nodeClient) Status(ctx context.Context, req *v1.StatusRequest) (*v1.Sta
 // Doctor calls omega.v1.Node.Doctor.
 func (c *nodeClient) Doctor(ctx context.Context, req *v1.DoctorRequest) (*v1.DoctorResponse, error) {
 	response, err := c.doctor.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Coverage calls omega.v1.Node.Coverage.
+func (c *nodeClient) Coverage(ctx context.Context, req *v1.CoverageRequest) (*v1.CoverageResponse, error) {
+	response, err := c.coverage.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -586,6 +606,8 @@ func (c *nodeClient) Leave(ctx context.Context, req *v1.LeaveRequest) (*v1.Leave
 type NodeHandler interface {
 	Status(context.Context, *v1.StatusRequest) (*v1.StatusResponse, error)
 	Doctor(context.Context, *v1.DoctorRequest) (*v1.DoctorResponse, error)
+	// Coverage is what one member, or every one, can see and stop.
+	Coverage(context.Context, *v1.CoverageRequest) (*v1.CoverageResponse, error)
 	ListPeers(context.Context, *v1.ListPeersRequest) (*v1.ListPeersResponse, error)
 	ListRoles(context.Context, *v1.ListRolesRequest) (*v1.ListRolesResponse, error)
 	// Streams end after what is there, unless follow is set.
@@ -641,6 +663,12 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		NodeDoctorProcedure,
 		svc.Doctor,
 		connect.WithSchema(nodeMethods.ByName("Doctor")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeCoverageHandler := connect.NewUnaryHandlerSimple(
+		NodeCoverageProcedure,
+		svc.Coverage,
+		connect.WithSchema(nodeMethods.ByName("Coverage")),
 		connect.WithHandlerOptions(opts...),
 	)
 	nodeListPeersHandler := connect.NewUnaryHandlerSimple(
@@ -805,6 +833,8 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeStatusHandler.ServeHTTP(w, r)
 		case NodeDoctorProcedure:
 			nodeDoctorHandler.ServeHTTP(w, r)
+		case NodeCoverageProcedure:
+			nodeCoverageHandler.ServeHTTP(w, r)
 		case NodeListPeersProcedure:
 			nodeListPeersHandler.ServeHTTP(w, r)
 		case NodeListRolesProcedure:
@@ -872,6 +902,10 @@ func (UnimplementedNodeHandler) Status(context.Context, *v1.StatusRequest) (*v1.
 
 func (UnimplementedNodeHandler) Doctor(context.Context, *v1.DoctorRequest) (*v1.DoctorResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.Doctor is not implemented"))
+}
+
+func (UnimplementedNodeHandler) Coverage(context.Context, *v1.CoverageRequest) (*v1.CoverageResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.Coverage is not implemented"))
 }
 
 func (UnimplementedNodeHandler) ListPeers(context.Context, *v1.ListPeersRequest) (*v1.ListPeersResponse, error) {
