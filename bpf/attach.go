@@ -23,6 +23,8 @@ func (k *Kernel) attach(name string, c *ebpf.Collection) (string, error) {
 	switch name {
 	case "sensor/process":
 		return k.attachTracing(c, "on_fork", "on_exec", "on_exit")
+	case "sensor/before":
+		return "iter/task, iter/task_file", nil
 	case "sensor/rights":
 		return k.attachRights(c)
 	case "sensor/network":
@@ -218,9 +220,14 @@ func (k *Kernel) means() []string {
 	return all
 }
 
-// Run keeps the kernel half in step with the host until ctx ends: it attaches to interfaces that come up, and forgets
+// Run tells of what was there before (TellBefore), then keeps the kernel half in step with the host until ctx ends: it attaches to interfaces that come up, and forgets
 // expired blocks (the kernel ignores them already; this returns their room).
 func (k *Kernel) Run(ctx context.Context) error {
+	if err := k.TellBefore(ctx); err != nil {
+		k.mu.Lock()
+		k.checks = append(k.checks, Check{Name: "sensor/before/run", Detail: err.Error(), Lost: "of what ran before the sensor did only what /proc shows this user is known"})
+		k.mu.Unlock()
+	}
 	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
 	for {

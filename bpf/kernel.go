@@ -36,7 +36,7 @@ type Kernel struct {
 	ring, drops, scope *ebpf.Map
 	shared             map[string]*ebpf.Map // with the three above, what all objects have in common
 	process, network   *ebpf.Collection
-	rights             *ebpf.Collection
+	rights, before     *ebpf.Collection
 	deny, execution    *ebpf.Collection
 	lsm                *ebpf.Collection
 
@@ -64,6 +64,7 @@ type domain struct {
 
 var domains = [...]domain{
 	{"sensor/process", loadProcess, func(k *Kernel) **ebpf.Collection { return &k.process }, "processes are seen only by polling /proc", false},
+	{"sensor/before", loadBefore, func(k *Kernel) **ebpf.Collection { return &k.before }, "of what ran before the sensor did only what /proc shows this user is known", true},
 	{"sensor/network", loadNetwork, func(k *Kernel) **ebpf.Collection { return &k.network }, "connections are seen only by polling /proc/net", false},
 	{"sensor/rights", loadRights, func(k *Kernel) **ebpf.Collection { return &k.rights }, "what processes do to their rights, to each other's memory and to the kernel is not seen", true},
 	{"actuator/deny-address", loadDeny, func(k *Kernel) **ebpf.Collection { return &k.deny }, "no address can be refused and no host contained", false},
@@ -169,6 +170,15 @@ func (k *Kernel) load(d *domain) (string, error) {
 	if k.opt.Cgroup != "" {
 		if v := spec.Variables["scoped"]; v != nil {
 			if err := v.Set(uint32(1)); err != nil {
+				return "", err
+			}
+		}
+		if v := spec.Variables["scope_cgroup_id"]; v != nil {
+			id, err := cgroupID(k.opt.Cgroup)
+			if err != nil {
+				return "", err
+			}
+			if err := v.Set(id); err != nil {
 				return "", err
 			}
 		}
@@ -317,7 +327,7 @@ func (k *Kernel) Close() error {
 	}
 	closing.Wait()
 	k.links = nil
-	for _, c := range []*ebpf.Collection{k.process, k.network, k.rights, k.deny, k.execution, k.lsm} {
+	for _, c := range []*ebpf.Collection{k.process, k.network, k.rights, k.before, k.deny, k.execution, k.lsm} {
 		if c != nil {
 			c.Close()
 		}

@@ -165,7 +165,7 @@ func decode(b []byte, wallMinusBoot int64, e *event.Event) error {
 		e.Process.Args = view(trimZeros(data[exe : exe+args]))
 		e.Process.CWD = view(data[exe+args : exe+args+cwd])
 		e.Process.Script = cString(data[exe+args+cwd:])
-		if age := e.Time/int64(time.Second) - p.Changed; age >= 0 && age < int64(JustWritten/time.Second) {
+		if age := e.Time/int64(time.Second) - p.Changed; h.Flags&uint32(event.FlagBeforeAgent) == 0 && age >= 0 && age < int64(JustWritten/time.Second) {
 			e.Process.Flags |= event.FlagJustWritten
 		}
 		return nil

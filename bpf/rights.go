@@ -63,6 +63,8 @@ var memoryCalls = [...]struct{ call, program string }{{"mmap", "on_mmap"}, {"mpr
 var programLost = map[string]string{
 	"enter1": lostRights, "enter2": lostRights, "enter3": lostRights, "enter4": lostTrace, "leave": lostRights,
 	"on_mmap": lostExecutable, "on_mprotect": lostExecutable,
+	"processes": "of processes that were before, only what /proc shows this user is known",
+	"sockets":   "connections that were before are not known",
 	"on_signal": "signals sent to the agent are not seen",
 	"on_uring":  "what is done by io_uring instead of system calls is not seen",
 }

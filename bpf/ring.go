@@ -209,6 +209,11 @@ func (s *RingSensor) enrich(e *event.Event) {
 			}
 		}
 		s.listeners[e.Network.Local.Port()] = e.Process.Key
+	case event.ActivityConnect:
+		// Of a connection from before nobody says who called whom, but who listens at its port here.
+		if _, ok := s.listeners[e.Network.Local.Port()]; ok && e.Process.Flags&event.FlagBeforeAgent != 0 {
+			e.Activity, e.Network.Inbound = event.ActivityAccept, true
+		}
 	case event.ActivityAccept:
 		e.Process.Key = s.listeners[e.Network.Local.Port()]
 	}
