@@ -2,6 +2,8 @@ package modules
 
 import (
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/omega-mesh/omega/swarm/event"
 )
@@ -13,4 +15,22 @@ func Process(p *event.Process) *event.ProcessRef {
 		exe = p.Comm
 	}
 	return &event.ProcessRef{Key: p.Key, UID: p.UID, Exe: strings.Clone(exe), ParentExe: strings.Clone(p.ParentExe)}
+}
+
+// MaxFindingText bounds every text a module puts into a finding, in bytes.
+const MaxFindingText = 256
+
+// Printable copies a text that travels with a finding: what does not show itself is replaced, and it is cut at
+// MaxFindingText bytes.
+func Printable(s string) string {
+	s = strings.Clone(s[:min(len(s), MaxFindingText)])
+	if !utf8.ValidString(s) || strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0 {
+		s = strings.Map(func(r rune) rune {
+			if !unicode.IsPrint(r) {
+				return '\uFFFD'
+			}
+			return r
+		}, strings.ToValidUTF8(s, "\uFFFD"))
+	}
+	return s
 }

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/omega-mesh/omega/modules"
 	"github.com/omega-mesh/omega/swarm/event"
@@ -71,7 +69,7 @@ func decodeFindings(b []byte, name string, batch []*event.Event, emit func(event
 			if l > maxText || l > len(rest)-2 {
 				return bad("a text of %d bytes", l)
 			}
-			texts[i] = printable(string(rest[2 : 2+l]))
+			texts[i] = modules.Printable(string(rest[2 : 2+l]))
 			rest = rest[2+l:]
 		}
 		id := texts[0]
@@ -116,26 +114,10 @@ func subjectOf(e *event.Event, bits byte) (s event.Subject) {
 		s.Port = e.Network.Local.Port()
 	}
 	if bits&subjectFile != 0 {
-		s.File = printable(strings.Clone(e.File.Path))
+		s.File = modules.Printable(strings.Clone(e.File.Path))
 	}
 	if bits&subjectUser != 0 {
-		s.User = printable(strings.Clone(e.Logon.User))
-	}
-	return s
-}
-
-// printable replaces what does not show itself, and cuts.
-func printable(s string) string {
-	if len(s) > maxText {
-		s = s[:maxText]
-	}
-	if !utf8.ValidString(s) || strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0 {
-		s = strings.Map(func(r rune) rune {
-			if !unicode.IsPrint(r) {
-				return '\uFFFD'
-			}
-			return r
-		}, strings.ToValidUTF8(s, "\uFFFD"))
+		s.User = modules.Printable(strings.Clone(e.Logon.User))
 	}
 	return s
 }

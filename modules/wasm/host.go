@@ -84,7 +84,7 @@ func hostLog(ctx context.Context, m api.Module, stack []uint64) {
 		result(stack, resultTooMany)
 	default:
 		i.lines++
-		i.host.Log(level, printable(string(b)))
+		i.host.Log(level, modules.Printable(string(b)))
 		result(stack, 0)
 	}
 }

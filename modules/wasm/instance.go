@@ -211,5 +211,5 @@ func firstLine(err error) string {
 		return exit.Error()
 	}
 	s, _, _ := strings.Cut(err.Error(), "\n")
-	return printable(s)
+	return modules.Printable(s)
 }

@@ -144,7 +144,7 @@ func wasiWrite(ctx context.Context, m api.Module, stack []uint64) {
 		}
 		if len(b) > 0 && i.program.manifest.Grants(modules.CapabilityLog) && i.lines < maxLines {
 			i.lines++
-			i.host.Log(modules.LogInfo, printable(string(b[:min(len(b), modules.MaxLog)])))
+			i.host.Log(modules.LogInfo, modules.Printable(string(b[:min(len(b), modules.MaxLog)])))
 		}
 		total += uint32(len(b))
 		vectors = vectors[8:]
