@@ -48,6 +48,8 @@ type atom struct {
 	part  string // of a date: minute, hour, …
 	// must is a text, in lower case, that a value has to contain for the answer to be yes; empty where there is none.
 	must string
+	// also are further such texts, of a regular expression: looking for them is cheap beside running it.
+	also []string
 }
 
 // key tells atoms apart.
@@ -115,32 +117,33 @@ func newRegexp(slot, pattern, flags string) (*atom, error) {
 	}
 	a := &atom{slot: slot, ask: askRegexp, re: re, cased: true}
 	if tree, err := syntax.Parse(pattern, syntax.Perl); err == nil {
-		a.must = required(tree.Simplify())
+		for _, lit := range required(tree.Simplify(), nil) {
+			if len(lit) > len(a.must) {
+				a.must = lit
+			}
+			a.also = append(a.also, lit)
+		}
 	}
 	return a, nil
 }
 
-// required is a text, in lower case, that every match of a pattern contains.
-func required(t *syntax.Regexp) string {
+// required appends the texts, in lower case, that every match of a pattern contains.
+func required(t *syntax.Regexp, all []string) []string {
 	switch t.Op {
 	case syntax.OpLiteral:
-		return lower(string(t.Rune))
+		return append(all, lower(string(t.Rune)))
 	case syntax.OpCapture, syntax.OpPlus:
-		return required(t.Sub[0])
+		return required(t.Sub[0], all)
 	case syntax.OpRepeat:
 		if t.Min > 0 {
-			return required(t.Sub[0])
+			return required(t.Sub[0], all)
 		}
 	case syntax.OpConcat:
-		best := ""
 		for _, sub := range t.Sub {
-			if s := required(sub); len(s) > len(best) {
-				best = s
-			}
+			all = required(sub, all)
 		}
-		return best
 	}
-	return ""
+	return all
 }
 
 // lower is how texts are compared where case does not matter.
@@ -191,7 +194,12 @@ func (a *atom) matchText(s, low string) bool {
 	case askGlob:
 		return (a.must == "" || strings.Contains(low, a.must)) && glob(a.glob, s)
 	case askRegexp:
-		return (a.must == "" || strings.Contains(low, a.must)) && a.re.MatchString(s)
+		for _, lit := range a.also {
+			if !strings.Contains(low, lit) {
+				return false
+			}
+		}
+		return a.re.MatchString(s)
 	case askCIDR:
 		if s == "" || !strings.ContainsAny(s[:1], "0123456789abcdefABCDEF:") {
 			return false

@@ -21,6 +21,7 @@ type Detector struct {
 	m      *matcher
 	scan   *scan
 	plans  map[planKey]*plan
+	own    map[uint32]*plan // of our own events whose log source follows from class and activity
 	feeds  map[*Rule][]*correlator
 	prefix string // of rule ids, for a module's rules
 	chain  int
@@ -31,7 +32,7 @@ type planKey struct{ first, second LogSource }
 // NewDetector makes the rules of a set one matcher.
 func NewDetector(set *Set) *Detector {
 	var rules []*Rule
-	d := &Detector{set: set, plans: map[planKey]*plan{}, feeds: map[*Rule][]*correlator{}}
+	d := &Detector{set: set, plans: map[planKey]*plan{}, own: map[uint32]*plan{}, feeds: map[*Rule][]*correlator{}}
 	byName := map[string]*Rule{}
 	for _, r := range set.Rules {
 		byName[r.ID], byName[r.Name] = r, r
@@ -62,20 +63,24 @@ func (d *Detector) Detect(ctx context.Context, batch []*event.Event, emit func(e
 
 // Event calls f with every rule and correlation that e completes. It allocates nothing where there is none.
 func (d *Detector) Event(e *event.Event, f func(*Rule)) {
-	s := sources(e)
-	d.look(planKey{s[0], s[1]}, e, nil, e.Time, f)
+	kind := uint32(e.Class)<<8 | uint32(e.Activity)
+	p, ok := d.own[kind]
+	if !ok {
+		s := sources(e)
+		p = d.plan(planKey{s[0], s[1]}, true)
+		if e.Class != event.ClassAuthentication && e.Class != event.ClassScheduledJob { // there the service is named in the event
+			d.own[kind] = p
+		}
+	}
+	d.look(p, e, nil, e.Time, f)
 }
 
 // Record does the same for an event of another source; at is its time in Unix nanoseconds.
 func (d *Detector) Record(r *Record, at int64, f func(*Rule)) {
-	d.look(planKey{r.Source, LogSource{}}, nil, r, at, f)
+	d.look(d.plan(planKey{r.Source, LogSource{}}, false), nil, r, at, f)
 }
 
-func (d *Detector) look(key planKey, e *event.Event, rec *Record, at int64, f func(*Rule)) {
-	p, ok := d.plans[key]
-	if !ok {
-		p = d.newPlan(key, e != nil)
-	}
+func (d *Detector) look(p *plan, e *event.Event, rec *Record, at int64, f func(*Rule)) {
 	if p.rules == 0 {
 		return
 	}
@@ -84,8 +89,11 @@ func (d *Detector) look(key planKey, e *event.Event, rec *Record, at int64, f fu
 	}
 }
 
-// newPlan is for a kind of event that was not met before.
-func (d *Detector) newPlan(key planKey, own bool) *plan {
+// plan is how events of some log sources are looked at.
+func (d *Detector) plan(key planKey, own bool) *plan {
+	if p, ok := d.plans[key]; ok {
+		return p
+	}
 	if len(d.plans) >= maxPlans {
 		clear(d.plans) // names of services are the senders': they cannot fill memory
 	}

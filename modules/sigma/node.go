@@ -12,7 +12,7 @@ import (
 // Bounds of a rule file. The largest public rule has 40 KiB and 700 values.
 const (
 	MaxFile      = 1 << 20 // bytes
-	MaxDocuments = 1024    // in a file
+	MaxDocuments = 10_000  // in a file
 	MaxRules     = 50_000  // in a set
 	maxNodes     = 100_000 // YAML nodes of a file, aliases counted each time they are used
 	maxDepth     = 64
