@@ -1,6 +1,7 @@
 package sentinel
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"testing"
@@ -22,7 +23,7 @@ func Benchmarks() []event.Benchmark {
 			return event.PerOperation(func(b *testing.B) {
 				for b.Loop() {
 					for _, d := range detectors {
-						if e := d.Detect(batch, emit); e != nil {
+						if e := d.Detect(context.Background(), batch, emit); e != nil {
 							err = e
 						}
 					}

@@ -4,21 +4,15 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/omega-mesh/omega/modules"
 	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
-// Detector turns events into findings. The events, and all in them, are valid only during the call; emit takes findings
-// over, so what they hold must be copies. One value serves one goroutine at a time. Time within a detector is the
-// events' own (Boot), so that a recording gives the same findings as the live host did.
-type Detector interface {
-	Detect(batch []*event.Event, emit func(event.Finding)) error
-}
-
 // Builtin are the detectors of this build, each with its own state.
-func Builtin() []Detector {
+func Builtin() []modules.Detector {
 	flows := newFlows()
-	return []Detector{flows, &shell{flows: flows}, &execution{fetched: newFetched()}, newScan(), newBrute(), &refused{}}
+	return []modules.Detector{flows, &shell{flows: flows}, &execution{fetched: newFetched()}, newScan(), newBrute(), &refused{}}
 }
 
 // maxArgs and maxPath bound what of a process travels, in bytes.

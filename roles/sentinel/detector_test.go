@@ -1,6 +1,7 @@
 package sentinel
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -37,7 +38,7 @@ func see(t testing.TB, events ...*event.Event) (out []event.Finding) {
 	detectors := Builtin()
 	for _, e := range events {
 		for _, d := range detectors {
-			if err := d.Detect([]*event.Event{e}, func(f event.Finding) { out = append(out, f) }); err != nil {
+			if err := d.Detect(context.Background(), []*event.Event{e}, func(f event.Finding) { out = append(out, f) }); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -238,7 +239,7 @@ func TestNoAllocation(t *testing.T) {
 		batch := []*event.Event{e}
 		if n := testing.AllocsPerRun(1000, func() {
 			for _, d := range detectors {
-				if err := d.Detect(batch, emit); err != nil {
+				if err := d.Detect(context.Background(), batch, emit); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -265,7 +266,7 @@ func TestStrangersAreBounded(t *testing.T) {
 	e := flowEvent(event.ActivityProbe, 0, "10.0.0.3:80", "203.0.113.9:4000", true)
 	for i := range 3 * scanSources {
 		e.Network.Remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 4000)
-		if err := d.Detect([]*event.Event{e}, func(event.Finding) { t.Fatal("a finding") }); err != nil {
+		if err := d.Detect(context.Background(), []*event.Event{e}, func(event.Finding) { t.Fatal("a finding") }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -283,7 +284,7 @@ func BenchmarkDetectors(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				for _, d := range detectors {
-					if err := d.Detect(batch, emit); err != nil {
+					if err := d.Detect(context.Background(), batch, emit); err != nil {
 						b.Fatal(err)
 					}
 				}

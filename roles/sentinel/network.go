@@ -1,6 +1,7 @@
 package sentinel
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -44,7 +45,7 @@ type touched struct {
 func newScan() *scan { return &scan{newSlab[netip.Addr, touched](scanSources)} }
 
 // Detect implements Detector.
-func (d *scan) Detect(batch []*event.Event, emit func(event.Finding)) error {
+func (d *scan) Detect(_ context.Context, batch []*event.Event, emit func(event.Finding)) error {
 	for _, e := range batch {
 		if e.Class != event.ClassNetwork || e.Activity != event.ActivityProbe && (e.Activity != event.ActivityAccept || !e.Network.Inbound) {
 			continue
@@ -125,7 +126,7 @@ func newBrute() *brute {
 }
 
 // Detect implements Detector.
-func (d *brute) Detect(batch []*event.Event, emit func(event.Finding)) error {
+func (d *brute) Detect(_ context.Context, batch []*event.Event, emit func(event.Finding)) error {
 	for _, e := range batch {
 		if e.Class == event.ClassNetwork && e.Activity == event.ActivityAccept && e.Network.Remote.IsValid() {
 			*d.met.touch(unmapped(e.Network.Remote)) = e.Boot

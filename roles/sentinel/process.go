@@ -1,6 +1,7 @@
 package sentinel
 
 import (
+	"context"
 	"net/netip"
 	"os"
 	"strings"
@@ -32,7 +33,7 @@ type flows struct{ last *slab[uint32, flow] }
 func newFlows() *flows { return &flows{newSlab[uint32, flow](maxFlows)} }
 
 // Detect implements Detector.
-func (f *flows) Detect(batch []*event.Event, _ func(event.Finding)) error {
+func (f *flows) Detect(_ context.Context, batch []*event.Event, _ func(event.Finding)) error {
 	for _, e := range batch {
 		if e.Class != event.ClassNetwork || e.Process.Key.PID == 0 || e.Network.Protocol != 6 && e.Network.Protocol != 0 {
 			continue
@@ -61,7 +62,7 @@ func (f *flows) of(k event.ProcessKey, now uint64) (netip.AddrPort, bool) {
 type shell struct{ flows *flows }
 
 // Detect implements Detector.
-func (d *shell) Detect(batch []*event.Event, emit func(event.Finding)) error {
+func (d *shell) Detect(_ context.Context, batch []*event.Event, emit func(event.Finding)) error {
 	const sockets = event.FlagStdinSocket | event.FlagStdoutSocket
 	for _, e := range batch {
 		p := &e.Process
@@ -100,7 +101,7 @@ func newFetched() *fetched { return &fetched{newSlab[uint32, uint64](maxFetched)
 type execution struct{ fetched *fetched }
 
 // Detect implements Detector.
-func (d *execution) Detect(batch []*event.Event, emit func(event.Finding)) error {
+func (d *execution) Detect(_ context.Context, batch []*event.Event, emit func(event.Finding)) error {
 	for _, e := range batch {
 		if e.Class != event.ClassProcess || e.Activity != event.ActivityExec {
 			continue
@@ -173,7 +174,7 @@ func writableExec(e *event.Event, title string, severity event.Severity, confide
 type refused struct{}
 
 // Detect implements Detector.
-func (refused) Detect(batch []*event.Event, emit func(event.Finding)) error {
+func (refused) Detect(_ context.Context, batch []*event.Event, emit func(event.Finding)) error {
 	for _, e := range batch {
 		if e.Activity != event.ActivityRefuse || e.Class != event.ClassNetwork || e.Network.Inbound || e.Process.Key.PID == 0 || int(e.Process.Key.PID) == os.Getpid() {
 			continue

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/omega-mesh/omega/modules"
 	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/swarm/event"
 )
@@ -24,7 +25,7 @@ type Options struct {
 	// Board is where responses are shown; required.
 	Board *roles.Board
 	// Detectors in place of Builtin; each is used by one goroutine at a time.
-	Detectors []Detector
+	Detectors []modules.Detector
 	Log       *slog.Logger
 }
 
@@ -80,7 +81,8 @@ func (s *Sentinel) Run(ctx context.Context, p roles.Peer) error {
 	wg.Go(func() { s.publish(ctx, p, outgoing) })
 	wg.Go(func() { s.report(ctx, p, receipts) })
 
-	cancel := p.Subscribe(s.watch(p, outgoing).observe)
+	w := s.watch(p, outgoing)
+	cancel := p.Subscribe(func(e *event.Event) { w.observe(ctx, e) })
 	defer cancel()
 	return newResponder(s, p, receipts).run(ctx)
 }
@@ -90,7 +92,7 @@ type watcher struct {
 	sentinel  *Sentinel
 	peer      roles.Peer
 	mu        sync.Mutex
-	detectors []Detector
+	detectors []modules.Detector
 	batch     [1]*event.Event
 	emit      func(event.Finding)
 	gather    *gatherer
@@ -107,13 +109,13 @@ func (s *Sentinel) watch(p roles.Peer, out chan<- event.Finding) *watcher {
 }
 
 // observe is called with every event of this host.
-func (w *watcher) observe(e *event.Event) {
+func (w *watcher) observe(ctx context.Context, e *event.Event) {
 	w.sentinel.counts.events.Add(1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.batch[0] = e
 	for _, d := range w.detectors {
-		if err := d.Detect(w.batch[:], w.emit); err != nil {
+		if err := d.Detect(ctx, w.batch[:], w.emit); err != nil {
 			w.sentinel.log.Warn("detector failed", "err", err)
 		}
 	}
