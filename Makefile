@@ -13,16 +13,25 @@ PREFIX ?= /usr/local
 RACE := ./swarm/event/... ./trust ./trust/audit ./trust/authority ./trust/composite ./trust/credential ./trust/guard ./trust/ledger ./trust/policy ./trust/witness ./bpf/... ./sim/cage2/... ./sim/learn/... ./sim/world/... ./sim/serve/...
 
 .DEFAULT_GOAL := help
-.PHONY: help run test models soak build install generate bench lint picture train-cage2
+.PHONY: help run test models soak build build-pkcs11 test-pkcs11 install generate bench lint picture train-cage2
 
 help: ## show this
 	@echo "omega: a host-security mesh without a server"
 	@echo
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/omega: one static, stripped binary
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)" -o bin/omega ./cmd/omega
+
+build-pkcs11: ## build bin/omega-pkcs11, which can load a PKCS#11 token's library: needs gcc, and is not static
+	@mkdir -p bin
+	CGO_ENABLED=1 $(GO) build -tags pkcs11 -trimpath -buildvcs=false -ldflags "$(LDFLAGS)" -o bin/omega-pkcs11 ./cmd/omega
+
+test-pkcs11: ## the tests of keys in a PKCS#11 token: needs gcc and softhsm2
+	CGO_ENABLED=1 $(GO) vet -tags pkcs11 ./trust/token ./node ./cmd/omega
+	CGO_ENABLED=1 $(GO) test -tags pkcs11 ./trust/token
+	CGO_ENABLED=1 $(GO) test -tags pkcs11 -run '^TestKeyInAToken$$' ./cmd/omega
 
 run: ## build, then watch five hosts catch a real attack and refuse the attacker (best as root); Ctrl-C ends it
 	@start=$$(date +%s); $(MAKE) --no-print-directory build && echo "built in $$(( $$(date +%s) - start )) s"

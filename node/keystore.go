@@ -7,6 +7,7 @@ import (
 
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/trust/identity"
+	"github.com/omega-mesh/omega/trust/token"
 	"github.com/omega-mesh/omega/trust/tpm"
 )
 
@@ -26,6 +27,20 @@ func KeyStore(ctx context.Context, cfg *config.Config, kind identity.Kind, pcrs 
 			return nil, nil, err
 		}
 		return &tpm.Store{Device: d, PCRs: pcrs}, func() { _ = d.Close() }, nil
+	case identity.KindPKCS11:
+		if cfg.PKCS11Module == "" && token.Built {
+			return nil, nil, fmt.Errorf("%w: name the token's library with --pkcs11-module, or in the configuration", token.ErrNone)
+		}
+		pin, err := readLine("pkcs11_pin_file", cfg.PKCS11PINFile)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer clear(pin)
+		t, err := token.Open(token.Options{Module: cfg.PKCS11Module, Label: cfg.PKCS11Token, PIN: pin})
+		if err != nil {
+			return nil, nil, err
+		}
+		return t, func() { _ = t.Close() }, nil
 	default:
 		return nil, func() {}, nil
 	}

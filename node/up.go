@@ -195,24 +195,27 @@ func listen(path string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-func readPassphrase(path string) ([]byte, error) {
+func readPassphrase(path string) ([]byte, error) { return readLine("passphrase_file", path) }
+
+// readLine reads the secret of a setting from its file: one line of 1 to 1024 bytes; nil where no file is named.
+func readLine(setting, path string) ([]byte, error) {
 	if path == "" {
 		return nil, nil
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("passphrase_file: %w", err)
+		return nil, fmt.Errorf("%s: %w", setting, err)
 	}
 	defer f.Close()
 	raw, err := io.ReadAll(io.LimitReader(f, 1025))
 	if err != nil {
-		return nil, fmt.Errorf("passphrase_file: %w", err)
+		return nil, fmt.Errorf("%s: %w", setting, err)
 	}
 	for len(raw) > 0 && (raw[len(raw)-1] == '\n' || raw[len(raw)-1] == '\r') {
 		raw = raw[:len(raw)-1]
 	}
 	if len(raw) == 0 || len(raw) > 1024 {
-		return nil, fmt.Errorf("passphrase_file: %s holds %d bytes, want 1 to 1024", path, len(raw))
+		return nil, fmt.Errorf("%s: %s holds %d bytes, want 1 to 1024", setting, path, len(raw))
 	}
 	return raw, nil
 }

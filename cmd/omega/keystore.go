@@ -18,6 +18,7 @@ import (
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/identity"
+	"github.com/omega-mesh/omega/trust/token"
 	"github.com/omega-mesh/omega/trust/tpm"
 )
 
@@ -333,7 +334,8 @@ func (a *app) readBounded(path string, limit int) ([]byte, error) {
 
 // keyRefused says that the hardware which keeps the key does not give it, so that a script is told "not permitted".
 func keyRefused(err error) bool {
-	return errors.Is(err, tpm.ErrPCRs) || errors.Is(err, tpm.ErrOtherTPM) || errors.Is(err, identity.ErrStore)
+	return errors.Is(err, tpm.ErrPCRs) || errors.Is(err, tpm.ErrOtherTPM) || errors.Is(err, identity.ErrStore) ||
+		errors.Is(err, token.ErrPIN) || errors.Is(err, token.ErrMissing)
 }
 
 // random opens what makes new keys. The function ends it, and says which sources were dropped.

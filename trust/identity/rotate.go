@@ -130,6 +130,10 @@ func (i *Identity) Rotate(key *composite.PrivateKey, passphrase []byte, carry fu
 	if err := os.MkdirAll(slot, 0o700); err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
+	before, _, err := readKeyFile(keySlot(i.dir, n-1))
+	if err != nil {
+		return nil, err
+	}
 	g, half := i.guard, []byte(nil)
 	if g.store == nil {
 		g.passphrase = passphrase
@@ -163,7 +167,10 @@ func (i *Identity) Rotate(key *composite.PrivateKey, passphrase []byte, carry fu
 			return nil, err
 		}
 	}
-	return r, removeSecret(keySlot(i.dir, n-1))
+	if old := before.Header.Half; old != nil && g.keeper != nil {
+		err = g.keeper.Discard(old)
+	}
+	return r, errors.Join(err, removeSecret(keySlot(i.dir, n-1)))
 }
 
 // removeSecret overwrites a key and its wrapping key with zeros, and removes them. On flash and copy-on-write file systems

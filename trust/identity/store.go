@@ -68,6 +68,8 @@ type Keeper interface {
 	Adopt(key *composite.PrivateKey) (kept *composite.PrivateKey, half []byte, err error)
 	// Load joins the part that this process has, seed, with the part that half names.
 	Load(s trust.Suite, seed, half []byte) (*composite.PrivateKey, error)
+	// Discard destroys what half names: the key has been rotated away.
+	Discard(half []byte) error
 }
 
 // Kept is a Store whose wrapping key is known already: what a process that reaches the store hands to one that does not.

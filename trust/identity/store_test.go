@@ -48,6 +48,7 @@ func (v *vault) Open(sealed []byte) ([]byte, error) {
 type token struct {
 	vault
 	keys map[string]ed25519.PrivateKey
+	made byte
 }
 
 func (k *token) Generate(s trust.Suite, random io.Reader) (*composite.PrivateKey, []byte, error) {
@@ -73,11 +74,14 @@ func (k *token) keep(s trust.Suite, seed []byte) (*composite.PrivateKey, []byte,
 	if k.keys == nil {
 		k.keys = map[string]ed25519.PrivateKey{}
 	}
-	half := []byte{byte(len(k.keys) + 1)}
+	k.made++
+	half := []byte{k.made}
 	k.keys[string(half)] = ed25519.NewKeyFromSeed(seed[32:])
 	key, err := k.Load(s, seed[:32], half)
 	return key, half, err
 }
+
+func (k *token) Discard(half []byte) error { delete(k.keys, string(half)); return nil }
 
 func (k *token) Load(s trust.Suite, seed, half []byte) (*composite.PrivateKey, error) {
 	ed, ok := k.keys[string(half)]
@@ -153,6 +157,9 @@ func TestStoreKeepsTheKey(t *testing.T) {
 				id = reopen(t, id, dir, Options{Store: store})
 				rotateStored(t, id, dir, next)
 				reopen(t, id, dir, Options{Store: store})
+				if n := len(store.(*token).keys); n != 1 {
+					t.Errorf("the token keeps %d keys after a rotation", n)
+				}
 			})
 		}
 	}
