@@ -29,6 +29,8 @@ func (k *Kernel) attach(name string, c *ebpf.Collection) (string, error) {
 		return k.attachRights(c)
 	case "sensor/network":
 		return k.attachTracing(c, "on_state")
+	case "sensor/file":
+		return k.attachFiles(c)
 	case "actuator/deny-exec":
 		return k.attachTracing(c, "deny_exec")
 	case "lsm":

@@ -37,6 +37,7 @@ type Kernel struct {
 	shared             map[string]*ebpf.Map // with the three above, what all objects have in common
 	process, network   *ebpf.Collection
 	rights, before     *ebpf.Collection
+	files              *ebpf.Collection
 	deny, execution    *ebpf.Collection
 	lsm                *ebpf.Collection
 
@@ -67,6 +68,7 @@ var domains = [...]domain{
 	{"sensor/before", loadBefore, func(k *Kernel) **ebpf.Collection { return &k.before }, "of what ran before the sensor did only what /proc shows this user is known", true},
 	{"sensor/network", loadNetwork, func(k *Kernel) **ebpf.Collection { return &k.network }, "connections are seen only by polling /proc/net", false},
 	{"sensor/rights", loadRights, func(k *Kernel) **ebpf.Collection { return &k.rights }, "what processes do to their rights, to each other's memory and to the kernel is not seen", true},
+	{"sensor/file", loadFiles, func(k *Kernel) **ebpf.Collection { return &k.files }, "what changes in the file systems is not seen; programs just written are known by inotify alone", false},
 	{"actuator/deny-address", loadDeny, func(k *Kernel) **ebpf.Collection { return &k.deny }, "no address can be refused and no host contained", false},
 	{"actuator/deny-exec", loadExecution, func(k *Kernel) **ebpf.Collection { return &k.execution }, "no execution can be denied; trees are killed from user space alone", false},
 	{"lsm", loadExecutionLSM, func(k *Kernel) **ebpf.Collection { return &k.lsm }, "a denied execution is killed before its first instruction instead of refused with EPERM", false},
@@ -327,7 +329,7 @@ func (k *Kernel) Close() error {
 	}
 	closing.Wait()
 	k.links = nil
-	for _, c := range []*ebpf.Collection{k.process, k.network, k.rights, k.before, k.deny, k.execution, k.lsm} {
+	for _, c := range []*ebpf.Collection{k.process, k.network, k.rights, k.before, k.files, k.deny, k.execution, k.lsm} {
 		if c != nil {
 			c.Close()
 		}

@@ -149,7 +149,7 @@ func (h *host) load(opt Options) *Kernel {
 	h.t.Helper()
 	opt.Cgroup, opt.Interfaces = h.cgroup, []string{"eth0"}
 	if opt.without == nil {
-		opt.without = []string{"sensor/rights"} // the many tracepoints take a second to let go of
+		opt.without = []string{"sensor/rights", "sensor/file"} // the many tracepoints take a second to let go of
 	}
 	var k *Kernel
 	if err := h.do(func() (err error) {

@@ -29,7 +29,10 @@ const (
 // recordNames says what a lost record of each kind is counted under; a table, never changed.
 var recordNames = [recordKinds]string{recordFork: "fork", recordExec: "exec", recordExit: "exit", recordConnect: "connect",
 	recordAccept: "accept", recordListen: "listen", recordClose: "close", recordRefuse: "refuse", recordProbe: "probe", recordKill: "kill",
-	recordRights: "rights", recordTrace: "trace", recordSignal: "signal", recordMemory: "memory", recordNamespace: "namespace", recordKey: "key", recordUring: "io_uring", recordKernel: "kernel"}
+	recordRights: "rights", recordTrace: "trace", recordSignal: "signal", recordMemory: "memory", recordNamespace: "namespace", recordKey: "key", recordUring: "io_uring", recordKernel: "kernel",
+	recordFileWrite: "file_write", recordFileCreate: "file_create", recordFileRename: "file_rename", recordFileLink: "file_link", recordFileUnlink: "file_unlink",
+	recordFileChmod: "file_chmod", recordFileChown: "file_chown", recordFileXattr: "file_setxattr", recordFileTruncate: "file_truncate",
+	recordFileMount: "mount", recordFileUnmount: "umount", recordFilePivot: "pivot_root"}
 
 type recordHeader struct {
 	_     structs.HostLayout
@@ -134,6 +137,9 @@ func decode(b []byte, wallMinusBoot int64, e *event.Event) error {
 	}
 	if h.Kind >= recordRights && h.Kind <= recordKernel {
 		return decodeAccess(b, h.Kind, e)
+	}
+	if h.Kind >= recordFileWrite && h.Kind <= recordFilePivot {
+		return decodeFile(b, h.Kind, e)
 	}
 	switch h.Kind {
 	case recordFork, recordExit, recordKill:

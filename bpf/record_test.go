@@ -20,6 +20,9 @@ func TestMain(m *testing.M) {
 	if args := os.Getenv(killedEnv); args != "" {
 		os.Exit(blockAndWait(args))
 	}
+	if dir := os.Getenv(actEnv); dir != "" {
+		os.Exit(actOnFiles(dir))
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -25,7 +25,19 @@ enum record_kind {
 	RECORD_KEY = 16,
 	RECORD_URING = 17,
 	RECORD_KERNEL = 18, // modules, bpf()
-	// 24 to 39: files; 40 to 47: flows and names; 48 to 55: the agent itself
+	RECORD_FILE_WRITE = 24, // opened to write
+	RECORD_FILE_CREATE = 25,
+	RECORD_FILE_RENAME = 26,
+	RECORD_FILE_LINK = 27, // hard or symbolic
+	RECORD_FILE_UNLINK = 28,
+	RECORD_FILE_CHMOD = 29,
+	RECORD_FILE_CHOWN = 30,
+	RECORD_FILE_XATTR = 31, // set or removed
+	RECORD_FILE_TRUNCATE = 32,
+	RECORD_FILE_MOUNT = 33,
+	RECORD_FILE_UNMOUNT = 34,
+	RECORD_FILE_PIVOT = 35,
+	// up to 39: files; 40 to 47: flows and names; 48 to 55: the agent itself
 	RECORD_KINDS = 56,
 };
 
@@ -41,6 +53,8 @@ enum record_kind {
 #define RECORD_FLAG_SCRIPT 2048
 #define RECORD_FLAG_SETID 4096
 #define RECORD_FLAG_BEFORE 8192
+#define RECORD_FLAG_PATH_CUT 16384 // a name of the record is not whole
+#define RECORD_FLAG_WATCHED 32768  // under a watched path
 // For the reader alone, no event has them.
 #define RECORD_FLAG_THREAD (1U << 29)  // done by another thread than the first of its process
 #define RECORD_FLAG_USER_NS (1U << 30) // in a user namespace of its own, where capabilities are its own affair
@@ -173,6 +187,26 @@ struct record_access { // kinds 11 to 23
 	__u16 operation;
 	__u16 name_len;
 	char name[ACCESS_NAME];
+};
+
+#define FILE_NAME_MAX 4096
+#define FILE_DATA 9472 // two names of FILE_NAME_MAX, each after a folder of EXE_MAX, and some
+
+struct record_file { // kinds 24 to 35
+	struct record_header header;
+	struct record_process process;
+	__u64 inode; // 0: the call had a name and no descriptor
+	__u32 device;
+	__u32 mode;
+	__u32 uid;
+	__u32 gid;
+	__u32 flags; // of open, mount and their like
+	__s32 result;
+	__u32 count; // like it before this one, not told
+	__u16 path_len;
+	__u16 other_len;
+	char fs[16]; // of a mount
+	char data[FILE_DATA];
 };
 
 #endif

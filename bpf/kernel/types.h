@@ -176,6 +176,7 @@ struct super_block { __u32 s_dev; unsigned long s_magic; };
 struct inode {
 	unsigned short i_mode;
 	kuid_t i_uid;
+	kgid_t i_gid;
 	unsigned int i_nlink;
 	unsigned long i_ino;
 	struct super_block *i_sb;
@@ -199,6 +200,7 @@ struct mount {
 };
 struct path { struct vfsmount *mnt; struct dentry *dentry; };
 struct file {
+	unsigned int f_mode;
 	struct path f_path;
 	struct inode *f_inode;
 };

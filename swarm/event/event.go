@@ -161,6 +161,8 @@ const (
 	FlagScript                                 // Script is what an interpreter was given
 	FlagSetID                                  // the executable is set-user-id, set-group-id, or has file capabilities
 	FlagBeforeAgent                            // it ran before the sentinel did: found by iterators or /proc at the start
+	FlagPathTruncated                          // of a file event: a path was longer than the record holds, and is not whole
+	FlagWatchedPath                            // of a file event: the path is one that the host watches
 )
 
 // Process is who did it. Strings of an Event handed to a Detector are valid only during the call: use Event.Clone to keep them.

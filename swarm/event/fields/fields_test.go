@@ -145,7 +145,7 @@ func TestTable(t *testing.T) {
 
 // TestNamesOfBits: every flag and capability that an event may have has its name.
 func TestNamesOfBits(t *testing.T) {
-	if want := 14; len(processFlags) != want || event.FlagBeforeAgent != 1<<(want-1) {
+	if want := 16; len(processFlags) != want || event.FlagWatchedPath != 1<<(want-1) {
 		t.Errorf("%d names for the flags of a process", len(processFlags))
 	}
 	if len(capabilities) != 41 { // CAP_LAST_CAP is 40 since Linux 5.9

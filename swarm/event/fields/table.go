@@ -144,7 +144,7 @@ func number(n uint64) string { return strconv.FormatUint(n, 10) }
 
 // processFlags names event.ProcessFlag, lowest bit first.
 var processFlags = [...]string{"memfd", "deleted", "just_written", "stdin_socket", "stdout_socket", "stderr_socket", "upper_layer", "args_truncated",
-	"from_procfs", "world_writable", "killed_in_kernel", "script", "set_id", "before_agent"}
+	"from_procfs", "world_writable", "killed_in_kernel", "script", "set_id", "before_agent", "path_truncated", "watched_path"}
 
 // capabilities are named as in linux/capability.h, lowest bit first.
 var capabilities = [...]string{"cap_chown", "cap_dac_override", "cap_dac_read_search", "cap_fowner", "cap_fsetid", "cap_kill", "cap_setgid", "cap_setuid", "cap_setpcap",
