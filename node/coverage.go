@@ -37,10 +37,13 @@ const (
 type coverages struct {
 	mu    sync.Mutex
 	last  map[string]*event.Coverage // by DID; values are never changed
+	ended map[string]uint64          // CLOCK_BOOTTIME when a member said that it ends
 	proof selftest.Proof
 }
 
-func newCoverages() *coverages { return &coverages{last: map[string]*event.Coverage{}} }
+func newCoverages() *coverages {
+	return &coverages{last: map[string]*event.Coverage{}, ended: map[string]uint64{}}
+}
 
 func (c *coverages) take(e *ledger.Entry) error {
 	x, err := ledger.DecodeCoverage(e)
@@ -51,8 +54,18 @@ func (c *coverages) take(e *ledger.Entry) error {
 	defer c.mu.Unlock()
 	if c.last[x.Peer] != nil || len(c.last) < maxCoverages {
 		c.last[x.Peer] = &x
+		if delete(c.ended, x.Peer); x.Ended {
+			c.ended[x.Peer] = bpf.BootTime()
+		}
 	}
 	return nil
+}
+
+// end is when a member said that it ends; 0 where its last word is another.
+func (c *coverages) end(did string) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended[did]
 }
 
 // of is a member's latest; nil where it said nothing yet.
@@ -125,7 +138,9 @@ func (n *Node) cover(ctx context.Context) error {
 		loaded := outline(n.checks(ctx))
 		if since := now.Sub(tested); tested.IsZero() || since >= testEvery || loaded != state && since >= testLeast {
 			tested, state = now, loaded
-			n.selfTest(ctx)
+			if !n.selfTest(ctx) {
+				tested = now.Add(testLeast - testEvery) // again in a while: the host was busy
+			}
 		}
 		if c := n.coverage(ctx); n.HasRole(n.DID(), roles.NameSentinel) && (!sentinel.SameCoverage(&c, &said) || time.Duration(c.Time-said.Time) > affirmEvery) {
 			if err := n.sayCoverage(ctx, &c); err == nil {
@@ -169,10 +184,10 @@ func (n *Node) sayCoverage(ctx context.Context, c *event.Coverage) error {
 	return err
 }
 
-// selfTest has a process do what the sensors watch for, and notes what came.
-func (n *Node) selfTest(ctx context.Context) {
+// selfTest has a process do what the sensors watch for, notes what came, and says whether it could.
+func (n *Node) selfTest(ctx context.Context) bool {
 	if n.parts.Sensor == nil {
-		return
+		return true
 	}
 	parent := os.Getpid()
 	if n.parts.Split {
@@ -188,9 +203,10 @@ func (n *Node) selfTest(ctx context.Context) {
 		if ctx.Err() == nil {
 			n.log.Warn("what the sensors see could not be put to the proof", "err", err)
 		}
-		return
+		return false
 	}
 	n.coverages.proved(w.Judge(attempts, ctx.Done()))
+	return true
 }
 
 // Coverage implements api.Backend: this host's as of now, or a member's latest word. peer is a DID or a name; empty is all.

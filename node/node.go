@@ -199,7 +199,7 @@ func New(p Parts) (*Node, error) {
 	if n.decoy, err = decoy.New(decoy.Options{Services: n.cfg.Decoys, Log: n.log}); err != nil {
 		return fail(fmt.Errorf("decoys: %w", err))
 	}
-	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Log: n.log})
+	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
 	n.roles = roles.NewSupervisor(n, roles.SupervisorOptions{
 		Roles: []roles.Role{n.sentinel, n.decoy, analyst.New(analyst.Options{Board: n.board, Log: n.log})}, Log: n.log,
 	})

@@ -122,6 +122,32 @@ func (n *Node) HasRole(did, role string) bool {
 	return n.fold.State().HasRole(identity.DID(did), role, n.clock.now()) && n.honours(identity.DID(did), role)
 }
 
+// Sights implements roles.Peer.
+func (n *Node) Sights() []roles.Sight {
+	s, now := n.fold.State(), n.clock.now()
+	live := map[identity.DID]bool{}
+	for _, p := range n.swarm.Peers() {
+		live[p.DID] = true
+	}
+	var out []roles.Sight
+	for _, m := range s.Members() {
+		if m.DID == n.self.DID() || !m.Active(now) {
+			continue
+		}
+		x := roles.Sight{DID: string(m.DID), Name: m.Name, Sentinel: s.HasRole(m.DID, roles.NameSentinel, now), Connected: live[m.DID], Ended: n.coverages.end(string(m.DID))}
+		if head, ok := n.ledger.Head(m.DID, ledger.Activity); ok {
+			x.Entries = head.Seq + 1
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// Reach implements roles.Peer.
+func (n *Node) Reach(ctx context.Context, did string) bool {
+	return n.swarm.Reach(ctx, identity.DID(did))
+}
+
 // MemberName implements roles.Peer.
 func (n *Node) MemberName(did string) string {
 	if m, ok := n.fold.State().Member(identity.DID(did)); ok {

@@ -57,6 +57,15 @@ type Authority interface {
 	Policy() (p authority.Policy, ok bool)
 }
 
+// Sight is how this peer sees another member now.
+type Sight struct {
+	DID, Name string
+	Sentinel  bool   // it holds the role now
+	Connected bool   // by a live, proved connection
+	Entries   uint64 // of its activity feed, as known here
+	Ended     uint64 // CLOCK_BOOTTIME when it said that its agent ends in good order; 0 where its last word is another
+}
+
 // Peer is all that a role may use of the peer it runs on. Everything is safe for concurrent use.
 type Peer interface {
 	// DID and Name are this peer's own.
@@ -92,6 +101,9 @@ type Peer interface {
 	HasRole(did, role string) bool
 	// MemberName is a member's name; empty where did is none.
 	MemberName(did string) string
+	// Sights are the active members but this one. Reach tries to connect to one, until ctx ends, and says whether it could.
+	Sights() []Sight
+	Reach(ctx context.Context, did string) bool
 	// Proved are the addresses of peers that live connections have proved.
 	Proved() []guard.Proved
 	// Authority is the snapshot of now. Changes gives a token after each change until ctx ends; tokens coalesce.

@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peerstore"
 
 	"github.com/omega-mesh/omega/swarm/gossip"
+	"github.com/omega-mesh/omega/trust/identity"
 )
 
 const (
@@ -240,4 +241,22 @@ func (s *Swarm) runLooker(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// Reach connects to a member, unless it is connected already, and says whether it could. That the connection is proved is
+// for later: who answers with the member's transport key is alive.
+func (s *Swarm) Reach(ctx context.Context, did identity.DID) bool {
+	m, ok := s.cfg.Members.Member(did)
+	if !ok {
+		return false
+	}
+	id, err := peerID(m)
+	if err != nil {
+		return false
+	}
+	if s.peers.connected(id) {
+		return true
+	}
+	s.host.ForgetBackoff(id)
+	return s.host.Members().Connect(ctx, peer.AddrInfo{ID: id}) == nil
 }

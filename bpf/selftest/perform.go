@@ -25,7 +25,7 @@ func Is() bool { return len(os.Args) > 1 && os.Args[0] == Name }
 const childArgument = "child"
 
 // most is how long a run may take: what hangs ends with its process.
-const most = 5 * time.Second
+const most = 8 * time.Second
 
 // exitChild is what the child ends with, to see that exit codes come through.
 const exitChild = 7

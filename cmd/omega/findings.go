@@ -58,6 +58,7 @@ func findingJSON(f *apiv1.Finding) map[string]any {
 		set("parent_exe", s.ParentExe, s.ParentExe != "")
 		set("user", s.User, s.User != "")
 		set("file", s.File, s.File != "")
+		set("member", s.Member, s.Member != "")
 	}
 	evidence := []any{}
 	for _, e := range f.Evidence {

@@ -16,7 +16,7 @@ func Finding(f *event.Finding) *apiv1.Finding {
 	out := &apiv1.Finding{
 		Id: f.ID, Time: stamp(f.Time), Peer: f.Peer, Host: f.Host, Rule: f.Rule, RuleId: f.RuleID, Title: f.Title,
 		Attack: f.Attack, Severity: f.Severity.String(), Confidence: uint32(f.Confidence),
-		Subject:   &apiv1.Subject{Port: uint32(f.Subject.Port), User: f.Subject.User, File: f.Subject.File},
+		Subject:   &apiv1.Subject{Port: uint32(f.Subject.Port), User: f.Subject.User, File: f.Subject.File, Member: f.Subject.Member},
 		Handshake: f.Handshake, Decoy: f.Decoy, Boot: f.Boot,
 	}
 	if f.Subject.Address.IsValid() {

@@ -67,6 +67,8 @@ type Config struct {
 	// for ever.
 	RetentionDays int `koanf:"retention_days"`
 	RetentionMiB  int `koanf:"retention_mib"`
+	// SilentAfter is how many seconds another sentinel may be gone without a word before this one says so: 2 to 3600.
+	SilentAfter int `koanf:"silent_after_s"`
 	// ReservedDisk is the free space in MiB under which the node reports a full disk.
 	ReservedDisk int `koanf:"reserved_disk_mib"`
 	// PassphraseFile holds the passphrase of the identity key, where one was set; empty asks for none.
@@ -98,6 +100,7 @@ func Default(dir string) *Config {
 		Logs:          []string{"auto"},
 		Split:         true,
 		Window:        10_000,
+		SilentAfter:   30,
 		ReservedDisk:  64,
 		RetentionDays: 30,
 		RetentionMiB:  1024,
@@ -201,6 +204,9 @@ func (c *Config) Validate() error {
 	}
 	if c.RetentionMiB < 64 || c.RetentionMiB > 1<<20 {
 		return bad("retention_mib", "%d is not within 64 and %d", c.RetentionMiB, 1<<20)
+	}
+	if c.SilentAfter < 2 || c.SilentAfter > 3600 {
+		return bad("silent_after_s", "%d is not within 2 and 3600", c.SilentAfter)
 	}
 	if c.ReservedDisk < 0 || c.ReservedDisk > 1<<20 {
 		return bad("reserved_disk_mib", "%d is not within 0 and %d", c.ReservedDisk, 1<<20)

@@ -30,8 +30,11 @@ func TestHostsSeeWhatIsDoneToThem(t *testing.T) {
 			t.Error(err)
 		}
 	}()
+	// A connection by QUIC outlives a killed peer by its idle time, so the first is begun before the others and ended after.
+	killed := killAgent(swarm{t, n})
 	t.Run("a log that somebody forged blocks nobody", func(t *testing.T) { forgedLog(swarm{t, n}) })
 	t.Run("who guesses sshd's passwords is refused", func(t *testing.T) { guessedPasswords(swarm{t, n}) })
+	t.Run("an agent that is killed is told of by its peers, once, and that it is back", func(t *testing.T) { toldOfKill(swarm{t, n}, killed) })
 	if t.Failed() {
 		for _, h := range n.Hosts() {
 			if raw, err := os.ReadFile(h.Log); err == nil {
@@ -190,5 +193,56 @@ func guessedPasswords(s swarm) {
 		mu.Lock()
 		s.Logf("sshd said:\n%s", strings.Join(said, "\n"))
 		mu.Unlock()
+	}
+}
+
+// killAgent ends the agent of n3 as an attacker with root would, both its halves, and gives its DID.
+func killAgent(s swarm) (did string) {
+	n3 := s.host("n3")
+	status, err := n3.Client().Status(s.Context(), &apiv1.StatusRequest{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	if err := testnet.Kill(s.net.State(), n3); err != nil {
+		s.Fatal(err)
+	}
+	return status.GetDid()
+}
+
+// toldOfKill sees that the peers told of it, and starts it again.
+func toldOfKill(s swarm, did string) {
+	silent := func(on string) (told, back int) {
+		for _, f := range s.findings(on, "omega.agent.silent") {
+			switch {
+			case f.GetSubject().GetMember() != did:
+				s.Errorf("%s is said to be silent", f.GetSubject().GetMember())
+			case f.GetSeverity() == "informational":
+				back++
+			default:
+				told++
+			}
+		}
+		return told, back
+	}
+	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		if told, _ := silent("n1"); told > 0 {
+			break
+		}
+		if time.Since(began) > time.Minute {
+			s.Fatal("nobody told of n3 within a minute")
+		}
+	}
+	s.eventually("the other peer knows it", func() bool { told, _ := silent("n2"); return told > 0 })
+	if err := testnet.Heal(s.net.State(), s.host("n3")); err != nil {
+		s.Fatal(err)
+	}
+	s.eventually("the peer tells that n3 is back", func() bool { _, back := silent("n2"); return back > 0 })
+	told, back := silent("n1")
+	s.Logf("told %d times, back %d times", told, back)
+	if told > 2 || back > told { // the two may notice together, before a seal let one hear the other
+		s.Errorf("told %d times, back %d times", told, back)
+	}
+	for _, f := range s.findings("n1", "omega.agent.isolated") {
+		s.Errorf("%s lost sight of a majority: %s", f.GetHost(), f.GetTitle())
 	}
 }

@@ -35,7 +35,7 @@ const (
 // settings is the omega.yaml of a host: what makes a node one of a testnet.
 func (h *Host) settings(mode Mode) map[string]any {
 	listen := []string{fmt.Sprintf("/ip4/%s/udp/%d/quic-v1", h.Addr, h.Port), fmt.Sprintf("/ip4/%s/tcp/%d", h.Addr, h.Port)}
-	m := map[string]any{"mode": config.ModeEnforce, "listen": listen, "decoys": []string{fmt.Sprintf("tcp/%d", h.Decoy)}}
+	m := map[string]any{"mode": config.ModeEnforce, "listen": listen, "silent_after_s": 2, "decoys": []string{fmt.Sprintf("tcp/%d", h.Decoy)}}
 	if mode == ModeNetns {
 		m["cgroup"], m["interfaces"] = h.Cgroup, []string{hostLink}
 		m["logs"] = []string{h.AuthLog()} // the machine's own log-ons are none of a testnet's

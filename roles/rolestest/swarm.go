@@ -49,6 +49,7 @@ type Peer struct {
 	subID  int
 	kernel map[string]event.Response
 	follow int
+	sights func() []roles.Sight
 }
 
 var _ roles.Peer = (*Peer)(nil)
@@ -179,6 +180,29 @@ func (p *Peer) Mode() roles.Mode {
 	p.swarm.mu.Lock()
 	defer p.swarm.mu.Unlock()
 	return p.mode
+}
+
+// See has the peer see the members as f says.
+func (p *Peer) See(f func() []roles.Sight) {
+	p.swarm.mu.Lock()
+	defer p.swarm.mu.Unlock()
+	p.sights = f
+}
+
+// Sights implements roles.Peer.
+func (p *Peer) Sights() []roles.Sight {
+	p.swarm.mu.Lock()
+	f := p.sights
+	p.swarm.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	return f()
+}
+
+// Reach implements roles.Peer: whoever is not connected cannot be reached.
+func (p *Peer) Reach(_ context.Context, did string) bool {
+	return slices.ContainsFunc(p.Sights(), func(x roles.Sight) bool { return x.DID == did && x.Connected })
 }
 
 // SetMode changes the mode.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/omega-mesh/omega/modules"
 	"github.com/omega-mesh/omega/roles"
@@ -26,7 +27,9 @@ type Options struct {
 	Board *roles.Board
 	// Detectors in place of Builtin; each is used by one goroutine at a time.
 	Detectors []modules.Detector
-	Log       *slog.Logger
+	// SilentAfter in place of the constant.
+	SilentAfter time.Duration
+	Log         *slog.Logger
 }
 
 // Sentinel is the role.
@@ -80,6 +83,7 @@ func (s *Sentinel) Run(ctx context.Context, p roles.Peer) error {
 	receipts := make(chan event.Receipt, reportQueue)
 	wg.Go(func() { s.publish(ctx, p, outgoing) })
 	wg.Go(func() { s.report(ctx, p, receipts) })
+	wg.Go(func() { s.watchSilence(ctx, p, outgoing) })
 
 	w := s.watch(p, outgoing)
 	cancel := p.Subscribe(func(e *event.Event) { w.observe(ctx, e) })

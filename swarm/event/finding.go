@@ -45,6 +45,7 @@ type Subject struct {
 	Process *ProcessRef `cbor:"3,keyasint,omitempty"`
 	User    string      `cbor:"4,keyasint,omitempty"`
 	File    string      `cbor:"5,keyasint,omitempty"`
+	Member  string      `cbor:"6,keyasint,omitempty"` // DID of a member of the swarm
 }
 
 // ProcessRef is as much of a process as travels: raw telemetry stays on its host.

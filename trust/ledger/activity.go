@@ -26,7 +26,7 @@ func DecodeFinding(e *Entry) (event.Finding, error) {
 	if f.Confidence > 100 || f.Severity > event.SeverityCritical || f.Time < 0 || len(f.Attack) > maxItems || len(f.Evidence) > maxItems {
 		return event.Finding{}, fmt.Errorf("ledger: finding %s: confidence %d, severity %d, %d techniques, %d observables", e.ID(), f.Confidence, f.Severity, len(f.Attack), len(f.Evidence))
 	}
-	texts := []*string{&f.RuleID, &f.Rule, &f.Title, &f.Decoy, &f.Subject.User, &f.Subject.File}
+	texts := []*string{&f.RuleID, &f.Rule, &f.Title, &f.Decoy, &f.Subject.User, &f.Subject.File, &f.Subject.Member}
 	for i := range f.Attack {
 		texts = append(texts, &f.Attack[i])
 	}

@@ -1205,6 +1205,7 @@ type Subject struct {
 	File          string                 `protobuf:"bytes,8,opt,name=file,proto3" json:"file,omitempty"`
 	ParentExe     string                 `protobuf:"bytes,9,opt,name=parent_exe,json=parentExe,proto3" json:"parent_exe,omitempty"`
 	Process       bool                   `protobuf:"varint,10,opt,name=process,proto3" json:"process,omitempty"`
+	Member        string                 `protobuf:"bytes,11,opt,name=member,proto3" json:"member,omitempty"` // DID
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1307,6 +1308,13 @@ func (x *Subject) GetProcess() bool {
 		return x.Process
 	}
 	return false
+}
+
+func (x *Subject) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
 }
 
 type Evidence struct {
@@ -5131,7 +5139,7 @@ const file_omega_proto_rawDesc = "" +
 	"\x06grants\x18\x01 \x03(\v2\x13.omega.v1.RoleGrantR\x06grants\"?\n" +
 	"\x0fFindingsRequest\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\bR\x06follow\x12\x14\n" +
-	"\x05since\x18\x02 \x01(\tR\x05since\"\xe2\x01\n" +
+	"\x05since\x18\x02 \x01(\tR\x05since\"\xfa\x01\n" +
 	"\aSubject\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x10\n" +
@@ -5144,7 +5152,8 @@ const file_omega_proto_rawDesc = "" +
 	"\n" +
 	"parent_exe\x18\t \x01(\tR\tparentExe\x12\x18\n" +
 	"\aprocess\x18\n" +
-	" \x01(\bR\aprocess\"4\n" +
+	" \x01(\bR\aprocess\x12\x16\n" +
+	"\x06member\x18\v \x01(\tR\x06member\"4\n" +
 	"\bEvidence\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"\xad\x03\n" +
