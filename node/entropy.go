@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -35,8 +37,7 @@ func Entropy(ctx context.Context, cfg *config.Config, store identity.Store) (*en
 	closeDevice := func() {}
 	if s, ok := store.(*tpm.Store); ok {
 		sources = append(sources, entropy.Device("tpm", s.Device.Random))
-	} else if cfg.TPM != "" || tpm.Default() != "" {
-		d, err := tpm.Open(ctx, cfg.TPM)
+	} else if d, err := openTPM(ctx, cfg); d != nil || err != nil {
 		if err == nil {
 			closeDevice = func() { _ = d.Close() }
 		}
@@ -63,6 +64,16 @@ func Entropy(ctx context.Context, cfg *config.Config, store identity.Store) (*en
 	}, nil
 }
 
+// openTPM opens the TPM that cfg names; where it names none, this host's, or nil where that is not there or not this
+// user's to open.
+func openTPM(ctx context.Context, cfg *config.Config) (*tpm.Device, error) {
+	d, err := tpm.Open(ctx, cfg.TPM)
+	if cfg.TPM == "" && (errors.Is(err, tpm.ErrNone) || errors.Is(err, os.ErrPermission)) {
+		return nil, nil
+	}
+	return d, err
+}
+
 func droppedSources(all []entropy.Status) (dropped []string) {
 	for _, s := range all {
 		if s.Failed != nil {
@@ -74,16 +85,16 @@ func droppedSources(all []entropy.Status) (dropped []string) {
 
 // drawSeed asks the TPM for a node that will not reach it. That it gives none is told, and keeps nobody from starting.
 func drawSeed(ctx context.Context, cfg *config.Config) Seed {
-	if cfg.TPM == "" && tpm.Default() == "" {
-		return Seed{}
-	}
 	ctx, cancel := context.WithTimeout(ctx, seedTime)
 	defer cancel()
 	s := Seed{From: "tpm"}
-	d, err := tpm.Open(ctx, cfg.TPM)
+	d, err := openTPM(ctx, cfg)
 	if err != nil {
 		s.Fault = err.Error()
 		return s
+	}
+	if d == nil {
+		return Seed{}
 	}
 	defer d.Close()
 	r, err := entropy.Open(ctx, nil, entropy.Device("tpm", d.Random))
