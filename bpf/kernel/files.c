@@ -353,6 +353,12 @@ __noinline __u32 watching(struct file_scratch *s, __u32 length)
 	return w ? *w : 0;
 }
 
+// gathered: what makes or removes a name is told each time: a file made anew often has the inode of one just removed.
+static __always_inline bool gathered(__u32 kind)
+{
+	return kind == RECORD_FILE_WRITE || (kind >= RECORD_FILE_CHMOD && kind <= RECORD_FILE_TRUNCATE);
+}
+
 static __noinline int tell(struct file_call *c, long ret)
 {
 	__u32 zero = 0;
@@ -436,7 +442,7 @@ static __noinline int tell(struct file_call *c, long ret)
 	fill_process(&r->process, task);
 	if (watch == WATCHED)
 		r->header.flags |= RECORD_FLAG_WATCHED;
-	else if (repeated(s, all) || !affordable(kind, FILES_A_WINDOW))
+	else if ((gathered(kind) && repeated(s, all)) || !affordable(kind, FILES_A_WINDOW))
 		return 0;
 	__u64 size = offsetof(struct record_file, data) + all;
 	if (size > sizeof(*r))
