@@ -76,6 +76,16 @@ func (f *feed) take(e *ledger.Entry, live bool) error {
 	return nil
 }
 
+// hearNameless takes an anonymous finding, which a ring signed and, with its carrier's entry, a composite key.
+func (f *feed) hearNameless(x event.Finding, live bool) {
+	f.findings.add(&x)
+	h := &roles.Heard{Finding: x, At: bpf.BootTime(), Live: live}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stamp(h)
+	f.sealed.add(h)
+}
+
 // settle puts what was read again, feed by feed, into the order of its time.
 func (f *feed) settle() {
 	f.findings.sort(func(a, b *event.Finding) int { return cmp.Compare(a.Time, b.Time) })
@@ -87,12 +97,7 @@ func (f *feed) settle() {
 func (f *feed) hear(e *ledger.Entry, h *roles.Heard) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.order) >= maxHeard {
-		delete(f.heard, f.order[0])
-		f.order = f.order[1:]
-	}
-	f.heard[h.ID] = h.At
-	f.order = append(f.order, h.ID)
+	f.stamp(h)
 	switch {
 	case e.Sealed():
 		f.sealed.add(h)
@@ -102,6 +107,16 @@ func (f *feed) hear(e *ledger.Entry, h *roles.Heard) {
 		f.held++
 		f.unsealed[e.Feed()] = append(f.unsealed[e.Feed()], unsealed{e.Seq, h})
 	}
+}
+
+// stamp remembers when a finding came. The caller holds mu.
+func (f *feed) stamp(h *roles.Heard) {
+	if len(f.order) >= maxHeard {
+		delete(f.heard, f.order[0])
+		f.order = f.order[1:]
+	}
+	f.heard[h.ID] = h.At
+	f.order = append(f.order, h.ID)
 }
 
 // seal hands on what is sealed now: entries of one feed up to and with number through.

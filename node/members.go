@@ -42,6 +42,9 @@ func (n *Node) onEntry(e *ledger.Entry) {
 		if err := n.fold.Apply(e); err != nil {
 			n.log.Log(context.Background(), heldLevel(err), "authority entry without effect", "entry", e.ID(), "kind", e.Kind, "author", n.nameOf(e.Author), "err", err)
 		}
+		if e.Kind == ledger.KindAnonymousKey {
+			n.learnKey(e)
+		}
 		n.changes.ring()
 	}
 	n.witness.Observe(e, live)
@@ -64,6 +67,12 @@ func (n *Node) onEntry(e *ledger.Entry) {
 	}
 }
 
+func (n *Node) learnKey(e *ledger.Entry) {
+	if err := n.nameless.desk.Keys.Learn(e); err != nil {
+		n.log.Debug("anonymous key without effect", "author", n.nameOf(e.Author), "err", err)
+	}
+}
+
 // take decodes an activity entry for those who follow.
 func (n *Node) take(e *ledger.Entry, live bool) error {
 	var err error
@@ -74,6 +83,8 @@ func (n *Node) take(e *ledger.Entry, live bool) error {
 		err = n.credentials.take(e)
 	case ledger.KindCoverage:
 		err = n.coverages.take(e)
+	case ledger.KindAnonymous:
+		n.nameless.take(e, live, n.clock.now())
 	}
 	if err != nil {
 		return err

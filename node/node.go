@@ -80,6 +80,7 @@ type Node struct {
 	joining     *joining               // who waits for an operator's approval
 	coverages   *coverages             // what each member can see
 	credentials *credentials           // what issuers lent to whom
+	nameless    *nameless              // reports whose authors nobody knows
 	access      atomic.Pointer[access] // who may call what
 	board       *roles.Board
 	decoy       *decoy.Decoy
@@ -162,6 +163,9 @@ func New(p Parts) (*Node, error) {
 	n.credentials = newCredentials()
 	n.coverages = newCoverages()
 	n.access.Store(&access{})
+	if n.nameless, err = newNameless(n.genesis.SwarmID(), n.self, n); err != nil {
+		return fail(err)
+	}
 	n.ledger, err = ledger.Open(n.layout.Ledger(), n.genesis.SwarmID(), n.self, n.fold, ledger.Options{
 		OnEntry: n.onEntry, OnSealed: n.onSealed, OnEquivocation: n.onEquivocation, OnContest: n.onContest, Hold: true, Now: n.clock.now, Random: n.entropy, Log: n.log,
 		Backed: func(b *ledger.Base) error { return n.witness.Backed(b) },
@@ -186,7 +190,7 @@ func New(p Parts) (*Node, error) {
 	// What joins it to the others.
 	n.swarm, err = swarm.New(swarm.Config{
 		Transport: n.self.Transport(), Swarm: n.genesis.SwarmID(), Self: n.self, Listen: n.cfg.Listen, Bootstrap: n.cfg.Bootstrap,
-		AddressBook: n.layout.Peers(), MDNS: n.cfg.MDNS, Ledger: n.ledger, Members: members{n.fold}, Admit: n.admit, Duplicate: n.onDuplicate, Now: n.clock.now, Heard: n.clock.met, Log: n.log,
+		AddressBook: n.layout.Peers(), MDNS: n.cfg.MDNS, Ledger: n.ledger, Members: members{n.fold}, Admit: n.admit, Duplicate: n.onDuplicate, Carry: n.carryLetter, Now: n.clock.now, Heard: n.clock.met, Log: n.log,
 	})
 	if err != nil {
 		return fail(fmt.Errorf("swarm: %w", err))
@@ -216,6 +220,9 @@ func (n *Node) replay() error {
 		if e.Chain == ledger.Authority {
 			if err := n.fold.Apply(e); err != nil {
 				n.log.Debug("authority entry without effect", "entry", e.ID(), "err", err)
+			}
+			if e.Kind == ledger.KindAnonymousKey {
+				n.learnKey(e)
 			}
 			return nil
 		}
@@ -262,6 +269,8 @@ func (n *Node) Run(ctx context.Context) error {
 	work.Add(service{"evidence", n.postEvidence})
 	work.Add(service{"witness", n.witness.Run})
 	work.Add(service{"retention", n.retain})
+	work.Add(service{"anonymous", n.judgeReports})
+	work.Add(service{"letters", n.postLetters})
 	work.Add(service{"alarms", n.raiseAlarms})
 	work.Add(service{"issuer", n.issue})
 	work.Add(service{"refresh", n.refresh})
@@ -365,6 +374,9 @@ func (n *Node) becomeReady(ctx context.Context) error {
 	}
 	n.synced.Store(true)
 	n.ledger.Ready()
+	if err := n.giveKey(ctx); err != nil && ctx.Err() == nil {
+		n.log.Warn("the key for anonymous reports was not given out", "err", err)
+	}
 	if n.parts.Ready != nil {
 		n.parts.Ready()
 	}

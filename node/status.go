@@ -130,6 +130,8 @@ func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
 	add("key at rest", ok, detail, lost)
 	ok, detail, lost = b.randomness()
 	add("entropy", ok, detail, lost)
+	ok, detail, lost = b.anonymity()
+	add("anonymous reports", ok, detail, lost)
 	ok, detail, lost = b.nextKey()
 	add("next key", ok, detail, lost)
 	add("authority", b.readOnly() == "", fmt.Sprintf("a member's word came %s ago", b.fresh.silence().Round(time.Second)), "no new duty and no other's finding is acted on until one comes (at most "+trust.MaxSilence.String()+" old)")

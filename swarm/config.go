@@ -82,6 +82,10 @@ type Config struct {
 	// Heard, if set, is told each proved peer's own time (Unix nanoseconds) as its handshake said it. It must be quick.
 	Heard func(identity.DID, int64)
 
+	// Carry takes a letter that another member asks this one to carry (Swarm.Hand), or says that it does not; it is called
+	// one at a time and may take tens of milliseconds. May be nil: this peer carries none.
+	Carry func(ctx context.Context, from identity.DID, letter []byte) bool
+
 	// Duplicate is told that one identity runs in two processes at once: the key was copied. At most once a minute a
 	// member; it must be quick. May be nil.
 	Duplicate func(identity.DID, Twins)

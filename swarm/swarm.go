@@ -67,6 +67,7 @@ type Swarm struct {
 
 	introductions, joins *sourceLimit
 	joining              chan struct{}
+	carrying             sync.Mutex // one letter at a time
 
 	mu       sync.Mutex
 	sessions map[string]*session
@@ -163,6 +164,7 @@ func (s *Swarm) open() error {
 	s.host.HandleOpen(joinProtocol, s.serveJoin)
 	members.SetStreamHandler(s.protocol("sync/1"), s.serveSync)
 	members.SetStreamHandler(s.protocol("push/1"), s.servePush)
+	members.SetStreamHandler(s.protocol("carry/1"), s.serveCarry)
 	for _, p := range s.book.All() {
 		s.host.Peerstore().AddAddrs(p.ID, p.Addrs, peerstore.PermanentAddrTTL)
 	}

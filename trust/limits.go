@@ -258,7 +258,13 @@ const (
 	// AnonymousEpoch is the time that AnonymousSlots count for: the most reports of one key in it, by the tag that each
 	// slot gives only once.
 	AnonymousEpoch = time.Hour
-	AnonymousSlots = 16
+	AnonymousSlots = 4
+	// MaxStanding is the longest time of membership that a report may claim, in hours.
+	MaxStanding = 10 * 365 * 24
+	// AnonymousGrain is what the time of an anonymous finding is cut to: an exact clock is a fingerprint.
+	AnonymousGrain = time.Minute
+	// MaxUnplaced is the most reports kept whose ring has keys that have not come.
+	MaxUnplaced = 256
 	// MaxAnonymousBody bounds what is reported, in bytes; with the largest ring it fits an activity entry.
 	MaxAnonymousBody = 8 << 10
 	// AnonymousWindow is how many epochs, the present one counted, a report may be old; its tag is remembered for as long.

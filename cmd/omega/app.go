@@ -206,7 +206,7 @@ attacks one of them is refused in the kernel of all of them.`,
 		newStatusCommand(a), newPeersCommand(a), newPeerCommand(a), newRootChainCommand(a), newRoleCommand(a), newLedgerCommand(a), newDoctorCommand(a), newCoverageCommand(a), newConfigCommand(a),
 		newKeyCommand(a), newDIDCommand(a))
 	add("act",
-		newFindingsCommand(a), newReceiptsCommand(a), newEventsCommand(a), newRespondCommand(a), newResponsesCommand(a), newAllowCommand(a),
+		newFindingsCommand(a), newReportCommand(a), newReceiptsCommand(a), newEventsCommand(a), newRespondCommand(a), newResponsesCommand(a), newAllowCommand(a),
 		newPendingCommand(a), newApproveCommand(a), newRejectCommand(a), newPolicyCommand(a), newCredentialCommand(a), newDecoyCommand(a), newDetectCommand(a), newRulesCommand(a))
 	add("try", newBenchCommand(a), newVersionCommand(a))
 	for _, c := range extraCommands(a) {

@@ -64,9 +64,21 @@ func findingJSON(f *apiv1.Finding) map[string]any {
 	for _, e := range f.Evidence {
 		evidence = append(evidence, map[string]any{"name": e.Name, "value": e.Value})
 	}
-	return map[string]any{"id": f.Id, "time": stamp(f.Time), "peer": f.Peer, "host": f.Host, "rule": f.Rule, "rule_id": f.RuleId, "title": f.Title,
+	out := map[string]any{"id": f.Id, "time": stamp(f.Time), "peer": f.Peer, "host": f.Host, "rule": f.Rule, "rule_id": f.RuleId, "title": f.Title,
 		"attack": list(f.Attack), "severity": f.Severity, "confidence": f.Confidence, "subject": subject, "evidence": evidence,
 		"handshake": f.Handshake, "decoy": f.Decoy}
+	if n := f.Anonymous; n != nil {
+		out["anonymous"] = map[string]any{"ring": n.Ring, "standing_ms": n.StandingMs, "role": n.Role, "carrier": n.Carrier}
+	}
+	return out
+}
+
+// finder is who found it, as a column of text.
+func finder(f *apiv1.Finding) string {
+	if n := f.Anonymous; n != nil {
+		return fmt.Sprintf("(one of %d)", n.Ring)
+	}
+	return printable(f.Host)
 }
 
 func subjectText(s *apiv1.Subject) string {
@@ -105,7 +117,7 @@ func newFindingsCommand(a *app) *cobra.Command {
 				if a.json {
 					return a.emit(findingJSON(f))
 				}
-				_, err := fmt.Fprintf(a.out, "%s  %-12s %-8s %3d%%  %s  %s  [%s]  %s\n", clock(f.Time), printable(f.Host), f.Severity, f.Confidence,
+				_, err := fmt.Fprintf(a.out, "%s  %-12s %-8s %3d%%  %s  %s  [%s]  %s\n", clock(f.Time), finder(f), f.Severity, f.Confidence,
 					printable(f.Title), printable(subjectText(f.Subject)), printable(strings.Join(f.Attack, " ")), shortID(f.Id))
 				return err
 			})

@@ -7,6 +7,7 @@ import (
 
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/trust/anonymous"
 )
 
 // Errors a Backend may return; each has its code on the wire. Anything else is Internal, or Canceled with the context.
@@ -73,6 +74,8 @@ type Backend interface {
 	Policy(ctx context.Context) (*apiv1.ShowPolicyResponse, error)
 	// Credentials are those that stand or stood, the latest of each subject.
 	Credentials(ctx context.Context) ([]*apiv1.Credential, error)
+	// ReportAnonymously signs a finding as one of those who meet a threshold, and returns once another member carried it.
+	ReportAnonymously(ctx context.Context, t anonymous.Threshold, f event.Finding) (*apiv1.ReportResponse, error)
 	Respond(ctx context.Context, r event.Response) (event.Response, event.Receipt, error)
 	Allowed(ctx context.Context) ([]*apiv1.Allowed, error)
 	Allow(ctx context.Context, what string) error

@@ -19,6 +19,9 @@ func Finding(f *event.Finding) *apiv1.Finding {
 		Subject:   &apiv1.Subject{Port: uint32(f.Subject.Port), User: f.Subject.User, File: f.Subject.File, Member: f.Subject.Member},
 		Handshake: f.Handshake, Decoy: f.Decoy, Boot: f.Boot,
 	}
+	if a := f.Anonymous; a != nil {
+		out.Anonymous = &apiv1.Anonymity{Ring: uint32(a.Ring), StandingMs: float64(a.Standing.Milliseconds()), Role: a.Role, Carrier: a.Carrier}
+	}
 	if f.Subject.Address.IsValid() {
 		out.Subject.Address = f.Subject.Address.String()
 	}
@@ -105,6 +108,55 @@ func ParseResponse(m *apiv1.Response) (event.Response, error) {
 	}
 	return r, nil
 }
+
+// ParseReport reads what a client reports. Author, time and whatever names a host are not the client's to say.
+func ParseReport(m *apiv1.Finding) (event.Finding, error) {
+	var f event.Finding
+	if m == nil || m.Title == "" || m.RuleId == "" {
+		return f, fmt.Errorf("a report needs a title and a rule id")
+	}
+	texts := append([]string{m.RuleId, m.Rule, m.Title}, m.Attack...)
+	for _, e := range m.Evidence {
+		texts = append(texts, e.GetName(), e.GetValue())
+	}
+	s := m.Subject
+	if s == nil {
+		s = &apiv1.Subject{}
+	}
+	if texts = append(texts, s.User, s.File, s.Address); len(m.Attack) > maxListed || len(m.Evidence) > maxListed {
+		return f, fmt.Errorf("more than %d techniques or observables", maxListed)
+	}
+	for _, t := range texts {
+		if len(t) > maxText {
+			return f, fmt.Errorf("a text is longer than %d bytes", maxText)
+		}
+	}
+	severity, err := event.ParseSeverity(m.Severity)
+	if err != nil {
+		return f, err
+	}
+	if m.Confidence > 100 || s.Port > 65535 {
+		return f, fmt.Errorf("confidence %d, port %d", m.Confidence, s.Port)
+	}
+	f = event.Finding{
+		RuleID: m.RuleId, Rule: m.Rule, Title: m.Title, Attack: m.Attack, Severity: severity, Confidence: uint8(m.Confidence),
+		Subject: event.Subject{Port: uint16(s.Port), User: s.User, File: s.File},
+	}
+	for _, e := range m.Evidence {
+		f.Evidence = append(f.Evidence, event.Evidence{Name: e.GetName(), Value: e.GetValue()})
+	}
+	if s.Address != "" {
+		p, err := parsePrefix(s.Address)
+		if err != nil || !p.IsSingleIP() {
+			return f, fmt.Errorf("%.80q is not one address", s.Address)
+		}
+		f.Subject.Address = p.Addr()
+	}
+	return f, nil
+}
+
+// maxListed bounds the lists of a report.
+const maxListed = 64
 
 func parsePrefix(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil {

@@ -12,6 +12,7 @@ import (
 
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/trust/anonymous"
 )
 
 // EventEncoder turns an event into one line of OCSF JSON.
@@ -231,6 +232,15 @@ func (s *service) SubmitRoot(ctx context.Context, in *apiv1.SubmitRootRequest) (
 		return nil, code(fmt.Errorf("%w: a root entry of %d bytes", ErrInvalid, len(in.Entry)))
 	}
 	out, err := s.b.SubmitRoot(ctx, in.Entry)
+	return out, code(err)
+}
+
+func (s *service) Report(ctx context.Context, in *apiv1.ReportRequest) (*apiv1.ReportResponse, error) {
+	f, err := ParseReport(in.Finding)
+	if err != nil {
+		return nil, code(fmt.Errorf("%w: %w", ErrInvalid, err))
+	}
+	out, err := s.b.ReportAnonymously(ctx, anonymous.Threshold{Standing: in.StandingHours, Role: in.Role}, f)
 	return out, code(err)
 }
 

@@ -213,6 +213,9 @@ func (i *Incident) add(f *event.Finding) {
 	if weight := uint16(f.Severity)<<8 | uint16(f.Confidence); weight > i.weight || i.Title == "" {
 		i.weight, i.Title = weight, roles.Printable(f.Title, maxText)
 	}
+	if f.Anonymous != nil {
+		return // its author may be one of those who found the same under their own name
+	}
 	doubt, known := i.doubt[f.Peer]
 	if !known {
 		if len(i.doubt) >= maxPeers {

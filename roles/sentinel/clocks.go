@@ -25,7 +25,7 @@ func newClocks() *clocks { return &clocks{newSlab[string, lag](4096)} }
 // age is how long ago h was found, at least 0.
 func (c *clocks) age(h *roles.Heard, now time.Time) time.Duration {
 	seems := max(0, now.Sub(h.When()))
-	if h.Live {
+	if h.Live && h.Anonymous == nil {
 		l := c.authors.touch(h.Peer)
 		if !l.known || seems < l.least {
 			l.known, l.least = true, seems

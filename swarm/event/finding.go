@@ -63,6 +63,14 @@ type Evidence struct {
 	Value string `cbor:"2,keyasint"`
 }
 
+// Anonymity is what is known of the author of an anonymous finding.
+type Anonymity struct {
+	Ring     int           // how many members it may be
+	Standing time.Duration // how long each of them had been a member when the report's hour began, at least
+	Role     string        // a role each of them held; empty: none is claimed
+	Carrier  string        // DID of the member in whose feed it came, which is not its author's but by chance
+}
+
 // Finding is a detector's claim about events. What is signed is all but ID, Peer and Host, which the reader fills in
 // from the feed entry it came in.
 type Finding struct {
@@ -81,6 +89,9 @@ type Finding struct {
 	Evidence   []Evidence `cbor:"10,keyasint,omitempty"`
 	Handshake  bool       `cbor:"11,keyasint,omitempty"` // a decoy touch whose TCP handshake was completed: the source address is not forged
 	Decoy      string     `cbor:"12,keyasint,omitempty"` // the decoy service touched, e.g. "tcp/2323"
+
+	// Anonymous is set where some member of a ring said it; Peer and Host are empty then. It never travels.
+	Anonymous *Anonymity `cbor:"-"`
 }
 
 // When is Time as a time.Time in UTC.

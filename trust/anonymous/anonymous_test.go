@@ -88,8 +88,8 @@ func TestLargestReportFitsAnActivityEntry(t *testing.T) {
 func TestAChangeOfAnyFieldIsRefused(t *testing.T) {
 	keys, public := newKeys(t, 8)
 	_, strangers := newKeys(t, 9)
-	good := sign(t, keys[3], public, 5, body)
-	other := sign(t, keys[4], public, 5, body)
+	good := sign(t, keys[3], public, 2, body)
+	other := sign(t, keys[4], public, 2, body)
 	everyone := func(PublicKey) bool { return true }
 	for name, change := range map[string]func(*Report){
 		"epoch":             func(r *Report) { r.Epoch++ },

@@ -34,14 +34,32 @@ func NewSpent() *Spent { return &Spent{epochs: make(map[Epoch]map[Tag][64]byte)}
 // Take uses the slot of r, which verified, up; now is this peer's clock. It tells reports apart by tag and content, never
 // by the signature's bytes, of which an author can make any number. Errors: ErrSpent, ErrKnown, ErrEpoch, ErrFull.
 func (s *Spent) Take(swarm trust.SwarmID, r *Report, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.look(swarm, r, now); err != nil {
+		return err
+	}
+	tags := s.epochs[r.Epoch]
+	if tags == nil {
+		tags = make(map[Tag][64]byte)
+		s.epochs[r.Epoch] = tags
+	}
+	tags[r.Tag] = r.said(swarm)
+	return nil
+}
+
+// Look says what Take would, and uses nothing up.
+func (s *Spent) Look(swarm trust.SwarmID, r *Report, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.look(swarm, r, now)
+}
+
+func (s *Spent) look(swarm trust.SwarmID, r *Report, now time.Time) error {
 	latest, present := EpochOf(now.Add(trust.MaxClockSkew)), EpochOf(now)
 	if r.Epoch > latest || r.Epoch+trust.AnonymousWindow <= present {
 		return fmt.Errorf("epoch %d at %d: %w", r.Epoch, present, ErrEpoch)
 	}
-	// The ring is not part of what is said: the same words over another ring are no second report.
-	said := hashParts(domainReport, swarm[:], slotBytes(r.Epoch, r.Slot), r.Body)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for e := range s.epochs {
 		if e+trust.AnonymousWindow <= present {
 			delete(s.epochs, e)
@@ -49,17 +67,17 @@ func (s *Spent) Take(swarm trust.SwarmID, r *Report, now time.Time) error {
 	}
 	tags := s.epochs[r.Epoch]
 	switch before, used := tags[r.Tag]; {
-	case used && before == said:
+	case used && before == r.said(swarm):
 		return ErrKnown
 	case used:
 		return fmt.Errorf("epoch %d, slot %d: %w", r.Epoch, r.Slot, ErrSpent)
 	case len(tags) >= trust.MaxSpent:
 		return fmt.Errorf("epoch %d has %d: %w", r.Epoch, len(tags), ErrFull)
 	}
-	if tags == nil {
-		tags = make(map[Tag][64]byte)
-		s.epochs[r.Epoch] = tags
-	}
-	tags[r.Tag] = said
 	return nil
+}
+
+// said is the digest of what a report says. The ring is not part of it: the same words over another are no second report.
+func (r *Report) said(swarm trust.SwarmID) [64]byte {
+	return hashParts(domainReport, swarm[:], slotBytes(r.Epoch, r.Slot), r.Tag[:], r.Body)
 }

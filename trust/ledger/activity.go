@@ -16,15 +16,25 @@ func EncodeFinding(f *event.Finding) ([]byte, error) { return encodeActivity(f) 
 // DecodeFinding reads a KindFinding entry. ID and Peer are the entry's; Host is for the caller, who knows the members.
 // Control characters in its texts are replaced, an IPv4-mapped address is IPv4.
 func DecodeFinding(e *Entry) (event.Finding, error) {
-	var f event.Finding
 	if e.Kind != KindFinding {
-		return f, fmt.Errorf("ledger: %s is not a finding", e.Kind)
+		return event.Finding{}, fmt.Errorf("ledger: %s is not a finding", e.Kind)
 	}
-	if err := canonical.Unmarshal(e.Body, &f, trust.MaxActivityBody); err != nil {
+	f, err := ReadFinding(e.Body)
+	if err != nil {
+		return event.Finding{}, fmt.Errorf("ledger: finding %s: %w", e.ID(), err)
+	}
+	f.ID, f.Peer = e.ID(), string(e.Author)
+	return f, nil
+}
+
+// ReadFinding is DecodeFinding for bytes that no entry holds: ID and Peer are left empty.
+func ReadFinding(raw []byte) (event.Finding, error) {
+	var f event.Finding
+	if err := canonical.Unmarshal(raw, &f, trust.MaxActivityBody); err != nil {
 		return event.Finding{}, err
 	}
 	if f.Confidence > 100 || f.Severity > event.SeverityCritical || f.Time < 0 || len(f.Attack) > maxItems || len(f.Evidence) > maxItems {
-		return event.Finding{}, fmt.Errorf("ledger: finding %s: confidence %d, severity %d, %d techniques, %d observables", e.ID(), f.Confidence, f.Severity, len(f.Attack), len(f.Evidence))
+		return event.Finding{}, fmt.Errorf("confidence %d, severity %d, %d techniques, %d observables", f.Confidence, f.Severity, len(f.Attack), len(f.Evidence))
 	}
 	texts := []*string{&f.RuleID, &f.Rule, &f.Title, &f.Decoy, &f.Subject.User, &f.Subject.File, &f.Subject.Member}
 	for i := range f.Attack {
@@ -38,7 +48,6 @@ func DecodeFinding(e *Entry) (event.Finding, error) {
 	}
 	plain(texts...)
 	f.Subject.Address = f.Subject.Address.Unmap().WithZone("")
-	f.ID, f.Peer = e.ID(), string(e.Author)
 	return f, nil
 }
 

@@ -87,9 +87,15 @@ func (f *Fold) OverQuota() uint64 { return f.over }
 // Add takes one finding, with ID, Peer and Host, and gives the response that follows from it, if one does. The same
 // response is given once.
 func (f *Fold) Add(finding *event.Finding) (p Proposal, ok bool) {
+	if finding.Anonymous != nil {
+		finding = f.nameless(finding)
+	}
 	address := finding.Subject.Address.Unmap()
 	if !address.IsValid() || address.Zone() != "" || finding.ID == "" || finding.Peer == "" {
 		return Proposal{}, false
+	}
+	if finding.Anonymous != nil && !f.engine.Believes(finding) {
+		return f.ask(finding, address)
 	}
 	c := Case{
 		Finding:   finding,
@@ -125,6 +131,31 @@ func (f *Fold) Add(finding *event.Finding) (p Proposal, ok bool) {
 	}
 	f.derived.put(r.ID, struct{}{})
 	return Proposal{Response: r, Verdict: d.Verdict, Reasons: d.Reasons, Evidence: evidence}, true
+}
+
+// Nobody stands for all anonymous reports together: their authors may be one and the same, so they are one witness at
+// most, and have one share of the quota.
+const Nobody = "anonymous"
+
+// nameless puts Nobody in the place of the author, which was left empty.
+func (f *Fold) nameless(finding *event.Finding) *event.Finding {
+	named := *finding
+	named.Peer, named.Handshake, named.Decoy = Nobody, false, ""
+	return &named
+}
+
+// ask is for an anonymous report that is no witness: a person may be asked, and nothing is remembered of it.
+func (f *Fold) ask(finding *event.Finding, address netip.Addr) (p Proposal, ok bool) {
+	d := f.engine.Decide(Case{Finding: finding})
+	if d.Verdict != Ask || !f.charge(finding, address) {
+		return Proposal{}, false
+	}
+	r := f.derive(address, []event.Finding{*finding}, d)
+	if _, known := f.derived.get(r.ID); known {
+		return Proposal{}, false
+	}
+	f.derived.put(r.ID, struct{}{})
+	return Proposal{Response: r, Verdict: Ask, Reasons: d.Reasons, Evidence: []event.Finding{*finding}}, true
 }
 
 // charge counts address against the author's quota. It works on the author's claimed times, which may not go back, so

@@ -72,6 +72,26 @@ type Case struct {
 	Own bool
 }
 
+// witnessAction asks a policy whether an anonymous report counts as one of two witnesses.
+const witnessAction = "witness"
+
+// Believes reports whether the policy lets an anonymous finding count as a witness. Only a statement that asks for
+// context.anonymous does: one that permits everything was not written with anonymous reports in mind.
+func (e *Engine) Believes(f *event.Finding) bool {
+	if f.Anonymous == nil {
+		return false
+	}
+	permits := func(f *event.Finding) bool {
+		r := Case{Finding: f}.request(None)
+		r.Action = cedar.NewEntityUID("Action", witnessAction)
+		decision, _ := cedar.Authorize(e.set, nil, r)
+		return decision == cedar.Allow
+	}
+	named := *f
+	named.Anonymous = nil
+	return permits(f) && !permits(&named)
+}
+
 // Decision is what the policy says of a case.
 type Decision struct {
 	Verdict Verdict
@@ -190,7 +210,8 @@ func checkDepth(text string) error {
 // samples reach both sides of what short-circuits, so that most attributes are looked up.
 func samples() []Case {
 	full := &event.Finding{Peer: "did:omega:sample", RuleID: "omega.sample", Attack: []string{"T1046"}, Severity: event.SeverityCritical, Confidence: 100, Handshake: true, Decoy: "tcp/1"}
-	return []Case{{Finding: full, DecoyRole: true, Witnesses: 9, Own: true}, {Finding: &event.Finding{}}}
+	nobody := &event.Finding{Anonymous: &event.Anonymity{Ring: 64, Standing: time.Hour, Role: "sentinel"}}
+	return []Case{{Finding: full, DecoyRole: true, Witnesses: 9, Own: true}, {Finding: &event.Finding{}}, {Finding: nobody}}
 }
 
 func (c Case) request(v Verdict) cedar.Request {
@@ -203,8 +224,14 @@ func (c Case) request(v Verdict) cedar.Request {
 	if f.Subject.Address.IsValid() {
 		resource = cedar.NewEntityUID("Address", cedar.String(f.Subject.Address.Unmap().String()))
 	}
+	principal := cedar.NewEntityUID("Peer", cedar.String(f.Peer))
+	var standing cedar.Long
+	if f.Anonymous != nil {
+		principal = cedar.NewEntityUID("Anonymous", cedar.String(f.Anonymous.Role))
+		standing = cedar.Long(f.Anonymous.Standing / time.Hour)
+	}
 	return cedar.Request{
-		Principal: cedar.NewEntityUID("Peer", cedar.String(f.Peer)),
+		Principal: principal,
 		Action:    cedar.NewEntityUID("Action", cedar.String(v.String())),
 		Resource:  resource,
 		Context: cedar.NewRecord(cedar.RecordMap{
@@ -218,6 +245,8 @@ func (c Case) request(v Verdict) cedar.Request {
 			"decoyRole":  cedar.Boolean(c.DecoyRole),
 			"witnesses":  cedar.Long(c.Witnesses),
 			"own":        cedar.Boolean(c.Own),
+			"anonymous":  cedar.Boolean(f.Anonymous != nil),
+			"standing":   standing,
 		}),
 	}
 }

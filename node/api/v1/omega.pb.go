@@ -1385,7 +1385,8 @@ type Finding struct {
 	Evidence      []*Evidence            `protobuf:"bytes,12,rep,name=evidence,proto3" json:"evidence,omitempty"`
 	Handshake     bool                   `protobuf:"varint,13,opt,name=handshake,proto3" json:"handshake,omitempty"`
 	Decoy         string                 `protobuf:"bytes,14,opt,name=decoy,proto3" json:"decoy,omitempty"`
-	Boot          uint64                 `protobuf:"varint,15,opt,name=boot,proto3" json:"boot,omitempty"` // CLOCK_BOOTTIME ns on the author's host
+	Boot          uint64                 `protobuf:"varint,15,opt,name=boot,proto3" json:"boot,omitempty"`          // CLOCK_BOOTTIME ns on the author's host
+	Anonymous     *Anonymity             `protobuf:"bytes,16,opt,name=anonymous,proto3" json:"anonymous,omitempty"` // set where nobody knows who found it: peer and host are empty
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1525,6 +1526,211 @@ func (x *Finding) GetBoot() uint64 {
 	return 0
 }
 
+func (x *Finding) GetAnonymous() *Anonymity {
+	if x != nil {
+		return x.Anonymous
+	}
+	return nil
+}
+
+// Anonymity: how many members the author may be, how long each had been one, what role each held, and who carried it.
+type Anonymity struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ring          uint32                 `protobuf:"varint,1,opt,name=ring,proto3" json:"ring,omitempty"`
+	StandingMs    float64                `protobuf:"fixed64,2,opt,name=standing_ms,json=standingMs,proto3" json:"standing_ms,omitempty"`
+	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
+	Carrier       string                 `protobuf:"bytes,4,opt,name=carrier,proto3" json:"carrier,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Anonymity) Reset() {
+	*x = Anonymity{}
+	mi := &file_omega_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Anonymity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Anonymity) ProtoMessage() {}
+
+func (x *Anonymity) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Anonymity.ProtoReflect.Descriptor instead.
+func (*Anonymity) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Anonymity) GetRing() uint32 {
+	if x != nil {
+		return x.Ring
+	}
+	return 0
+}
+
+func (x *Anonymity) GetStandingMs() float64 {
+	if x != nil {
+		return x.StandingMs
+	}
+	return 0
+}
+
+func (x *Anonymity) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Anonymity) GetCarrier() string {
+	if x != nil {
+		return x.Carrier
+	}
+	return ""
+}
+
+// Only rule, rule_id, title, attack, severity, confidence, evidence and subject (without a process) of the finding are read.
+type ReportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Finding       *Finding               `protobuf:"bytes,1,opt,name=finding,proto3" json:"finding,omitempty"`
+	StandingHours uint32                 `protobuf:"varint,2,opt,name=standing_hours,json=standingHours,proto3" json:"standing_hours,omitempty"`
+	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportRequest) Reset() {
+	*x = ReportRequest{}
+	mi := &file_omega_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportRequest) ProtoMessage() {}
+
+func (x *ReportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
+func (*ReportRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ReportRequest) GetFinding() *Finding {
+	if x != nil {
+		return x.Finding
+	}
+	return nil
+}
+
+func (x *ReportRequest) GetStandingHours() uint32 {
+	if x != nil {
+		return x.StandingHours
+	}
+	return 0
+}
+
+func (x *ReportRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+type ReportResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Ring          uint32                 `protobuf:"varint,2,opt,name=ring,proto3" json:"ring,omitempty"`
+	Slot          uint32                 `protobuf:"varint,3,opt,name=slot,proto3" json:"slot,omitempty"`
+	Slots         uint32                 `protobuf:"varint,4,opt,name=slots,proto3" json:"slots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportResponse) Reset() {
+	*x = ReportResponse{}
+	mi := &file_omega_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportResponse) ProtoMessage() {}
+
+func (x *ReportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
+func (*ReportResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ReportResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReportResponse) GetRing() uint32 {
+	if x != nil {
+		return x.Ring
+	}
+	return 0
+}
+
+func (x *ReportResponse) GetSlot() uint32 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
+}
+
+func (x *ReportResponse) GetSlots() uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
 type ReceiptsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Follow        bool                   `protobuf:"varint,1,opt,name=follow,proto3" json:"follow,omitempty"`
@@ -1535,7 +1741,7 @@ type ReceiptsRequest struct {
 
 func (x *ReceiptsRequest) Reset() {
 	*x = ReceiptsRequest{}
-	mi := &file_omega_proto_msgTypes[21]
+	mi := &file_omega_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1753,7 @@ func (x *ReceiptsRequest) String() string {
 func (*ReceiptsRequest) ProtoMessage() {}
 
 func (x *ReceiptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[21]
+	mi := &file_omega_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1766,7 @@ func (x *ReceiptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiptsRequest.ProtoReflect.Descriptor instead.
 func (*ReceiptsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{21}
+	return file_omega_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReceiptsRequest) GetFollow() bool {
@@ -1597,7 +1803,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_omega_proto_msgTypes[22]
+	mi := &file_omega_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1609,7 +1815,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[22]
+	mi := &file_omega_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1622,7 +1828,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{22}
+	return file_omega_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Receipt) GetId() string {
@@ -1720,7 +1926,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_omega_proto_msgTypes[23]
+	mi := &file_omega_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1938,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[23]
+	mi := &file_omega_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +1951,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{23}
+	return file_omega_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *EventsRequest) GetFollow() bool {
@@ -1778,7 +1984,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_omega_proto_msgTypes[24]
+	mi := &file_omega_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +1996,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[24]
+	mi := &file_omega_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +2009,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{24}
+	return file_omega_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Event) GetOcsfJson() string {
@@ -1827,7 +2033,7 @@ type EntriesRequest struct {
 
 func (x *EntriesRequest) Reset() {
 	*x = EntriesRequest{}
-	mi := &file_omega_proto_msgTypes[25]
+	mi := &file_omega_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +2045,7 @@ func (x *EntriesRequest) String() string {
 func (*EntriesRequest) ProtoMessage() {}
 
 func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[25]
+	mi := &file_omega_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +2058,7 @@ func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntriesRequest.ProtoReflect.Descriptor instead.
 func (*EntriesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{25}
+	return file_omega_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *EntriesRequest) GetFollow() bool {
@@ -1906,7 +2112,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_omega_proto_msgTypes[26]
+	mi := &file_omega_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2124,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[26]
+	mi := &file_omega_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2137,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{26}
+	return file_omega_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Entry) GetRaw() []byte {
@@ -1998,7 +2204,7 @@ type ExportLedgerRequest struct {
 
 func (x *ExportLedgerRequest) Reset() {
 	*x = ExportLedgerRequest{}
-	mi := &file_omega_proto_msgTypes[27]
+	mi := &file_omega_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +2216,7 @@ func (x *ExportLedgerRequest) String() string {
 func (*ExportLedgerRequest) ProtoMessage() {}
 
 func (x *ExportLedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[27]
+	mi := &file_omega_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +2229,7 @@ func (x *ExportLedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportLedgerRequest.ProtoReflect.Descriptor instead.
 func (*ExportLedgerRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{27}
+	return file_omega_proto_rawDescGZIP(), []int{30}
 }
 
 type ExportLedgerResponse struct {
@@ -2035,7 +2241,7 @@ type ExportLedgerResponse struct {
 
 func (x *ExportLedgerResponse) Reset() {
 	*x = ExportLedgerResponse{}
-	mi := &file_omega_proto_msgTypes[28]
+	mi := &file_omega_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2253,7 @@ func (x *ExportLedgerResponse) String() string {
 func (*ExportLedgerResponse) ProtoMessage() {}
 
 func (x *ExportLedgerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[28]
+	mi := &file_omega_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2266,7 @@ func (x *ExportLedgerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportLedgerResponse.ProtoReflect.Descriptor instead.
 func (*ExportLedgerResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{28}
+	return file_omega_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExportLedgerResponse) GetPart() []byte {
@@ -2087,7 +2293,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_omega_proto_msgTypes[29]
+	mi := &file_omega_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2305,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[29]
+	mi := &file_omega_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2318,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{29}
+	return file_omega_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Target) GetAddress() string {
@@ -2199,7 +2405,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_omega_proto_msgTypes[30]
+	mi := &file_omega_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2211,7 +2417,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[30]
+	mi := &file_omega_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2224,7 +2430,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{30}
+	return file_omega_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Response) GetId() string {
@@ -2327,7 +2533,7 @@ type ListResponsesRequest struct {
 
 func (x *ListResponsesRequest) Reset() {
 	*x = ListResponsesRequest{}
-	mi := &file_omega_proto_msgTypes[31]
+	mi := &file_omega_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2339,7 +2545,7 @@ func (x *ListResponsesRequest) String() string {
 func (*ListResponsesRequest) ProtoMessage() {}
 
 func (x *ListResponsesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[31]
+	mi := &file_omega_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2352,7 +2558,7 @@ func (x *ListResponsesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponsesRequest.ProtoReflect.Descriptor instead.
 func (*ListResponsesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{31}
+	return file_omega_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListResponsesRequest) GetActive() bool {
@@ -2371,7 +2577,7 @@ type ListResponsesResponse struct {
 
 func (x *ListResponsesResponse) Reset() {
 	*x = ListResponsesResponse{}
-	mi := &file_omega_proto_msgTypes[32]
+	mi := &file_omega_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2383,7 +2589,7 @@ func (x *ListResponsesResponse) String() string {
 func (*ListResponsesResponse) ProtoMessage() {}
 
 func (x *ListResponsesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[32]
+	mi := &file_omega_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2396,7 +2602,7 @@ func (x *ListResponsesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponsesResponse.ProtoReflect.Descriptor instead.
 func (*ListResponsesResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{32}
+	return file_omega_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListResponsesResponse) GetResponses() []*Response {
@@ -2414,7 +2620,7 @@ type ListPendingRequest struct {
 
 func (x *ListPendingRequest) Reset() {
 	*x = ListPendingRequest{}
-	mi := &file_omega_proto_msgTypes[33]
+	mi := &file_omega_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2632,7 @@ func (x *ListPendingRequest) String() string {
 func (*ListPendingRequest) ProtoMessage() {}
 
 func (x *ListPendingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[33]
+	mi := &file_omega_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2645,7 @@ func (x *ListPendingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPendingRequest.ProtoReflect.Descriptor instead.
 func (*ListPendingRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{33}
+	return file_omega_proto_rawDescGZIP(), []int{36}
 }
 
 type Pending struct {
@@ -2454,7 +2660,7 @@ type Pending struct {
 
 func (x *Pending) Reset() {
 	*x = Pending{}
-	mi := &file_omega_proto_msgTypes[34]
+	mi := &file_omega_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2466,7 +2672,7 @@ func (x *Pending) String() string {
 func (*Pending) ProtoMessage() {}
 
 func (x *Pending) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[34]
+	mi := &file_omega_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2479,7 +2685,7 @@ func (x *Pending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pending.ProtoReflect.Descriptor instead.
 func (*Pending) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{34}
+	return file_omega_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Pending) GetProposal() *Response {
@@ -2529,7 +2735,7 @@ type Joiner struct {
 
 func (x *Joiner) Reset() {
 	*x = Joiner{}
-	mi := &file_omega_proto_msgTypes[35]
+	mi := &file_omega_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2747,7 @@ func (x *Joiner) String() string {
 func (*Joiner) ProtoMessage() {}
 
 func (x *Joiner) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[35]
+	mi := &file_omega_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2760,7 @@ func (x *Joiner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joiner.ProtoReflect.Descriptor instead.
 func (*Joiner) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{35}
+	return file_omega_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Joiner) GetId() string {
@@ -2637,7 +2843,7 @@ type ListPendingResponse struct {
 
 func (x *ListPendingResponse) Reset() {
 	*x = ListPendingResponse{}
-	mi := &file_omega_proto_msgTypes[36]
+	mi := &file_omega_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2649,7 +2855,7 @@ func (x *ListPendingResponse) String() string {
 func (*ListPendingResponse) ProtoMessage() {}
 
 func (x *ListPendingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[36]
+	mi := &file_omega_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2662,7 +2868,7 @@ func (x *ListPendingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPendingResponse.ProtoReflect.Descriptor instead.
 func (*ListPendingResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{36}
+	return file_omega_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListPendingResponse) GetPending() []*Pending {
@@ -2687,7 +2893,7 @@ type ListDecoysRequest struct {
 
 func (x *ListDecoysRequest) Reset() {
 	*x = ListDecoysRequest{}
-	mi := &file_omega_proto_msgTypes[37]
+	mi := &file_omega_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2699,7 +2905,7 @@ func (x *ListDecoysRequest) String() string {
 func (*ListDecoysRequest) ProtoMessage() {}
 
 func (x *ListDecoysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[37]
+	mi := &file_omega_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2712,7 +2918,7 @@ func (x *ListDecoysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecoysRequest.ProtoReflect.Descriptor instead.
 func (*ListDecoysRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{37}
+	return file_omega_proto_rawDescGZIP(), []int{40}
 }
 
 type Decoy struct {
@@ -2729,7 +2935,7 @@ type Decoy struct {
 
 func (x *Decoy) Reset() {
 	*x = Decoy{}
-	mi := &file_omega_proto_msgTypes[38]
+	mi := &file_omega_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2741,7 +2947,7 @@ func (x *Decoy) String() string {
 func (*Decoy) ProtoMessage() {}
 
 func (x *Decoy) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[38]
+	mi := &file_omega_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2754,7 +2960,7 @@ func (x *Decoy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decoy.ProtoReflect.Descriptor instead.
 func (*Decoy) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{38}
+	return file_omega_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Decoy) GetPeer() string {
@@ -2808,7 +3014,7 @@ type ListDecoysResponse struct {
 
 func (x *ListDecoysResponse) Reset() {
 	*x = ListDecoysResponse{}
-	mi := &file_omega_proto_msgTypes[39]
+	mi := &file_omega_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2820,7 +3026,7 @@ func (x *ListDecoysResponse) String() string {
 func (*ListDecoysResponse) ProtoMessage() {}
 
 func (x *ListDecoysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[39]
+	mi := &file_omega_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2833,7 +3039,7 @@ func (x *ListDecoysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecoysResponse.ProtoReflect.Descriptor instead.
 func (*ListDecoysResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{39}
+	return file_omega_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListDecoysResponse) GetDecoys() []*Decoy {
@@ -2851,7 +3057,7 @@ type ListInvitesRequest struct {
 
 func (x *ListInvitesRequest) Reset() {
 	*x = ListInvitesRequest{}
-	mi := &file_omega_proto_msgTypes[40]
+	mi := &file_omega_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2863,7 +3069,7 @@ func (x *ListInvitesRequest) String() string {
 func (*ListInvitesRequest) ProtoMessage() {}
 
 func (x *ListInvitesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[40]
+	mi := &file_omega_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2876,7 +3082,7 @@ func (x *ListInvitesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitesRequest.ProtoReflect.Descriptor instead.
 func (*ListInvitesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{40}
+	return file_omega_proto_rawDescGZIP(), []int{43}
 }
 
 type Invite struct {
@@ -2895,7 +3101,7 @@ type Invite struct {
 
 func (x *Invite) Reset() {
 	*x = Invite{}
-	mi := &file_omega_proto_msgTypes[41]
+	mi := &file_omega_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2907,7 +3113,7 @@ func (x *Invite) String() string {
 func (*Invite) ProtoMessage() {}
 
 func (x *Invite) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[41]
+	mi := &file_omega_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2920,7 +3126,7 @@ func (x *Invite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invite.ProtoReflect.Descriptor instead.
 func (*Invite) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{41}
+	return file_omega_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Invite) GetId() string {
@@ -2988,7 +3194,7 @@ type ListInvitesResponse struct {
 
 func (x *ListInvitesResponse) Reset() {
 	*x = ListInvitesResponse{}
-	mi := &file_omega_proto_msgTypes[42]
+	mi := &file_omega_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3000,7 +3206,7 @@ func (x *ListInvitesResponse) String() string {
 func (*ListInvitesResponse) ProtoMessage() {}
 
 func (x *ListInvitesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[42]
+	mi := &file_omega_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3013,7 +3219,7 @@ func (x *ListInvitesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitesResponse.ProtoReflect.Descriptor instead.
 func (*ListInvitesResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{42}
+	return file_omega_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListInvitesResponse) GetInvites() []*Invite {
@@ -3032,7 +3238,7 @@ type OrderRequest struct {
 
 func (x *OrderRequest) Reset() {
 	*x = OrderRequest{}
-	mi := &file_omega_proto_msgTypes[43]
+	mi := &file_omega_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3044,7 +3250,7 @@ func (x *OrderRequest) String() string {
 func (*OrderRequest) ProtoMessage() {}
 
 func (x *OrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[43]
+	mi := &file_omega_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3057,7 +3263,7 @@ func (x *OrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderRequest.ProtoReflect.Descriptor instead.
 func (*OrderRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{43}
+	return file_omega_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *OrderRequest) GetResponse() *Response {
@@ -3076,7 +3282,7 @@ type OrderResponse struct {
 
 func (x *OrderResponse) Reset() {
 	*x = OrderResponse{}
-	mi := &file_omega_proto_msgTypes[44]
+	mi := &file_omega_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3088,7 +3294,7 @@ func (x *OrderResponse) String() string {
 func (*OrderResponse) ProtoMessage() {}
 
 func (x *OrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[44]
+	mi := &file_omega_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3101,7 +3307,7 @@ func (x *OrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderResponse.ProtoReflect.Descriptor instead.
 func (*OrderResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{44}
+	return file_omega_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *OrderResponse) GetId() string {
@@ -3119,7 +3325,7 @@ type ShowPolicyRequest struct {
 
 func (x *ShowPolicyRequest) Reset() {
 	*x = ShowPolicyRequest{}
-	mi := &file_omega_proto_msgTypes[45]
+	mi := &file_omega_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3131,7 +3337,7 @@ func (x *ShowPolicyRequest) String() string {
 func (*ShowPolicyRequest) ProtoMessage() {}
 
 func (x *ShowPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[45]
+	mi := &file_omega_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3144,7 +3350,7 @@ func (x *ShowPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ShowPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{45}
+	return file_omega_proto_rawDescGZIP(), []int{48}
 }
 
 type ShowPolicyResponse struct {
@@ -3160,7 +3366,7 @@ type ShowPolicyResponse struct {
 
 func (x *ShowPolicyResponse) Reset() {
 	*x = ShowPolicyResponse{}
-	mi := &file_omega_proto_msgTypes[46]
+	mi := &file_omega_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3172,7 +3378,7 @@ func (x *ShowPolicyResponse) String() string {
 func (*ShowPolicyResponse) ProtoMessage() {}
 
 func (x *ShowPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[46]
+	mi := &file_omega_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3185,7 +3391,7 @@ func (x *ShowPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ShowPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{46}
+	return file_omega_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ShowPolicyResponse) GetText() string {
@@ -3231,7 +3437,7 @@ type ListCredentialsRequest struct {
 
 func (x *ListCredentialsRequest) Reset() {
 	*x = ListCredentialsRequest{}
-	mi := &file_omega_proto_msgTypes[47]
+	mi := &file_omega_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3243,7 +3449,7 @@ func (x *ListCredentialsRequest) String() string {
 func (*ListCredentialsRequest) ProtoMessage() {}
 
 func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[47]
+	mi := &file_omega_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3256,7 +3462,7 @@ func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialsRequest.ProtoReflect.Descriptor instead.
 func (*ListCredentialsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{47}
+	return file_omega_proto_rawDescGZIP(), []int{50}
 }
 
 type Capability struct {
@@ -3270,7 +3476,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_omega_proto_msgTypes[48]
+	mi := &file_omega_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3282,7 +3488,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[48]
+	mi := &file_omega_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3295,7 +3501,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{48}
+	return file_omega_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Capability) GetAction() string {
@@ -3339,7 +3545,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_omega_proto_msgTypes[49]
+	mi := &file_omega_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3351,7 +3557,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[49]
+	mi := &file_omega_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3364,7 +3570,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{49}
+	return file_omega_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Credential) GetSerial() string {
@@ -3453,7 +3659,7 @@ type ListCredentialsResponse struct {
 
 func (x *ListCredentialsResponse) Reset() {
 	*x = ListCredentialsResponse{}
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3465,7 +3671,7 @@ func (x *ListCredentialsResponse) String() string {
 func (*ListCredentialsResponse) ProtoMessage() {}
 
 func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3478,7 +3684,7 @@ func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialsResponse.ProtoReflect.Descriptor instead.
 func (*ListCredentialsResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{50}
+	return file_omega_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListCredentialsResponse) GetCredentials() []*Credential {
@@ -3497,7 +3703,7 @@ type HeadRequest struct {
 
 func (x *HeadRequest) Reset() {
 	*x = HeadRequest{}
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3509,7 +3715,7 @@ func (x *HeadRequest) String() string {
 func (*HeadRequest) ProtoMessage() {}
 
 func (x *HeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3522,7 +3728,7 @@ func (x *HeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadRequest.ProtoReflect.Descriptor instead.
 func (*HeadRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{51}
+	return file_omega_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *HeadRequest) GetDid() string {
@@ -3545,7 +3751,7 @@ type HeadResponse struct {
 
 func (x *HeadResponse) Reset() {
 	*x = HeadResponse{}
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3557,7 +3763,7 @@ func (x *HeadResponse) String() string {
 func (*HeadResponse) ProtoMessage() {}
 
 func (x *HeadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3570,7 +3776,7 @@ func (x *HeadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadResponse.ProtoReflect.Descriptor instead.
 func (*HeadResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{52}
+	return file_omega_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *HeadResponse) GetNextSeq() uint64 {
@@ -3617,7 +3823,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_omega_proto_msgTypes[53]
+	mi := &file_omega_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3629,7 +3835,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[53]
+	mi := &file_omega_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3642,7 +3848,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{53}
+	return file_omega_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SubmitRequest) GetEntry() []byte {
@@ -3661,7 +3867,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_omega_proto_msgTypes[54]
+	mi := &file_omega_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3673,7 +3879,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[54]
+	mi := &file_omega_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3686,7 +3892,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{54}
+	return file_omega_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SubmitResponse) GetId() string {
@@ -3705,7 +3911,7 @@ type RootRequest struct {
 
 func (x *RootRequest) Reset() {
 	*x = RootRequest{}
-	mi := &file_omega_proto_msgTypes[55]
+	mi := &file_omega_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3717,7 +3923,7 @@ func (x *RootRequest) String() string {
 func (*RootRequest) ProtoMessage() {}
 
 func (x *RootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[55]
+	mi := &file_omega_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3730,7 +3936,7 @@ func (x *RootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootRequest.ProtoReflect.Descriptor instead.
 func (*RootRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{55}
+	return file_omega_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RootRequest) GetAt() string {
@@ -3755,7 +3961,7 @@ type RootOperator struct {
 
 func (x *RootOperator) Reset() {
 	*x = RootOperator{}
-	mi := &file_omega_proto_msgTypes[56]
+	mi := &file_omega_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3767,7 +3973,7 @@ func (x *RootOperator) String() string {
 func (*RootOperator) ProtoMessage() {}
 
 func (x *RootOperator) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[56]
+	mi := &file_omega_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3780,7 +3986,7 @@ func (x *RootOperator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootOperator.ProtoReflect.Descriptor instead.
 func (*RootOperator) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{56}
+	return file_omega_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RootOperator) GetDid() string {
@@ -3848,7 +4054,7 @@ type RootEntry struct {
 
 func (x *RootEntry) Reset() {
 	*x = RootEntry{}
-	mi := &file_omega_proto_msgTypes[57]
+	mi := &file_omega_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3860,7 +4066,7 @@ func (x *RootEntry) String() string {
 func (*RootEntry) ProtoMessage() {}
 
 func (x *RootEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[57]
+	mi := &file_omega_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3873,7 +4079,7 @@ func (x *RootEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootEntry.ProtoReflect.Descriptor instead.
 func (*RootEntry) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{57}
+	return file_omega_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RootEntry) GetRaw() []byte {
@@ -3944,7 +4150,7 @@ type RootFork struct {
 
 func (x *RootFork) Reset() {
 	*x = RootFork{}
-	mi := &file_omega_proto_msgTypes[58]
+	mi := &file_omega_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3956,7 +4162,7 @@ func (x *RootFork) String() string {
 func (*RootFork) ProtoMessage() {}
 
 func (x *RootFork) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[58]
+	mi := &file_omega_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3969,7 +4175,7 @@ func (x *RootFork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootFork.ProtoReflect.Descriptor instead.
 func (*RootFork) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{58}
+	return file_omega_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RootFork) GetCommon() string {
@@ -4024,7 +4230,7 @@ type RootResponse struct {
 
 func (x *RootResponse) Reset() {
 	*x = RootResponse{}
-	mi := &file_omega_proto_msgTypes[59]
+	mi := &file_omega_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4036,7 +4242,7 @@ func (x *RootResponse) String() string {
 func (*RootResponse) ProtoMessage() {}
 
 func (x *RootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[59]
+	mi := &file_omega_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4049,7 +4255,7 @@ func (x *RootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootResponse.ProtoReflect.Descriptor instead.
 func (*RootResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{59}
+	return file_omega_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RootResponse) GetSwarm() []byte {
@@ -4173,7 +4379,7 @@ type SubmitRootRequest struct {
 
 func (x *SubmitRootRequest) Reset() {
 	*x = SubmitRootRequest{}
-	mi := &file_omega_proto_msgTypes[60]
+	mi := &file_omega_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4185,7 +4391,7 @@ func (x *SubmitRootRequest) String() string {
 func (*SubmitRootRequest) ProtoMessage() {}
 
 func (x *SubmitRootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[60]
+	mi := &file_omega_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4198,7 +4404,7 @@ func (x *SubmitRootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRootRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRootRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{60}
+	return file_omega_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *SubmitRootRequest) GetEntry() []byte {
@@ -4220,7 +4426,7 @@ type SubmitRootResponse struct {
 
 func (x *SubmitRootResponse) Reset() {
 	*x = SubmitRootResponse{}
-	mi := &file_omega_proto_msgTypes[61]
+	mi := &file_omega_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4232,7 +4438,7 @@ func (x *SubmitRootResponse) String() string {
 func (*SubmitRootResponse) ProtoMessage() {}
 
 func (x *SubmitRootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[61]
+	mi := &file_omega_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4245,7 +4451,7 @@ func (x *SubmitRootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRootResponse.ProtoReflect.Descriptor instead.
 func (*SubmitRootResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{61}
+	return file_omega_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *SubmitRootResponse) GetHash() string {
@@ -4285,7 +4491,7 @@ type IdentityRequest struct {
 
 func (x *IdentityRequest) Reset() {
 	*x = IdentityRequest{}
-	mi := &file_omega_proto_msgTypes[62]
+	mi := &file_omega_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4297,7 +4503,7 @@ func (x *IdentityRequest) String() string {
 func (*IdentityRequest) ProtoMessage() {}
 
 func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[62]
+	mi := &file_omega_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4310,7 +4516,7 @@ func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityRequest.ProtoReflect.Descriptor instead.
 func (*IdentityRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{62}
+	return file_omega_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *IdentityRequest) GetPeer() string {
@@ -4331,7 +4537,7 @@ type IdentityResponse struct {
 
 func (x *IdentityResponse) Reset() {
 	*x = IdentityResponse{}
-	mi := &file_omega_proto_msgTypes[63]
+	mi := &file_omega_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4343,7 +4549,7 @@ func (x *IdentityResponse) String() string {
 func (*IdentityResponse) ProtoMessage() {}
 
 func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[63]
+	mi := &file_omega_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4356,7 +4562,7 @@ func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityResponse.ProtoReflect.Descriptor instead.
 func (*IdentityResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{63}
+	return file_omega_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *IdentityResponse) GetInception() []byte {
@@ -4390,7 +4596,7 @@ type RotateRequest struct {
 
 func (x *RotateRequest) Reset() {
 	*x = RotateRequest{}
-	mi := &file_omega_proto_msgTypes[64]
+	mi := &file_omega_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4402,7 +4608,7 @@ func (x *RotateRequest) String() string {
 func (*RotateRequest) ProtoMessage() {}
 
 func (x *RotateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[64]
+	mi := &file_omega_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4415,7 +4621,7 @@ func (x *RotateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRequest.ProtoReflect.Descriptor instead.
 func (*RotateRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{64}
+	return file_omega_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RotateRequest) GetSeed() []byte {
@@ -4442,7 +4648,7 @@ type RotateResponse struct {
 
 func (x *RotateResponse) Reset() {
 	*x = RotateResponse{}
-	mi := &file_omega_proto_msgTypes[65]
+	mi := &file_omega_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4454,7 +4660,7 @@ func (x *RotateResponse) String() string {
 func (*RotateResponse) ProtoMessage() {}
 
 func (x *RotateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[65]
+	mi := &file_omega_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4467,7 +4673,7 @@ func (x *RotateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateResponse.ProtoReflect.Descriptor instead.
 func (*RotateResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{65}
+	return file_omega_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RotateResponse) GetNumber() uint32 {
@@ -4493,7 +4699,7 @@ type RespondLocalRequest struct {
 
 func (x *RespondLocalRequest) Reset() {
 	*x = RespondLocalRequest{}
-	mi := &file_omega_proto_msgTypes[66]
+	mi := &file_omega_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4505,7 +4711,7 @@ func (x *RespondLocalRequest) String() string {
 func (*RespondLocalRequest) ProtoMessage() {}
 
 func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[66]
+	mi := &file_omega_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4518,7 +4724,7 @@ func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalRequest.ProtoReflect.Descriptor instead.
 func (*RespondLocalRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{66}
+	return file_omega_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *RespondLocalRequest) GetResponse() *Response {
@@ -4538,7 +4744,7 @@ type RespondLocalResponse struct {
 
 func (x *RespondLocalResponse) Reset() {
 	*x = RespondLocalResponse{}
-	mi := &file_omega_proto_msgTypes[67]
+	mi := &file_omega_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4550,7 +4756,7 @@ func (x *RespondLocalResponse) String() string {
 func (*RespondLocalResponse) ProtoMessage() {}
 
 func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[67]
+	mi := &file_omega_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4563,7 +4769,7 @@ func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalResponse.ProtoReflect.Descriptor instead.
 func (*RespondLocalResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{67}
+	return file_omega_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RespondLocalResponse) GetResponse() *Response {
@@ -4588,7 +4794,7 @@ type ListAllowedRequest struct {
 
 func (x *ListAllowedRequest) Reset() {
 	*x = ListAllowedRequest{}
-	mi := &file_omega_proto_msgTypes[68]
+	mi := &file_omega_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4600,7 +4806,7 @@ func (x *ListAllowedRequest) String() string {
 func (*ListAllowedRequest) ProtoMessage() {}
 
 func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[68]
+	mi := &file_omega_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4613,7 +4819,7 @@ func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedRequest.ProtoReflect.Descriptor instead.
 func (*ListAllowedRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{68}
+	return file_omega_proto_rawDescGZIP(), []int{71}
 }
 
 type Allowed struct {
@@ -4627,7 +4833,7 @@ type Allowed struct {
 
 func (x *Allowed) Reset() {
 	*x = Allowed{}
-	mi := &file_omega_proto_msgTypes[69]
+	mi := &file_omega_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4639,7 +4845,7 @@ func (x *Allowed) String() string {
 func (*Allowed) ProtoMessage() {}
 
 func (x *Allowed) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[69]
+	mi := &file_omega_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4652,7 +4858,7 @@ func (x *Allowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allowed.ProtoReflect.Descriptor instead.
 func (*Allowed) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{69}
+	return file_omega_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Allowed) GetWhat() string {
@@ -4685,7 +4891,7 @@ type ListAllowedResponse struct {
 
 func (x *ListAllowedResponse) Reset() {
 	*x = ListAllowedResponse{}
-	mi := &file_omega_proto_msgTypes[70]
+	mi := &file_omega_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4697,7 +4903,7 @@ func (x *ListAllowedResponse) String() string {
 func (*ListAllowedResponse) ProtoMessage() {}
 
 func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[70]
+	mi := &file_omega_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4710,7 +4916,7 @@ func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedResponse.ProtoReflect.Descriptor instead.
 func (*ListAllowedResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{70}
+	return file_omega_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ListAllowedResponse) GetAllowed() []*Allowed {
@@ -4729,7 +4935,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_omega_proto_msgTypes[71]
+	mi := &file_omega_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4741,7 +4947,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[71]
+	mi := &file_omega_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4754,7 +4960,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{71}
+	return file_omega_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *AllowRequest) GetWhat() string {
@@ -4772,7 +4978,7 @@ type AllowResponse struct {
 
 func (x *AllowResponse) Reset() {
 	*x = AllowResponse{}
-	mi := &file_omega_proto_msgTypes[72]
+	mi := &file_omega_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4784,7 +4990,7 @@ func (x *AllowResponse) String() string {
 func (*AllowResponse) ProtoMessage() {}
 
 func (x *AllowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[72]
+	mi := &file_omega_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4797,7 +5003,7 @@ func (x *AllowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowResponse.ProtoReflect.Descriptor instead.
 func (*AllowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{72}
+	return file_omega_proto_rawDescGZIP(), []int{75}
 }
 
 type DisallowRequest struct {
@@ -4809,7 +5015,7 @@ type DisallowRequest struct {
 
 func (x *DisallowRequest) Reset() {
 	*x = DisallowRequest{}
-	mi := &file_omega_proto_msgTypes[73]
+	mi := &file_omega_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4821,7 +5027,7 @@ func (x *DisallowRequest) String() string {
 func (*DisallowRequest) ProtoMessage() {}
 
 func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[73]
+	mi := &file_omega_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4834,7 +5040,7 @@ func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowRequest.ProtoReflect.Descriptor instead.
 func (*DisallowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{73}
+	return file_omega_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *DisallowRequest) GetWhat() string {
@@ -4852,7 +5058,7 @@ type DisallowResponse struct {
 
 func (x *DisallowResponse) Reset() {
 	*x = DisallowResponse{}
-	mi := &file_omega_proto_msgTypes[74]
+	mi := &file_omega_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4864,7 +5070,7 @@ func (x *DisallowResponse) String() string {
 func (*DisallowResponse) ProtoMessage() {}
 
 func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[74]
+	mi := &file_omega_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4877,7 +5083,7 @@ func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowResponse.ProtoReflect.Descriptor instead.
 func (*DisallowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{74}
+	return file_omega_proto_rawDescGZIP(), []int{77}
 }
 
 type PanicRequest struct {
@@ -4888,7 +5094,7 @@ type PanicRequest struct {
 
 func (x *PanicRequest) Reset() {
 	*x = PanicRequest{}
-	mi := &file_omega_proto_msgTypes[75]
+	mi := &file_omega_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4900,7 +5106,7 @@ func (x *PanicRequest) String() string {
 func (*PanicRequest) ProtoMessage() {}
 
 func (x *PanicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[75]
+	mi := &file_omega_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4913,7 +5119,7 @@ func (x *PanicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicRequest.ProtoReflect.Descriptor instead.
 func (*PanicRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{75}
+	return file_omega_proto_rawDescGZIP(), []int{78}
 }
 
 type PanicResponse struct {
@@ -4925,7 +5131,7 @@ type PanicResponse struct {
 
 func (x *PanicResponse) Reset() {
 	*x = PanicResponse{}
-	mi := &file_omega_proto_msgTypes[76]
+	mi := &file_omega_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4937,7 +5143,7 @@ func (x *PanicResponse) String() string {
 func (*PanicResponse) ProtoMessage() {}
 
 func (x *PanicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[76]
+	mi := &file_omega_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4950,7 +5156,7 @@ func (x *PanicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicResponse.ProtoReflect.Descriptor instead.
 func (*PanicResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{76}
+	return file_omega_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *PanicResponse) GetReleased() uint32 {
@@ -4968,7 +5174,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_omega_proto_msgTypes[77]
+	mi := &file_omega_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4980,7 +5186,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[77]
+	mi := &file_omega_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4993,7 +5199,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{77}
+	return file_omega_proto_rawDescGZIP(), []int{80}
 }
 
 type LeaveResponse struct {
@@ -5004,7 +5210,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_omega_proto_msgTypes[78]
+	mi := &file_omega_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5016,7 +5222,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[78]
+	mi := &file_omega_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5029,7 +5235,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{78}
+	return file_omega_proto_rawDescGZIP(), []int{81}
 }
 
 var File_omega_proto protoreflect.FileDescriptor
@@ -5156,7 +5362,7 @@ const file_omega_proto_rawDesc = "" +
 	"\x06member\x18\v \x01(\tR\x06member\"4\n" +
 	"\bEvidence\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xad\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xe0\x03\n" +
 	"\aFinding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
@@ -5175,7 +5381,23 @@ const file_omega_proto_rawDesc = "" +
 	"\bevidence\x18\f \x03(\v2\x12.omega.v1.EvidenceR\bevidence\x12\x1c\n" +
 	"\thandshake\x18\r \x01(\bR\thandshake\x12\x14\n" +
 	"\x05decoy\x18\x0e \x01(\tR\x05decoy\x12\x12\n" +
-	"\x04boot\x18\x0f \x01(\x04R\x04boot\"E\n" +
+	"\x04boot\x18\x0f \x01(\x04R\x04boot\x121\n" +
+	"\tanonymous\x18\x10 \x01(\v2\x13.omega.v1.AnonymityR\tanonymous\"n\n" +
+	"\tAnonymity\x12\x12\n" +
+	"\x04ring\x18\x01 \x01(\rR\x04ring\x12\x1f\n" +
+	"\vstanding_ms\x18\x02 \x01(\x01R\n" +
+	"standingMs\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12\x18\n" +
+	"\acarrier\x18\x04 \x01(\tR\acarrier\"w\n" +
+	"\rReportRequest\x12+\n" +
+	"\afinding\x18\x01 \x01(\v2\x11.omega.v1.FindingR\afinding\x12%\n" +
+	"\x0estanding_hours\x18\x02 \x01(\rR\rstandingHours\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\"^\n" +
+	"\x0eReportResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04ring\x18\x02 \x01(\rR\x04ring\x12\x12\n" +
+	"\x04slot\x18\x03 \x01(\rR\x04slot\x12\x14\n" +
+	"\x05slots\x18\x04 \x01(\rR\x05slots\"E\n" +
 	"\x0fReceiptsRequest\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\bR\x06follow\x12\x1a\n" +
 	"\bresponse\x18\x02 \x01(\tR\bresponse\"\xe0\x02\n" +
@@ -5423,7 +5645,7 @@ const file_omega_proto_rawDesc = "" +
 	"\rPanicResponse\x12\x1a\n" +
 	"\breleased\x18\x01 \x01(\rR\breleased\"\x0e\n" +
 	"\fLeaveRequest\"\x0f\n" +
-	"\rLeaveResponse2\x94\x0f\n" +
+	"\rLeaveResponse2\xd1\x0f\n" +
 	"\x04Node\x12;\n" +
 	"\x06Status\x12\x17.omega.v1.StatusRequest\x1a\x18.omega.v1.StatusResponse\x12;\n" +
 	"\x06Doctor\x12\x17.omega.v1.DoctorRequest\x1a\x18.omega.v1.DoctorResponse\x12A\n" +
@@ -5450,7 +5672,8 @@ const file_omega_proto_rawDesc = "" +
 	"\x05Order\x12\x16.omega.v1.OrderRequest\x1a\x17.omega.v1.OrderResponse\x12G\n" +
 	"\n" +
 	"ShowPolicy\x12\x1b.omega.v1.ShowPolicyRequest\x1a\x1c.omega.v1.ShowPolicyResponse\x12V\n" +
-	"\x0fListCredentials\x12 .omega.v1.ListCredentialsRequest\x1a!.omega.v1.ListCredentialsResponse\x12M\n" +
+	"\x0fListCredentials\x12 .omega.v1.ListCredentialsRequest\x1a!.omega.v1.ListCredentialsResponse\x12;\n" +
+	"\x06Report\x12\x17.omega.v1.ReportRequest\x1a\x18.omega.v1.ReportResponse\x12M\n" +
 	"\fRespondLocal\x12\x1d.omega.v1.RespondLocalRequest\x1a\x1e.omega.v1.RespondLocalResponse\x12J\n" +
 	"\vListAllowed\x12\x1c.omega.v1.ListAllowedRequest\x1a\x1d.omega.v1.ListAllowedResponse\x128\n" +
 	"\x05Allow\x12\x16.omega.v1.AllowRequest\x1a\x17.omega.v1.AllowResponse\x12A\n" +
@@ -5470,7 +5693,7 @@ func file_omega_proto_rawDescGZIP() []byte {
 	return file_omega_proto_rawDescData
 }
 
-var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
+var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 87)
 var file_omega_proto_goTypes = []any{
 	(*StatusRequest)(nil),           // 0: omega.v1.StatusRequest
 	(*Problem)(nil),                 // 1: omega.v1.Problem
@@ -5493,182 +5716,189 @@ var file_omega_proto_goTypes = []any{
 	(*Subject)(nil),                 // 18: omega.v1.Subject
 	(*Evidence)(nil),                // 19: omega.v1.Evidence
 	(*Finding)(nil),                 // 20: omega.v1.Finding
-	(*ReceiptsRequest)(nil),         // 21: omega.v1.ReceiptsRequest
-	(*Receipt)(nil),                 // 22: omega.v1.Receipt
-	(*EventsRequest)(nil),           // 23: omega.v1.EventsRequest
-	(*Event)(nil),                   // 24: omega.v1.Event
-	(*EntriesRequest)(nil),          // 25: omega.v1.EntriesRequest
-	(*Entry)(nil),                   // 26: omega.v1.Entry
-	(*ExportLedgerRequest)(nil),     // 27: omega.v1.ExportLedgerRequest
-	(*ExportLedgerResponse)(nil),    // 28: omega.v1.ExportLedgerResponse
-	(*Target)(nil),                  // 29: omega.v1.Target
-	(*Response)(nil),                // 30: omega.v1.Response
-	(*ListResponsesRequest)(nil),    // 31: omega.v1.ListResponsesRequest
-	(*ListResponsesResponse)(nil),   // 32: omega.v1.ListResponsesResponse
-	(*ListPendingRequest)(nil),      // 33: omega.v1.ListPendingRequest
-	(*Pending)(nil),                 // 34: omega.v1.Pending
-	(*Joiner)(nil),                  // 35: omega.v1.Joiner
-	(*ListPendingResponse)(nil),     // 36: omega.v1.ListPendingResponse
-	(*ListDecoysRequest)(nil),       // 37: omega.v1.ListDecoysRequest
-	(*Decoy)(nil),                   // 38: omega.v1.Decoy
-	(*ListDecoysResponse)(nil),      // 39: omega.v1.ListDecoysResponse
-	(*ListInvitesRequest)(nil),      // 40: omega.v1.ListInvitesRequest
-	(*Invite)(nil),                  // 41: omega.v1.Invite
-	(*ListInvitesResponse)(nil),     // 42: omega.v1.ListInvitesResponse
-	(*OrderRequest)(nil),            // 43: omega.v1.OrderRequest
-	(*OrderResponse)(nil),           // 44: omega.v1.OrderResponse
-	(*ShowPolicyRequest)(nil),       // 45: omega.v1.ShowPolicyRequest
-	(*ShowPolicyResponse)(nil),      // 46: omega.v1.ShowPolicyResponse
-	(*ListCredentialsRequest)(nil),  // 47: omega.v1.ListCredentialsRequest
-	(*Capability)(nil),              // 48: omega.v1.Capability
-	(*Credential)(nil),              // 49: omega.v1.Credential
-	(*ListCredentialsResponse)(nil), // 50: omega.v1.ListCredentialsResponse
-	(*HeadRequest)(nil),             // 51: omega.v1.HeadRequest
-	(*HeadResponse)(nil),            // 52: omega.v1.HeadResponse
-	(*SubmitRequest)(nil),           // 53: omega.v1.SubmitRequest
-	(*SubmitResponse)(nil),          // 54: omega.v1.SubmitResponse
-	(*RootRequest)(nil),             // 55: omega.v1.RootRequest
-	(*RootOperator)(nil),            // 56: omega.v1.RootOperator
-	(*RootEntry)(nil),               // 57: omega.v1.RootEntry
-	(*RootFork)(nil),                // 58: omega.v1.RootFork
-	(*RootResponse)(nil),            // 59: omega.v1.RootResponse
-	(*SubmitRootRequest)(nil),       // 60: omega.v1.SubmitRootRequest
-	(*SubmitRootResponse)(nil),      // 61: omega.v1.SubmitRootResponse
-	(*IdentityRequest)(nil),         // 62: omega.v1.IdentityRequest
-	(*IdentityResponse)(nil),        // 63: omega.v1.IdentityResponse
-	(*RotateRequest)(nil),           // 64: omega.v1.RotateRequest
-	(*RotateResponse)(nil),          // 65: omega.v1.RotateResponse
-	(*RespondLocalRequest)(nil),     // 66: omega.v1.RespondLocalRequest
-	(*RespondLocalResponse)(nil),    // 67: omega.v1.RespondLocalResponse
-	(*ListAllowedRequest)(nil),      // 68: omega.v1.ListAllowedRequest
-	(*Allowed)(nil),                 // 69: omega.v1.Allowed
-	(*ListAllowedResponse)(nil),     // 70: omega.v1.ListAllowedResponse
-	(*AllowRequest)(nil),            // 71: omega.v1.AllowRequest
-	(*AllowResponse)(nil),           // 72: omega.v1.AllowResponse
-	(*DisallowRequest)(nil),         // 73: omega.v1.DisallowRequest
-	(*DisallowResponse)(nil),        // 74: omega.v1.DisallowResponse
-	(*PanicRequest)(nil),            // 75: omega.v1.PanicRequest
-	(*PanicResponse)(nil),           // 76: omega.v1.PanicResponse
-	(*LeaveRequest)(nil),            // 77: omega.v1.LeaveRequest
-	(*LeaveResponse)(nil),           // 78: omega.v1.LeaveResponse
-	nil,                             // 79: omega.v1.StatusResponse.SensorsEntry
-	nil,                             // 80: omega.v1.StatusResponse.QueuesEntry
-	nil,                             // 81: omega.v1.StatusResponse.RejectedEntry
-	nil,                             // 82: omega.v1.Coverage.DropsEntry
-	nil,                             // 83: omega.v1.RootResponse.ReleasesEntry
-	(*timestamppb.Timestamp)(nil),   // 84: google.protobuf.Timestamp
+	(*Anonymity)(nil),               // 21: omega.v1.Anonymity
+	(*ReportRequest)(nil),           // 22: omega.v1.ReportRequest
+	(*ReportResponse)(nil),          // 23: omega.v1.ReportResponse
+	(*ReceiptsRequest)(nil),         // 24: omega.v1.ReceiptsRequest
+	(*Receipt)(nil),                 // 25: omega.v1.Receipt
+	(*EventsRequest)(nil),           // 26: omega.v1.EventsRequest
+	(*Event)(nil),                   // 27: omega.v1.Event
+	(*EntriesRequest)(nil),          // 28: omega.v1.EntriesRequest
+	(*Entry)(nil),                   // 29: omega.v1.Entry
+	(*ExportLedgerRequest)(nil),     // 30: omega.v1.ExportLedgerRequest
+	(*ExportLedgerResponse)(nil),    // 31: omega.v1.ExportLedgerResponse
+	(*Target)(nil),                  // 32: omega.v1.Target
+	(*Response)(nil),                // 33: omega.v1.Response
+	(*ListResponsesRequest)(nil),    // 34: omega.v1.ListResponsesRequest
+	(*ListResponsesResponse)(nil),   // 35: omega.v1.ListResponsesResponse
+	(*ListPendingRequest)(nil),      // 36: omega.v1.ListPendingRequest
+	(*Pending)(nil),                 // 37: omega.v1.Pending
+	(*Joiner)(nil),                  // 38: omega.v1.Joiner
+	(*ListPendingResponse)(nil),     // 39: omega.v1.ListPendingResponse
+	(*ListDecoysRequest)(nil),       // 40: omega.v1.ListDecoysRequest
+	(*Decoy)(nil),                   // 41: omega.v1.Decoy
+	(*ListDecoysResponse)(nil),      // 42: omega.v1.ListDecoysResponse
+	(*ListInvitesRequest)(nil),      // 43: omega.v1.ListInvitesRequest
+	(*Invite)(nil),                  // 44: omega.v1.Invite
+	(*ListInvitesResponse)(nil),     // 45: omega.v1.ListInvitesResponse
+	(*OrderRequest)(nil),            // 46: omega.v1.OrderRequest
+	(*OrderResponse)(nil),           // 47: omega.v1.OrderResponse
+	(*ShowPolicyRequest)(nil),       // 48: omega.v1.ShowPolicyRequest
+	(*ShowPolicyResponse)(nil),      // 49: omega.v1.ShowPolicyResponse
+	(*ListCredentialsRequest)(nil),  // 50: omega.v1.ListCredentialsRequest
+	(*Capability)(nil),              // 51: omega.v1.Capability
+	(*Credential)(nil),              // 52: omega.v1.Credential
+	(*ListCredentialsResponse)(nil), // 53: omega.v1.ListCredentialsResponse
+	(*HeadRequest)(nil),             // 54: omega.v1.HeadRequest
+	(*HeadResponse)(nil),            // 55: omega.v1.HeadResponse
+	(*SubmitRequest)(nil),           // 56: omega.v1.SubmitRequest
+	(*SubmitResponse)(nil),          // 57: omega.v1.SubmitResponse
+	(*RootRequest)(nil),             // 58: omega.v1.RootRequest
+	(*RootOperator)(nil),            // 59: omega.v1.RootOperator
+	(*RootEntry)(nil),               // 60: omega.v1.RootEntry
+	(*RootFork)(nil),                // 61: omega.v1.RootFork
+	(*RootResponse)(nil),            // 62: omega.v1.RootResponse
+	(*SubmitRootRequest)(nil),       // 63: omega.v1.SubmitRootRequest
+	(*SubmitRootResponse)(nil),      // 64: omega.v1.SubmitRootResponse
+	(*IdentityRequest)(nil),         // 65: omega.v1.IdentityRequest
+	(*IdentityResponse)(nil),        // 66: omega.v1.IdentityResponse
+	(*RotateRequest)(nil),           // 67: omega.v1.RotateRequest
+	(*RotateResponse)(nil),          // 68: omega.v1.RotateResponse
+	(*RespondLocalRequest)(nil),     // 69: omega.v1.RespondLocalRequest
+	(*RespondLocalResponse)(nil),    // 70: omega.v1.RespondLocalResponse
+	(*ListAllowedRequest)(nil),      // 71: omega.v1.ListAllowedRequest
+	(*Allowed)(nil),                 // 72: omega.v1.Allowed
+	(*ListAllowedResponse)(nil),     // 73: omega.v1.ListAllowedResponse
+	(*AllowRequest)(nil),            // 74: omega.v1.AllowRequest
+	(*AllowResponse)(nil),           // 75: omega.v1.AllowResponse
+	(*DisallowRequest)(nil),         // 76: omega.v1.DisallowRequest
+	(*DisallowResponse)(nil),        // 77: omega.v1.DisallowResponse
+	(*PanicRequest)(nil),            // 78: omega.v1.PanicRequest
+	(*PanicResponse)(nil),           // 79: omega.v1.PanicResponse
+	(*LeaveRequest)(nil),            // 80: omega.v1.LeaveRequest
+	(*LeaveResponse)(nil),           // 81: omega.v1.LeaveResponse
+	nil,                             // 82: omega.v1.StatusResponse.SensorsEntry
+	nil,                             // 83: omega.v1.StatusResponse.QueuesEntry
+	nil,                             // 84: omega.v1.StatusResponse.RejectedEntry
+	nil,                             // 85: omega.v1.Coverage.DropsEntry
+	nil,                             // 86: omega.v1.RootResponse.ReleasesEntry
+	(*timestamppb.Timestamp)(nil),   // 87: google.protobuf.Timestamp
 }
 var file_omega_proto_depIdxs = []int32{
-	79, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
-	80, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
+	82, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
+	83, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
 	1,  // 2: omega.v1.StatusResponse.problems:type_name -> omega.v1.Problem
-	81, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
+	84, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
 	5,  // 4: omega.v1.DoctorResponse.checks:type_name -> omega.v1.Check
-	84, // 5: omega.v1.Coverage.time:type_name -> google.protobuf.Timestamp
+	87, // 5: omega.v1.Coverage.time:type_name -> google.protobuf.Timestamp
 	8,  // 6: omega.v1.Coverage.components:type_name -> omega.v1.Component
 	5,  // 7: omega.v1.Coverage.gaps:type_name -> omega.v1.Check
-	82, // 8: omega.v1.Coverage.drops:type_name -> omega.v1.Coverage.DropsEntry
+	85, // 8: omega.v1.Coverage.drops:type_name -> omega.v1.Coverage.DropsEntry
 	9,  // 9: omega.v1.CoverageResponse.coverages:type_name -> omega.v1.Coverage
-	84, // 10: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	87, // 10: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
 	12, // 11: omega.v1.ListPeersResponse.peers:type_name -> omega.v1.Peer
-	84, // 12: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
+	87, // 12: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
 	15, // 13: omega.v1.ListRolesResponse.grants:type_name -> omega.v1.RoleGrant
-	84, // 14: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
+	87, // 14: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
 	18, // 15: omega.v1.Finding.subject:type_name -> omega.v1.Subject
 	19, // 16: omega.v1.Finding.evidence:type_name -> omega.v1.Evidence
-	84, // 17: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
-	84, // 18: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
-	29, // 19: omega.v1.Response.target:type_name -> omega.v1.Target
-	84, // 20: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
-	30, // 21: omega.v1.ListResponsesResponse.responses:type_name -> omega.v1.Response
-	30, // 22: omega.v1.Pending.proposal:type_name -> omega.v1.Response
-	20, // 23: omega.v1.Pending.evidence:type_name -> omega.v1.Finding
-	84, // 24: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
-	34, // 25: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
-	35, // 26: omega.v1.ListPendingResponse.joiners:type_name -> omega.v1.Joiner
-	38, // 27: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
-	84, // 28: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
-	41, // 29: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
-	30, // 30: omega.v1.OrderRequest.response:type_name -> omega.v1.Response
-	84, // 31: omega.v1.ShowPolicyResponse.time:type_name -> google.protobuf.Timestamp
-	84, // 32: omega.v1.Credential.not_before:type_name -> google.protobuf.Timestamp
-	84, // 33: omega.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
-	48, // 34: omega.v1.Credential.capabilities:type_name -> omega.v1.Capability
-	49, // 35: omega.v1.ListCredentialsResponse.credentials:type_name -> omega.v1.Credential
-	84, // 36: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
-	57, // 37: omega.v1.RootFork.children:type_name -> omega.v1.RootEntry
-	56, // 38: omega.v1.RootResponse.operators:type_name -> omega.v1.RootOperator
-	57, // 39: omega.v1.RootResponse.chain:type_name -> omega.v1.RootEntry
-	58, // 40: omega.v1.RootResponse.forks:type_name -> omega.v1.RootFork
-	83, // 41: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
-	30, // 42: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
-	30, // 43: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
-	22, // 44: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
-	69, // 45: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
-	2,  // 46: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
-	0,  // 47: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
-	4,  // 48: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
-	7,  // 49: omega.v1.Node.Coverage:input_type -> omega.v1.CoverageRequest
-	11, // 50: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
-	14, // 51: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
-	17, // 52: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
-	21, // 53: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
-	23, // 54: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
-	25, // 55: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
-	27, // 56: omega.v1.Node.ExportLedger:input_type -> omega.v1.ExportLedgerRequest
-	31, // 57: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
-	33, // 58: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
-	37, // 59: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
-	40, // 60: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
-	51, // 61: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
-	53, // 62: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
-	55, // 63: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
-	60, // 64: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
-	62, // 65: omega.v1.Node.Identity:input_type -> omega.v1.IdentityRequest
-	64, // 66: omega.v1.Node.Rotate:input_type -> omega.v1.RotateRequest
-	43, // 67: omega.v1.Node.Order:input_type -> omega.v1.OrderRequest
-	45, // 68: omega.v1.Node.ShowPolicy:input_type -> omega.v1.ShowPolicyRequest
-	47, // 69: omega.v1.Node.ListCredentials:input_type -> omega.v1.ListCredentialsRequest
-	66, // 70: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
-	68, // 71: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
-	71, // 72: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
-	73, // 73: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
-	75, // 74: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
-	77, // 75: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
-	3,  // 76: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
-	6,  // 77: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
-	10, // 78: omega.v1.Node.Coverage:output_type -> omega.v1.CoverageResponse
-	13, // 79: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
-	16, // 80: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
-	20, // 81: omega.v1.Node.Findings:output_type -> omega.v1.Finding
-	22, // 82: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
-	24, // 83: omega.v1.Node.Events:output_type -> omega.v1.Event
-	26, // 84: omega.v1.Node.Entries:output_type -> omega.v1.Entry
-	28, // 85: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
-	32, // 86: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
-	36, // 87: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
-	39, // 88: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
-	42, // 89: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
-	52, // 90: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
-	54, // 91: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
-	59, // 92: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
-	61, // 93: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
-	63, // 94: omega.v1.Node.Identity:output_type -> omega.v1.IdentityResponse
-	65, // 95: omega.v1.Node.Rotate:output_type -> omega.v1.RotateResponse
-	44, // 96: omega.v1.Node.Order:output_type -> omega.v1.OrderResponse
-	46, // 97: omega.v1.Node.ShowPolicy:output_type -> omega.v1.ShowPolicyResponse
-	50, // 98: omega.v1.Node.ListCredentials:output_type -> omega.v1.ListCredentialsResponse
-	67, // 99: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
-	70, // 100: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
-	72, // 101: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
-	74, // 102: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
-	76, // 103: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
-	78, // 104: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
-	76, // [76:105] is the sub-list for method output_type
-	47, // [47:76] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	21, // 17: omega.v1.Finding.anonymous:type_name -> omega.v1.Anonymity
+	20, // 18: omega.v1.ReportRequest.finding:type_name -> omega.v1.Finding
+	87, // 19: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	87, // 20: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	32, // 21: omega.v1.Response.target:type_name -> omega.v1.Target
+	87, // 22: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
+	33, // 23: omega.v1.ListResponsesResponse.responses:type_name -> omega.v1.Response
+	33, // 24: omega.v1.Pending.proposal:type_name -> omega.v1.Response
+	20, // 25: omega.v1.Pending.evidence:type_name -> omega.v1.Finding
+	87, // 26: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
+	37, // 27: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
+	38, // 28: omega.v1.ListPendingResponse.joiners:type_name -> omega.v1.Joiner
+	41, // 29: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
+	87, // 30: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
+	44, // 31: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
+	33, // 32: omega.v1.OrderRequest.response:type_name -> omega.v1.Response
+	87, // 33: omega.v1.ShowPolicyResponse.time:type_name -> google.protobuf.Timestamp
+	87, // 34: omega.v1.Credential.not_before:type_name -> google.protobuf.Timestamp
+	87, // 35: omega.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
+	51, // 36: omega.v1.Credential.capabilities:type_name -> omega.v1.Capability
+	52, // 37: omega.v1.ListCredentialsResponse.credentials:type_name -> omega.v1.Credential
+	87, // 38: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
+	60, // 39: omega.v1.RootFork.children:type_name -> omega.v1.RootEntry
+	59, // 40: omega.v1.RootResponse.operators:type_name -> omega.v1.RootOperator
+	60, // 41: omega.v1.RootResponse.chain:type_name -> omega.v1.RootEntry
+	61, // 42: omega.v1.RootResponse.forks:type_name -> omega.v1.RootFork
+	86, // 43: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
+	33, // 44: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
+	33, // 45: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
+	25, // 46: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
+	72, // 47: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
+	2,  // 48: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
+	0,  // 49: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
+	4,  // 50: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
+	7,  // 51: omega.v1.Node.Coverage:input_type -> omega.v1.CoverageRequest
+	11, // 52: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
+	14, // 53: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
+	17, // 54: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
+	24, // 55: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
+	26, // 56: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
+	28, // 57: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
+	30, // 58: omega.v1.Node.ExportLedger:input_type -> omega.v1.ExportLedgerRequest
+	34, // 59: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
+	36, // 60: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
+	40, // 61: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
+	43, // 62: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
+	54, // 63: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
+	56, // 64: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
+	58, // 65: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
+	63, // 66: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
+	65, // 67: omega.v1.Node.Identity:input_type -> omega.v1.IdentityRequest
+	67, // 68: omega.v1.Node.Rotate:input_type -> omega.v1.RotateRequest
+	46, // 69: omega.v1.Node.Order:input_type -> omega.v1.OrderRequest
+	48, // 70: omega.v1.Node.ShowPolicy:input_type -> omega.v1.ShowPolicyRequest
+	50, // 71: omega.v1.Node.ListCredentials:input_type -> omega.v1.ListCredentialsRequest
+	22, // 72: omega.v1.Node.Report:input_type -> omega.v1.ReportRequest
+	69, // 73: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
+	71, // 74: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
+	74, // 75: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
+	76, // 76: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
+	78, // 77: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
+	80, // 78: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
+	3,  // 79: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
+	6,  // 80: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
+	10, // 81: omega.v1.Node.Coverage:output_type -> omega.v1.CoverageResponse
+	13, // 82: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
+	16, // 83: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
+	20, // 84: omega.v1.Node.Findings:output_type -> omega.v1.Finding
+	25, // 85: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
+	27, // 86: omega.v1.Node.Events:output_type -> omega.v1.Event
+	29, // 87: omega.v1.Node.Entries:output_type -> omega.v1.Entry
+	31, // 88: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
+	35, // 89: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
+	39, // 90: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
+	42, // 91: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
+	45, // 92: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
+	55, // 93: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
+	57, // 94: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
+	62, // 95: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
+	64, // 96: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
+	66, // 97: omega.v1.Node.Identity:output_type -> omega.v1.IdentityResponse
+	68, // 98: omega.v1.Node.Rotate:output_type -> omega.v1.RotateResponse
+	47, // 99: omega.v1.Node.Order:output_type -> omega.v1.OrderResponse
+	49, // 100: omega.v1.Node.ShowPolicy:output_type -> omega.v1.ShowPolicyResponse
+	53, // 101: omega.v1.Node.ListCredentials:output_type -> omega.v1.ListCredentialsResponse
+	23, // 102: omega.v1.Node.Report:output_type -> omega.v1.ReportResponse
+	70, // 103: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
+	73, // 104: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
+	75, // 105: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
+	77, // 106: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
+	79, // 107: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
+	81, // 108: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
+	79, // [79:109] is the sub-list for method output_type
+	49, // [49:79] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_omega_proto_init() }
@@ -5682,7 +5912,7 @@ func file_omega_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_omega_proto_rawDesc), len(file_omega_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   84,
+			NumMessages:   87,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

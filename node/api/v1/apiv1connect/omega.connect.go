@@ -82,6 +82,8 @@ const (
 	NodeShowPolicyProcedure = "/omega.v1.Node/ShowPolicy"
 	// NodeListCredentialsProcedure is the fully-qualified name of the Node's ListCredentials RPC.
 	NodeListCredentialsProcedure = "/omega.v1.Node/ListCredentials"
+	// NodeReportProcedure is the fully-qualified name of the Node's Report RPC.
+	NodeReportProcedure = "/omega.v1.Node/Report"
 	// NodeRespondLocalProcedure is the fully-qualified name of the Node's RespondLocal RPC.
 	NodeRespondLocalProcedure = "/omega.v1.Node/RespondLocal"
 	// NodeListAllowedProcedure is the fully-qualified name of the Node's ListAllowed RPC.
@@ -132,6 +134,8 @@ type NodeClient interface {
 	Order(context.Context, *v1.OrderRequest) (*v1.OrderResponse, error)
 	ShowPolicy(context.Context, *v1.ShowPolicyRequest) (*v1.ShowPolicyResponse, error)
 	ListCredentials(context.Context, *v1.ListCredentialsRequest) (*v1.ListCredentialsResponse, error)
+	// Report lets this member say something without saying that it did: another carries it.
+	Report(context.Context, *v1.ReportRequest) (*v1.ReportResponse, error)
 	RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error)
 	ListAllowed(context.Context, *v1.ListAllowedRequest) (*v1.ListAllowedResponse, error)
 	Allow(context.Context, *v1.AllowRequest) (*v1.AllowResponse, error)
@@ -289,6 +293,12 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(nodeMethods.ByName("ListCredentials")),
 			connect.WithClientOptions(opts...),
 		),
+		report: connect.NewClient[v1.ReportRequest, v1.ReportResponse](
+			httpClient,
+			baseURL+NodeReportProcedure,
+			connect.WithSchema(nodeMethods.ByName("Report")),
+			connect.WithClientOptions(opts...),
+		),
 		respondLocal: connect.NewClient[v1.RespondLocalRequest, v1.RespondLocalResponse](
 			httpClient,
 			baseURL+NodeRespondLocalProcedure,
@@ -353,6 +363,7 @@ type nodeClient struct {
 	order           *connect.Client[v1.OrderRequest, v1.OrderResponse]
 	showPolicy      *connect.Client[v1.ShowPolicyRequest, v1.ShowPolicyResponse]
 	listCredentials *connect.Client[v1.ListCredentialsRequest, v1.ListCredentialsResponse]
+	report          *connect.Client[v1.ReportRequest, v1.ReportResponse]
 	respondLocal    *connect.Client[v1.RespondLocalRequest, v1.RespondLocalResponse]
 	listAllowed     *connect.Client[v1.ListAllowedRequest, v1.ListAllowedResponse]
 	allow           *connect.Client[v1.AllowRequest, v1.AllowResponse]
@@ -548,6 +559,15 @@ func (c *nodeClient) ListCredentials(ctx context.Context, req *v1.ListCredential
 	return nil, err
 }
 
+// Report calls omega.v1.Node.Report.
+func (c *nodeClient) Report(ctx context.Context, req *v1.ReportRequest) (*v1.ReportResponse, error) {
+	response, err := c.report.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // RespondLocal calls omega.v1.Node.RespondLocal.
 func (c *nodeClient) RespondLocal(ctx context.Context, req *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error) {
 	response, err := c.respondLocal.CallUnary(ctx, connect.NewRequest(req))
@@ -638,6 +658,8 @@ type NodeHandler interface {
 	Order(context.Context, *v1.OrderRequest) (*v1.OrderResponse, error)
 	ShowPolicy(context.Context, *v1.ShowPolicyRequest) (*v1.ShowPolicyResponse, error)
 	ListCredentials(context.Context, *v1.ListCredentialsRequest) (*v1.ListCredentialsResponse, error)
+	// Report lets this member say something without saying that it did: another carries it.
+	Report(context.Context, *v1.ReportRequest) (*v1.ReportResponse, error)
 	RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error)
 	ListAllowed(context.Context, *v1.ListAllowedRequest) (*v1.ListAllowedResponse, error)
 	Allow(context.Context, *v1.AllowRequest) (*v1.AllowResponse, error)
@@ -791,6 +813,12 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(nodeMethods.ByName("ListCredentials")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeReportHandler := connect.NewUnaryHandlerSimple(
+		NodeReportProcedure,
+		svc.Report,
+		connect.WithSchema(nodeMethods.ByName("Report")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeRespondLocalHandler := connect.NewUnaryHandlerSimple(
 		NodeRespondLocalProcedure,
 		svc.RespondLocal,
@@ -875,6 +903,8 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeShowPolicyHandler.ServeHTTP(w, r)
 		case NodeListCredentialsProcedure:
 			nodeListCredentialsHandler.ServeHTTP(w, r)
+		case NodeReportProcedure:
+			nodeReportHandler.ServeHTTP(w, r)
 		case NodeRespondLocalProcedure:
 			nodeRespondLocalHandler.ServeHTTP(w, r)
 		case NodeListAllowedProcedure:
@@ -986,6 +1016,10 @@ func (UnimplementedNodeHandler) ShowPolicy(context.Context, *v1.ShowPolicyReques
 
 func (UnimplementedNodeHandler) ListCredentials(context.Context, *v1.ListCredentialsRequest) (*v1.ListCredentialsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.ListCredentials is not implemented"))
+}
+
+func (UnimplementedNodeHandler) Report(context.Context, *v1.ReportRequest) (*v1.ReportResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.Report is not implemented"))
 }
 
 func (UnimplementedNodeHandler) RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error) {
