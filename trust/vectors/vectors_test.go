@@ -8,6 +8,7 @@ import (
 	"crypto/ed25519"
 	"crypto/hkdf"
 	"crypto/mlkem"
+	"crypto/mlkem/mlkemtest"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -65,6 +66,7 @@ func TestVectors(t *testing.T) {
 			t.Run("ML-DSA keyGen", func(t *testing.T) { acvpMLDSAKeyGen(t, dir, n) })
 			t.Run("ML-DSA sigGen and sigVer", func(t *testing.T) { acvpMLDSAInternal(t, dir, n) })
 			t.Run("ML-KEM keyGen", func(t *testing.T) { acvpMLKEMKeyGen(t, dir, n) })
+			t.Run("ML-KEM encapsulation", func(t *testing.T) { acvpMLKEMEncapsulate(t, dir, n) })
 			t.Run("SLH-DSA", func(t *testing.T) { acvpSLHDSA(t, dir, n) })
 		})
 		t.Run("Wycheproof", func(t *testing.T) {
@@ -180,6 +182,8 @@ type acvp struct {
 		SignatureInterface string   `json:"signatureInterface"`
 		PreHash            string   `json:"preHash"`
 		PK                 hexBytes `json:"pk"`
+		Function           string   `json:"function"`
+		Deterministic      bool     `json:"deterministic"`
 		Tests              []acvpCase
 	} `json:"testGroups"`
 }
@@ -196,6 +200,9 @@ type acvpCase struct {
 	Context    hexBytes `json:"context"`
 	Signature  hexBytes `json:"signature"`
 	TestPassed bool     `json:"testPassed"`
+	M          hexBytes `json:"m"`
+	C          hexBytes `json:"c"`
+	K          hexBytes `json:"k"`
 }
 
 func (a *acvp) byID() map[int]acvpCase {
@@ -272,6 +279,44 @@ func acvpMLKEMKeyGen(t *testing.T, dir string, n *tally) {
 	pass(t, n, "ACVP ML-KEM keyGen", cases)
 }
 
+// acvpMLKEMEncapsulate runs against crypto/mlkem. The file's decapsulation keys are in the expanded form, which that
+// package does not take: Wycheproof's, which are seeds, stand for them.
+func acvpMLKEMEncapsulate(t *testing.T, dir string, n *tally) {
+	var prompt, results acvp
+	dir = filepath.Join(dir, "kem/mlkem/testdata/ML-KEM-encapDecap-FIPS203")
+	read(t, &prompt, dir, "prompt.json.gz")
+	read(t, &results, dir, "expectedResults.json.gz")
+	want, cases := results.byID(), 0
+	for _, g := range prompt.TestGroups {
+		if g.ParameterSet == "ML-KEM-512" || g.Function != "encapsulation" {
+			continue
+		}
+		for _, c := range g.Tests {
+			key, ciphertext, err := encapsulate(g.ParameterSet, c.EK, c.M)
+			if err != nil || !bytes.Equal(key, want[c.TcID].K) || !bytes.Equal(ciphertext, want[c.TcID].C) {
+				t.Errorf("%s test %d: another key or ciphertext, %v", g.ParameterSet, c.TcID, err)
+			}
+			cases++
+		}
+	}
+	pass(t, n, "ACVP ML-KEM encapsulation", cases)
+}
+
+func encapsulate(set string, ek, random []byte) (key, ciphertext []byte, err error) {
+	if set == "ML-KEM-768" {
+		k, err := mlkem.NewEncapsulationKey768(ek)
+		if err != nil {
+			return nil, nil, err
+		}
+		return mlkemtest.Encapsulate768(k, random)
+	}
+	k, err := mlkem.NewEncapsulationKey1024(ek)
+	if err != nil {
+		return nil, nil, err
+	}
+	return mlkemtest.Encapsulate1024(k, random)
+}
+
 func encapsulationKey(set string, seed []byte) ([]byte, error) {
 	if set == "ML-KEM-768" {
 		k, err := mlkem.NewDecapsulationKey768(seed)
@@ -334,6 +379,27 @@ func acvpSLHDSA(t *testing.T, dir string, n *tally) {
 		}
 	}
 	pass(t, n, "ACVP SLH-DSA sigVer", cases)
+	prompt, results, cases = acvp{}, acvp{}, 0
+	read(t, &prompt, dir, "sigGen_prompt.json.gz")
+	read(t, &results, dir, "sigGen_results.json.gz")
+	want = results.byID()
+	for _, g := range prompt.TestGroups {
+		if g.ParameterSet != "SLH-DSA-SHA2-128s" || g.SignatureInterface != "external" || g.PreHash != "pure" || !g.Deterministic {
+			continue
+		}
+		for _, c := range g.Tests {
+			key := slhdsa.PrivateKey{ID: slhdsa.SHA2_128s}
+			if err := key.UnmarshalBinary(c.SK); err != nil {
+				t.Fatal(err)
+			}
+			got, err := slhdsa.SignDeterministic(&key, slhdsa.NewMessage(c.Message), c.Context)
+			if err != nil || !bytes.Equal(got, want[c.TcID].Signature) {
+				t.Errorf("sigGen test %d: another signature, %v", c.TcID, err)
+			}
+			cases++
+		}
+	}
+	pass(t, n, "ACVP SLH-DSA sigGen", cases)
 }
 
 func pass(t *testing.T, n *tally, source string, cases int) {
