@@ -95,9 +95,10 @@ type Limits struct {
 // Test is a recording that comes with a module, and what must be found in it.
 type Test struct {
 	Name string `cbor:"1,keyasint"`
-	// Events is a recording as `omega events --record` writes it; it lies in the payload's archive under this name.
-	Events string `cbor:"2,keyasint"`
-	// Rules are the ids that must be found, once each, in any order; none means that nothing may be found.
+	// Events is the SHA-256 of a recording, a block of the bundle: one event a line, as `omega events --record` or
+	// `omega events --json` writes them.
+	Events []byte `cbor:"2,keyasint"`
+	// Rules are the ids that must be found, in the order and as often as they stand here; none means that nothing may be.
 	Rules []string `cbor:"3,keyasint,omitempty"`
 }
 
@@ -206,7 +207,7 @@ func (m *Manifest) Validate() error {
 		}
 	}
 	for _, t := range m.Tests {
-		if t.Name == "" || t.Events == "" || !plain(t.Name) || !plain(t.Events) || len(t.Rules) > MaxTests {
+		if t.Name == "" || !plain(t.Name) || len(t.Events) != 32 || len(t.Rules) > MaxTests || !plain(strings.Join(t.Rules, " ")) {
 			return refuse("test %.80q is not well formed", t.Name)
 		}
 	}

@@ -16,7 +16,7 @@ func sample() *Manifest {
 		Name: "ssh-guess", Version: "1.0.0-rc.1+g0", Kind: KindWASM, ABI: 1, Title: "Guessed a password",
 		Wants:        []Want{{Class: event.ClassAuthentication, Activities: 1 << event.ActivityLogonFailure}, {Class: event.ClassProcess}},
 		Capabilities: []Capability{CapabilityLog, CapabilityState}, Attack: []string{"T1110.001"},
-		Tests: []Test{{Name: "guess", Events: "guess.jsonl", Rules: []string{"x"}}},
+		Tests: []Test{{Name: "guess", Events: make([]byte, 32), Rules: []string{"x"}}},
 		Size:  uint32(len(payload)), Blocks: [][]byte{first[:], second[:]},
 	}
 }
