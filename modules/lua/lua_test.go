@@ -124,7 +124,7 @@ func TestEvilScripts(t *testing.T) {
 		"a far key in a table": {"function detect(e) return {[60000000] = 1} end", nil, "at most"},
 		"a computed key":       {"local n = 1 function detect(e) return {[n] = 1} end", nil, "keys"},
 		"a wide format":        {"function detect(e) return string.format('%1000000000d', 1) end", ErrScript, "format knows"},
-		"a slow pattern":       {"function detect(e) return (('a'):rep(30000)):match('(a+)+b') end", nil2, ""},
+		"a slow pattern":       {"function detect(e) return (('a'):rep(30000)):match('(a+)+b') end", errNone, ""},
 		"a forged set":         {"function detect(e) rawset({}, 60000000, 1) end", ErrScript, "non-function"},
 		"a file":               {"function detect(e) io.open('/etc/passwd') end", ErrScript, "non-table"},
 		"a command":            {"function detect(e) os.execute('id') end", ErrScript, "non-table"},
@@ -145,7 +145,7 @@ func TestEvilScripts(t *testing.T) {
 		"a flood of lines":     {"function detect(e) while true do omega.log('x') end end", ErrFuel, ""},
 		"a flood of state":     {"function detect(e) local n = 0 while true do n = n + 1 omega.put('k' .. n, ('x'):rep(1000), 0) end end", ErrFuel, ""},
 		"many patterns":        {"function detect(e) local n = 0 while true do n = n + 1 ('x'):match('a' .. n) end end", ErrFuel, ""},
-		"growing for ever":     {"all = {} function detect(e) for i = 1, 1000 do all[#all+1] = ('x'):rep(100) .. i end end", nil2, ""},
+		"growing for ever":     {"all = {} function detect(e) for i = 1, 1000 do all[#all+1] = ('x'):rep(100) .. i end end", errNone, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &surroundings{state: modules.NewState(64 << 10)}
@@ -161,7 +161,7 @@ func TestEvilScripts(t *testing.T) {
 			}
 			for range 3 {
 				err := d.Detect(context.Background(), []*event.Event{started("/bin/x", "x")}, func(event.Finding) {})
-				if c.want == nil2 {
+				if c.want == errNone {
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -176,8 +176,8 @@ func TestEvilScripts(t *testing.T) {
 	}
 }
 
-// nil2 marks scripts that come to no harm.
-var nil2 = errors.New("it runs")
+// errNone marks scripts that come to no harm.
+var errNone = errors.New("it runs")
 
 // A script that remembers more and more in its own variables is begun anew before that matters.
 func TestMemoryOfAScriptIsBounded(t *testing.T) {
