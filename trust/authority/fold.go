@@ -130,7 +130,7 @@ func (f *Fold) apply(e *ledger.Entry) error {
 		}
 		return fmt.Errorf("authority: entry %s of %s: %w", e.ID(), e.Author.Short(), ErrUnknownKind)
 	}
-	if e.Kind == ledger.KindWitness {
+	if e.Kind == ledger.KindWitness || e.Kind == ledger.KindAnonymousKey {
 		return nil // says nothing of who may do what
 	}
 	body, err := DecodeBody(e.Kind, e.Body)
