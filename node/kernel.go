@@ -18,6 +18,7 @@ import (
 	"github.com/omega-mesh/omega/bpf/procfs"
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/privileged"
+	"github.com/omega-mesh/omega/roles/sentinel/integrity"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust/guard"
 	"github.com/omega-mesh/omega/trust/identity"
@@ -87,6 +88,9 @@ func (k *kernel) load(ctx context.Context) ([]privileged.Check, error) {
 		return []privileged.Check{{Name: "ebpf", Detail: err.Error(), Lost: lost}}, nil
 	}
 	k.half = half
+	if err := half.WatchFiles(integrity.DefaultPaths(), integrity.DefaultExclude()); err != nil {
+		k.log.Warn("changes of the host's own files are told only as any other's", "err", err)
+	}
 	return nil, nil
 }
 
