@@ -199,7 +199,7 @@ func (r *rig) invite(uses int, roles []string, via ...*rig) string {
 	for _, v := range append([]*rig{r}, via...) {
 		addrs = append(addrs, v.status().Addrs[0])
 	}
-	t, body, err := authority.NewInvite(g.SwarmID(), op.DID(), authority.InviteOptions{Roles: roles, Uses: uses, Addrs: addrs})
+	t, body, err := authority.NewInvite(g.SwarmID(), op.DID(), authority.InviteOptions{Suite: g.Suite, Roles: roles, Uses: uses, Addrs: addrs})
 	if err != nil {
 		r.t.Fatal(err)
 	}
