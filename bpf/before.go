@@ -104,7 +104,9 @@ func (p *ringPositions) waiting() uint64 {
 	return atomic.LoadUint64((*uint64)(unsafe.Pointer(&p.producer[0]))) - consumed
 }
 
-func (p *ringPositions) close() error { return errors.Join(unix.Munmap(p.consumer), unix.Munmap(p.producer)) }
+func (p *ringPositions) close() error {
+	return errors.Join(unix.Munmap(p.consumer), unix.Munmap(p.producer))
+}
 
 // cgroupID is the kernel's name of a cgroup: its folder's inode.
 func cgroupID(dir string) (uint64, error) {
