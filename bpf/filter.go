@@ -27,7 +27,7 @@ var ErrFilter = errors.New("invalid filter")
 type Filters struct {
 	Cgroups []string // cgroup v2 folders; what runs below one of them is muted only where it is named as well
 	UIDs    []uint32
-	Ports   []uint16 // local or remote, of connections
+	Ports   []uint16 // local or remote, of connections: of those objects that ask muted_port
 	Paths   []string // absolute folders: what happens to files below
 	// CgroupRate is how many records a second one cgroup may have told; 0 is no limit. What is over it is counted, by class
 	// and cgroup: see Kernel.Suppressed.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -87,11 +88,26 @@ func (k *kernel) load(ctx context.Context) ([]privileged.Check, error) {
 		k.log.Warn("eBPF is refused here", "err", err)
 		return []privileged.Check{{Name: "ebpf", Detail: err.Error(), Lost: lost}}, nil
 	}
+	if err := half.SetFilters(filters(k.cfg)); err != nil {
+		half.Close()
+		return nil, fmt.Errorf("filter_… in the configuration: %w", err)
+	}
 	k.half = half
 	if err := half.WatchFiles(integrity.DefaultPaths(), integrity.DefaultExclude()); err != nil {
 		k.log.Warn("changes of the host's own files are told only as any other's", "err", err)
 	}
 	return nil, nil
+}
+
+// filters are what the configuration says is not to be told; it was validated.
+func filters(cfg *config.Config) bpf.Filters {
+	f := bpf.Filters{Cgroups: cfg.FilterCgroups, Paths: cfg.FilterPaths, CgroupRate: uint32(cfg.FilterRate)}
+	for _, v := range cfg.FilterUIDs {
+		if n, err := strconv.ParseUint(v, 10, 32); err == nil {
+			f.UIDs = append(f.UIDs, uint32(n))
+		}
+	}
+	return f
 }
 
 // onBPFFS says whether the folder that would hold dir is a BPF file system.

@@ -350,7 +350,9 @@ __noinline __u32 watching(struct file_scratch *s, __u32 length)
 	bpf_probe_read_kernel(s->prefix.path, length, s->record.data);
 	s->prefix.bits = WATCH_PATH_MAX * 8;
 	__u32 *w = bpf_map_lookup_elem(&watch_path, &s->prefix);
-	return w ? *w : 0;
+	if (w)
+		return *w;
+	return muted_path((struct path_prefix *)&s->prefix) ? LEFT_OUT : 0; // the same layout
 }
 
 // gathered: what makes or removes a name is told each time: a file made anew often has the inode of one just removed.

@@ -33,7 +33,18 @@ static long step_up(__u32 i, struct walk *w)
 
 	if (dentry == w->root_dentry && vfs == w->root_vfs)
 		return 1;
-	struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
+	// What is asked of a name lies in one piece since dentries were made to fit a cache line: read as one, it costs a third.
+	struct { struct dentry *parent; __u32 hash; __u32 length; const unsigned char *name; } at = {};
+	if (bpf_core_field_offset(struct dentry, d_name) == bpf_core_field_offset(struct dentry, d_parent) + 8 &&
+	    bpf_core_field_offset(struct qstr, len) == 4 && bpf_core_field_offset(struct qstr, name) == 8) {
+		if (bpf_probe_read_kernel(&at, sizeof(at), (void *)dentry + bpf_core_field_offset(struct dentry, d_parent)) < 0)
+			return 1;
+	} else {
+		at.parent = BPF_CORE_READ(dentry, d_parent);
+		at.length = BPF_CORE_READ(dentry, d_name.len);
+		at.name = BPF_CORE_READ(dentry, d_name.name);
+	}
+	struct dentry *parent = at.parent;
 	if (dentry == mnt_root || dentry == parent) {
 		struct mount *up = BPF_CORE_READ(mnt, mnt_parent);
 		if (dentry != mnt_root || up == mnt)
@@ -45,14 +56,14 @@ static long step_up(__u32 i, struct walk *w)
 		w->mnt_root = BPF_CORE_READ(vfs, mnt_root);
 		return 0;
 	}
-	__u32 length = BPF_CORE_READ(dentry, d_name.len) & (NAME_LENGTH - 1);
+	__u32 length = at.length & (NAME_LENGTH - 1);
 	__u32 start = w->start;
 	if (start > EXE_MAX || length + 1 > start)
 		return 1; // what does not fit is cut at the front: the file's own name is always there
 	__u32 from = start - length;
 	if (from > EXE_MAX)
 		return 1;
-	if (bpf_probe_read_kernel(&w->s->bytes[from], length, BPF_CORE_READ(dentry, d_name.name)) < 0)
+	if (bpf_probe_read_kernel(&w->s->bytes[from], length, at.name) < 0)
 		return 1;
 	from--;
 	if (from >= EXE_MAX)

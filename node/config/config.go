@@ -56,6 +56,12 @@ type Config struct {
 	Logs []string `koanf:"logs"`
 	// Cgroup limits what is seen and stopped to one cgroup v2 folder; empty is the whole host.
 	Cgroup string `koanf:"cgroup"`
+	// FilterCgroups, FilterUIDs and FilterPaths say whose doings and which are not told: cgroup v2 folders, user ids, folders. FilterRate is how many records a second one cgroup may have told; 0 is no limit.
+	// At most 256 values each. Refusals, and what is done to the agent, are told all the same.
+	FilterCgroups []string `koanf:"filter_cgroups"`
+	FilterUIDs    []string `koanf:"filter_uids"`
+	FilterPaths   []string `koanf:"filter_paths"`
+	FilterRate    int      `koanf:"filter_rate"`
 	// Interfaces are those packets are refused on; empty is every interface that is up but loopback.
 	Interfaces []string `koanf:"interfaces"`
 	// Split says whether root runs the node as two processes; off is for tests and containers without a second uid.
@@ -153,7 +159,8 @@ func (c *Config) Validate() error {
 	); err != nil {
 		return err
 	}
-	for key, list := range map[string][]string{"listen": c.Listen, "bootstrap": c.Bootstrap, "decoys": c.Decoys, "allow": c.Allow, "interfaces": c.Interfaces, "logs": c.Logs} {
+	for key, list := range map[string][]string{"listen": c.Listen, "bootstrap": c.Bootstrap, "decoys": c.Decoys, "allow": c.Allow, "interfaces": c.Interfaces, "logs": c.Logs,
+		"filter_cgroups": c.FilterCgroups, "filter_uids": c.FilterUIDs, "filter_paths": c.FilterPaths} {
 		if len(list) > MaxList {
 			return bad(key, "%d values, more than %d", len(list), MaxList)
 		}
@@ -192,6 +199,26 @@ func (c *Config) Validate() error {
 		if path != "" && !filepath.IsAbs(path) {
 			return bad(key, "%q is not an absolute path", path)
 		}
+	}
+	for key, list := range map[string][]string{"filter_cgroups": c.FilterCgroups, "filter_paths": c.FilterPaths} {
+		for _, v := range list {
+			if !filepath.IsAbs(v) || filepath.Clean(v) != v || len(v) > 246 {
+				return bad(key, "%q is not a clean absolute path of at most 246 bytes", v)
+			}
+		}
+	}
+	for key, list := range map[string]struct {
+		values []string
+		bits   int
+	}{"filter_uids": {c.FilterUIDs, 32}} {
+		for _, v := range list.values {
+			if _, err := strconv.ParseUint(v, 10, list.bits); err != nil {
+				return bad(key, "%q is not a number of %d bits", v, list.bits)
+			}
+		}
+	}
+	if c.FilterRate < 0 || c.FilterRate > 10_000_000 {
+		return bad("filter_rate", "%d is not within 0 and 10000000", c.FilterRate)
 	}
 	if c.Cgroup != "" && !filepath.IsAbs(c.Cgroup) {
 		return bad("cgroup", "%q is not an absolute path", c.Cgroup)

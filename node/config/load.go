@@ -194,6 +194,9 @@ func toList(value any) ([]string, error) {
 		}
 	case []any:
 		for _, e := range x {
+			if n, whole := e.(int); whole {
+				e = strconv.Itoa(n)
+			}
 			s, ok := e.(string)
 			if !ok {
 				return nil, fmt.Errorf("%v is not text", e)
