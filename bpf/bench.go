@@ -27,6 +27,8 @@ func Benchmarks() []event.Benchmark {
 		{Name: "bpf/reader", Unit: "us-cpu/event", Limit: 0.6, Measure: func() (float64, error) { _, cpu, err := sustain(3 * time.Second); return cpu, err }},
 		{Name: "bpf/sustained", Unit: "events/s", Limit: 150_000, HigherIsBetter: true, Measure: func() (float64, error) { rate, _, err := sustain(10 * time.Second); return rate, err }},
 		{Name: "bpf/idle", Unit: "% of a core", Limit: 1, Measure: idle},
+		{Name: "sensor/user-space", Unit: "us-cpu/event", Limit: 1, Measure: func() (float64, error) { _, cpu, err := sustain(3 * time.Second); return cpu, err }},
+		{Name: "sensor/process-life", Unit: "us-cpu", Limit: 7, Measure: processLife},
 		{Name: "bpf/process-life", Unit: "us-cpu", Limit: 8, Measure: processLife},
 	}
 }
@@ -51,7 +53,12 @@ func benchmarkDecode(b *testing.B) {
 
 // onHost loads the kernel half over a cgroup and a network namespace of its own, so that neither the machine's other
 // work nor its interfaces are touched, and reads it on a thread of its own, whose CPU time is the reader's.
-func onHost(f func(k *Kernel, s *RingSensor, cpu func() time.Duration) error) (err error) {
+func onHost(f func(k *Kernel, s *RingSensor, cpu func() time.Duration) error) error {
+	return onHostTo(func(*event.Event) {}, f)
+}
+
+// onHostTo is onHost with somebody who takes the events.
+func onHostTo(out func(*event.Event), f func(k *Kernel, s *RingSensor, cpu func() time.Duration) error) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("it loads BPF programs, which needs root")
 	}
@@ -94,7 +101,7 @@ func onHost(f func(k *Kernel, s *RingSensor, cpu func() time.Duration) error) (e
 	go func() {
 		runtime.LockOSThread()
 		thread <- unix.Gettid()
-		done <- s.Run(ctx, func(*event.Event) {})
+		done <- s.Run(ctx, out)
 	}()
 	tid := <-thread
 	cpu := func() time.Duration {

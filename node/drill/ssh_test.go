@@ -34,6 +34,7 @@ func TestHostsSeeWhatIsDoneToThem(t *testing.T) {
 	killed := killAgent(swarm{t, n})
 	t.Run("a log that somebody forged blocks nobody", func(t *testing.T) { forgedLog(swarm{t, n}) })
 	t.Run("who guesses sshd's passwords is refused", func(t *testing.T) { guessedPasswords(swarm{t, n}) })
+	t.Run("every watched action is seen with its lineage", func(t *testing.T) { everyAction(swarm{t, n}) })
 	t.Run("an agent that is killed is told of by its peers, once, and that it is back", func(t *testing.T) { toldOfKill(swarm{t, n}, killed) })
 	if t.Failed() {
 		for _, h := range n.Hosts() {
