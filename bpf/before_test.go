@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/omega-mesh/omega/swarm/event"
 )
@@ -41,7 +42,15 @@ func TestSeesWhatWasBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	join(inner, cmd.Process.Pid)
-	defer func() { join(root, cmd.Process.Pid); os.Remove(inner) }()
+	defer func() { // the shell's child may have been born in there
+		os.WriteFile(filepath.Join(inner, "cgroup.kill"), []byte("1"), 0)
+		for range 200 {
+			if err := os.Remove(inner); err == nil {
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}()
 	join(a.cgroup, os.Getpid())
 	defer join(root, os.Getpid())
 	k := a.load(Options{})
