@@ -121,6 +121,15 @@ func (k *Kernel) Apply(ctx context.Context, r event.Response) (event.Receipt, er
 		if k.lsm != nil {
 			receipt.Means = []string{"lsm-bprm", "sigkill-at-exec"}
 		}
+	case r.Action == event.ActionDeny && (r.Target.Domain != "" || r.Target.Port != 0):
+		if k.refuse == nil {
+			return fail(errors.New("this host cannot refuse ports or domains: see omega doctor"))
+		}
+		var err error
+		if slots, err = nameSlots(r.Target); err != nil {
+			return fail(err)
+		}
+		receipt.Means = refuseMeans[:]
 	case r.Action == event.ActionContain:
 		if k.deny == nil {
 			return fail(errors.New("this host cannot be contained: see omega doctor"))
@@ -278,7 +287,7 @@ func replaceSet(m *ebpf.Map, want map[string]bool, value uint8) error {
 }
 
 func (k *Kernel) table(name string) *ebpf.Map {
-	for _, c := range []*ebpf.Collection{k.deny, k.execution} {
+	for _, c := range []*ebpf.Collection{k.deny, k.execution, k.refuse} {
 		if c != nil && c.Maps[name] != nil {
 			return c.Maps[name]
 		}
@@ -354,8 +363,8 @@ func (k *Kernel) expire() {
 
 // countRules tells the program whether it need ask anything at all, and whether it need read paths.
 func (k *Kernel) countRules() error {
-	if k.execution == nil {
-		return nil
+	if err := k.countNameRules(); err != nil || k.execution == nil {
+		return err
 	}
 	var paths uint32
 	all := k.hunts
@@ -377,7 +386,7 @@ func (k *Kernel) countRules() error {
 // adopt takes over what an earlier life of this node left in pinned maps.
 func (k *Kernel) adopt() error {
 	now := BootTime()
-	for _, name := range []string{"deny4", "deny6", "contain", "deny_inode", "deny_path"} {
+	for _, name := range []string{"deny4", "deny6", "contain", "deny_inode", "deny_path", "deny_port", "deny_domain"} {
 		m := k.table(name)
 		if m == nil {
 			continue
@@ -422,6 +431,8 @@ func describe(e *enforcement, s slot) {
 			n = len(key)
 		}
 		e.target.Path = string(key[:n])
+	case "deny_port", "deny_domain":
+		describeName(e, s)
 	case "deny_inode":
 		e.target.Inode, e.target.Device = nativeUint64(key), uint64(nativeUint32(key[8:]))
 	}

@@ -39,6 +39,10 @@ func (k *Kernel) attach(name string, c *ebpf.Collection) (string, error) {
 			return "", fmt.Errorf("attach to bprm_check_security: %w", err)
 		}
 		return "bprm_check_security", k.keepLink(l, "lsm", true)
+	case "sensor/names":
+		return k.attachCgroupHooks(c, nameHooks[:], false)
+	case "actuator/deny-name":
+		return k.attachCgroupHooks(c, refuseHooks[:], true)
 	case "actuator/deny-address":
 		k.deny = c // AttachInterface needs it
 		detail, err := k.attachDeny(c)

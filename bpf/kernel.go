@@ -40,6 +40,7 @@ type Kernel struct {
 	files              *ebpf.Collection
 	deny, execution    *ebpf.Collection
 	lsm                *ebpf.Collection
+	names, refuse      *ebpf.Collection
 
 	mu         sync.Mutex
 	settings   filterSettings
@@ -71,6 +72,8 @@ var domains = [...]domain{
 	{"sensor/file", loadFiles, func(k *Kernel) **ebpf.Collection { return &k.files }, "what changes in the file systems is not seen; programs just written are known by inotify alone", false},
 	{"actuator/deny-address", loadDeny, func(k *Kernel) **ebpf.Collection { return &k.deny }, "no address can be refused and no host contained", false},
 	{"actuator/deny-exec", loadExecution, func(k *Kernel) **ebpf.Collection { return &k.execution }, "no execution can be denied; trees are killed from user space alone", false},
+	{"sensor/names", loadNames, func(k *Kernel) **ebpf.Collection { return &k.names }, "no name is known of an address, and UDP is not seen", false},
+	{"actuator/deny-name", loadRefuse, func(k *Kernel) **ebpf.Collection { return &k.refuse }, "no port and no domain can be refused", false},
 	{"lsm", loadExecutionLSM, func(k *Kernel) **ebpf.Collection { return &k.lsm }, "a denied execution is killed before its first instruction instead of refused with EPERM", false},
 }
 
@@ -271,7 +274,8 @@ func (k *Kernel) loadApart(d *domain, spec *ebpf.CollectionSpec, options ebpf.Co
 }
 
 // Maps whose entries are blocks: pinned, so that a restarted node finds its own.
-var blockMaps = [...]string{"deny4", "deny6", "contain", "swarm_peers", "swarm_ports", "deny_inode", "deny_path", "rules"}
+var blockMaps = [...]string{"deny4", "deny6", "contain", "swarm_peers", "swarm_ports", "deny_inode", "deny_path", "rules",
+	"deny_port", "deny_domain", "name_rules", "spared", "named"}
 
 func (k *Kernel) pinMaps(spec *ebpf.CollectionSpec) error {
 	if k.opt.PinDir == "" {
@@ -329,7 +333,7 @@ func (k *Kernel) Close() error {
 	}
 	closing.Wait()
 	k.links = nil
-	for _, c := range []*ebpf.Collection{k.process, k.network, k.rights, k.before, k.files, k.deny, k.execution, k.lsm} {
+	for _, c := range []*ebpf.Collection{k.process, k.network, k.rights, k.before, k.files, k.deny, k.execution, k.lsm, k.names, k.refuse} {
 		if c != nil {
 			c.Close()
 		}

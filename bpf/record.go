@@ -32,7 +32,8 @@ var recordNames = [recordKinds]string{recordFork: "fork", recordExec: "exec", re
 	recordRights: "rights", recordTrace: "trace", recordSignal: "signal", recordMemory: "memory", recordNamespace: "namespace", recordKey: "key", recordUring: "io_uring", recordKernel: "kernel",
 	recordFileWrite: "file_write", recordFileCreate: "file_create", recordFileRename: "file_rename", recordFileLink: "file_link", recordFileUnlink: "file_unlink",
 	recordFileChmod: "file_chmod", recordFileChown: "file_chown", recordFileXattr: "file_setxattr", recordFileTruncate: "file_truncate",
-	recordFileMount: "mount", recordFileUnmount: "umount", recordFilePivot: "pivot_root"}
+	recordFileMount: "mount", recordFileUnmount: "umount", recordFilePivot: "pivot_root",
+	recordQuery: "query", recordAnswer: "answer", recordHello: "hello", recordDatagrams: "datagrams", recordDatagramsEnd: "datagrams_end", recordBind: "bind"}
 
 type recordHeader struct {
 	_     structs.HostLayout
@@ -141,6 +142,9 @@ func decode(b []byte, wallMinusBoot int64, e *event.Event) error {
 	if h.Kind >= recordFileWrite && h.Kind <= recordFilePivot {
 		return decodeFile(b, h.Kind, e)
 	}
+	if h.Kind >= recordQuery && h.Kind <= recordBind {
+		return decodeNames(b, h.Kind, e)
+	}
 	switch h.Kind {
 	case recordFork, recordExit, recordKill:
 		if len(b) != forkSize {
@@ -189,6 +193,9 @@ func decode(b []byte, wallMinusBoot int64, e *event.Event) error {
 		Remote:   netip.AddrPortFrom(netip.AddrFrom16(n.Remote).Unmap(), n.RemotePort),
 		BytesIn:  n.BytesIn, BytesOut: n.BytesOut, Duration: time.Duration(n.Duration),
 		Inbound: n.Inbound != 0,
+	}
+	if h.Kind == recordClose { // of a flow the kernel keeps there why it ended
+		e.Result, e.Process.ExitCode = p.ExitCode, 0
 	}
 	return nil
 }

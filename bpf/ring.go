@@ -65,6 +65,7 @@ type RingSensor struct {
 	tree               *ProcessTree
 	listeners          map[uint16]event.ProcessKey
 	gain               event.Event // room for one, so that none is made for each
+	names              nameCache
 	garbled            atomic.Uint64
 	seen               atomic.Uint64
 }
@@ -85,7 +86,7 @@ func OpenRing(r RingFile) (*RingSensor, error) {
 		return nil, errors.Join(fmt.Errorf("map the ring: %w", err), unix.Munmap(consumer))
 	}
 	return &RingSensor{consumer: consumer, producer: producer, data: producer[page:], mask: uint64(r.Bytes) - 1, file: r.File,
-		tree: NewProcessTree(), listeners: map[uint16]event.ProcessKey{}}, nil
+		tree: NewProcessTree(), listeners: map[uint16]event.ProcessKey{}, names: newNameCache()}, nil
 }
 
 // Name implements Sensor.
@@ -183,6 +184,9 @@ func (s *RingSensor) drain(e *event.Event, out func(*event.Event)) int {
 func (s *RingSensor) hand(b []byte, e *event.Event, out func(*event.Event)) {
 	h := (*recordHeader)(unsafe.Pointer(unsafe.SliceData(b)))
 	gain, gained := s.tree.watchRights(b, e)
+	if !s.names.complete(b, h.Kind, e) {
+		return
+	}
 	s.enrich(e)
 	if gained {
 		s.gain = *e

@@ -113,6 +113,8 @@ int BPF_PROG(on_state, const struct sock *sk, int old, int new)
 			struct tcp_sock *tcp = (struct tcp_sock *)sk;
 			r->process.pid = f->pid;
 			r->process.start = f->start;
+			if (old == TCP_SYN_SENT) // why the connection never was
+				r->process.exit_code = BPF_CORE_READ(sk, sk_err) ?: BPF_CORE_READ(sk, sk_err_soft);
 			r->network.inbound = f->inbound;
 			r->network.bytes_in = BPF_CORE_READ(tcp, bytes_received);
 			r->network.bytes_out = BPF_CORE_READ(tcp, bytes_acked);

@@ -38,6 +38,12 @@ enum record_kind {
 	RECORD_FILE_UNMOUNT = 34,
 	RECORD_FILE_PIVOT = 35,
 	// up to 39: files; 40 to 47: flows and names; 48 to 55: the agent itself
+	RECORD_QUERY = 40,  // a DNS message went to port 53
+	RECORD_ANSWER = 41, // one came from there
+	RECORD_HELLO = 42,  // the first bytes of a TLS ClientHello
+	RECORD_DATAGRAMS = 43,     // a process's first datagram to, or from, an address
+	RECORD_DATAGRAMS_END = 44, // its socket was closed
+	RECORD_BIND = 45,
 	RECORD_KINDS = 56,
 };
 
@@ -207,6 +213,18 @@ struct record_file { // kinds 24 to 35
 	__u16 other_len;
 	char fs[16]; // of a mount
 	char data[FILE_DATA];
+};
+
+#define NAME_SMALL 128
+#define NAME_MEDIUM 512
+#define NAME_LARGE 2048
+
+struct record_name { // query, answer, hello: NAME_SMALL, NAME_MEDIUM or NAME_LARGE bytes follow
+	struct record_header header;
+	struct record_process process;
+	struct record_network network;
+	__u32 length; // of what is meant
+	__u32 whole;  // how long the message was
 };
 
 #endif

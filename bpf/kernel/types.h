@@ -33,6 +33,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_CGROUP_ARRAY = 8,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_LPM_TRIE = 11,
+	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
@@ -51,6 +52,8 @@ enum bpf_map_type {
 #define IPPROTO_ICMP 1
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
+#define SOCK_DGRAM 2
+#define SOCK_RAW 3
 #define IPPROTO_ICMPV6 58
 #define AF_INET 2
 #define AF_INET6 10
@@ -62,6 +65,7 @@ enum bpf_map_type {
 #define SIGSTOP 19
 
 // What the kernel hands to a program as its context has a fixed layout (uapi): no relocation.
+struct bpf_sock;
 struct __sk_buff {
 	__u32 len;
 	__u32 pkt_type;
@@ -80,6 +84,20 @@ struct __sk_buff {
 	__u32 tc_classid;
 	__u32 data;
 	__u32 data_end;
+	__u32 napi_id;
+	__u32 family;
+	__u32 remote_ip4;
+	__u32 local_ip4;
+	__u32 remote_ip6[4];
+	__u32 local_ip6[4];
+	__u32 remote_port;
+	__u32 local_port;
+	__u32 data_meta;
+	__u64 flow_keys __attribute__((aligned(8)));
+	__u64 tstamp;
+	__u32 wire_len;
+	__u32 gso_segs;
+	struct bpf_sock *sk __attribute__((aligned(8)));
 };
 
 struct xdp_md {
@@ -116,6 +134,10 @@ struct bpf_sock {
 	__u32 src_ip4;
 	__u32 src_ip6[4];
 	__u32 src_port; // host order
+	__be16 dst_port;
+	__u32 dst_ip4;
+	__u32 dst_ip6[4];
+	__u32 state;
 };
 
 struct ethhdr {
@@ -288,6 +310,8 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 	unsigned short sk_protocol;
+	int sk_err;
+	int sk_err_soft;
 };
 struct tcp_sock {
 	__u64 bytes_received;

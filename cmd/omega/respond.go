@@ -40,7 +40,7 @@ func newRespondCommand(a *app) *cobra.Command {
 		c.Flags().DurationVar(&o.wait, "wait", 5*time.Second, "how long to wait for the peers' receipts")
 		return c
 	}
-	deny := group("deny", "Refuse an address, or the execution of a file", "  omega respond deny ip 203.0.113.9 --ttl 1h --scope all\n  omega respond deny exec /tmp/x",
+	deny := group("deny", "Refuse an address, a domain, a port, or the execution of a file", "  omega respond deny ip 203.0.113.9 --ttl 1h --scope all\n  omega respond deny exec /tmp/x",
 		flags(&cobra.Command{
 			Use: "ip ADDRESS[/BITS]", Short: "Refuse an address: new and established connections end, both ways",
 			Example: "  omega respond deny ip 203.0.113.9 --ttl 1h --scope all", Args: cobra.ExactArgs(1),
@@ -50,6 +50,28 @@ func newRespondCommand(a *app) *cobra.Command {
 					return err
 				}
 				return a.respond(cmd.Context(), event.Response{Action: event.ActionDeny, Target: event.Target{Address: prefix}}, &o)
+			},
+		}, true),
+		flags(&cobra.Command{
+			Use: "domain NAME", Short: "Refuse a domain and all below it: it is not asked for, and the addresses it was given for are refused",
+			Example: "  omega respond deny domain evil.example --ttl 24h", Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				domain, err := parseDomain(args[0])
+				if err != nil {
+					return err
+				}
+				return a.respond(cmd.Context(), event.Response{Action: event.ActionDeny, Target: event.Target{Domain: domain}}, &o)
+			},
+		}, true),
+		flags(&cobra.Command{
+			Use: "port PORT[/tcp|/udp]", Short: "Refuse connections to a port, wherever it is",
+			Example: "  omega respond deny port 4444/tcp --ttl 24h", Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				target, err := parsePort(args[0])
+				if err != nil {
+					return err
+				}
+				return a.respond(cmd.Context(), event.Response{Action: event.ActionDeny, Target: target}, &o)
 			},
 		}, true),
 		flags(&cobra.Command{
@@ -124,6 +146,28 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	}
 	addr = addr.Unmap()
 	return netip.PrefixFrom(addr, addr.BitLen()), nil
+}
+
+func parseDomain(s string) (string, error) {
+	domain := strings.ToLower(strings.TrimSuffix(s, "."))
+	ok := len(domain) <= 253
+	for label := range strings.SplitSeq(domain, ".") {
+		ok = ok && len(label) > 0 && len(label) < 64 && !strings.ContainsFunc(label, func(c rune) bool { return c <= ' ' || c > '~' })
+	}
+	if !ok {
+		return "", fail(exitUsage, "%q is not a domain name; write an international one in its xn-- form", s)
+	}
+	return domain, nil
+}
+
+func parsePort(s string) (event.Target, error) {
+	number, protocol, named := strings.Cut(s, "/")
+	n, err := strconv.ParseUint(number, 10, 16)
+	protocols := map[string]uint8{"tcp": 6, "udp": 17}
+	if err != nil || n == 0 || named && protocols[protocol] == 0 {
+		return event.Target{}, fail(exitUsage, "%q: want PORT, PORT/tcp or PORT/udp", s)
+	}
+	return event.Target{Port: uint16(n), Protocol: protocols[protocol]}, nil
 }
 
 func parseExecutable(s string) (event.Target, error) {
@@ -312,6 +356,7 @@ func (a *app) respondLocal(ctx context.Context, r event.Response) error {
 func wireResponse(r event.Response) *apiv1.Response {
 	return &apiv1.Response{
 		Action: string(r.Action), Reason: r.Reason, TtlMs: float64(r.TTL) / 1e6, Releases: r.Releases, Scope: r.Scope,
-		Target: &apiv1.Target{Address: prefixText(r.Target.Address), Path: r.Target.Path, Sha256: r.Target.SHA256, Pid: r.Target.PID, Tree: r.Target.Tree, Peer: r.Target.Peer},
+		Target: &apiv1.Target{Address: prefixText(r.Target.Address), Path: r.Target.Path, Sha256: r.Target.SHA256, Pid: r.Target.PID, Tree: r.Target.Tree, Peer: r.Target.Peer,
+			Domain: r.Target.Domain, Port: uint32(r.Target.Port), Protocol: uint32(r.Target.Protocol)},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -35,6 +36,10 @@ func targetText(t *apiv1.Target) string {
 	switch {
 	case t.GetAddress() != "":
 		return t.Address
+	case t.GetDomain() != "":
+		return t.Domain
+	case t.GetPort() != 0:
+		return "port " + strconv.Itoa(int(t.Port)) + map[uint32]string{6: "/tcp", 17: "/udp"}[t.Protocol]
 	case t.GetPath() != "":
 		return t.Path
 	case t.GetSha256() != "":
@@ -52,13 +57,16 @@ func targetText(t *apiv1.Target) string {
 func responseJSON(r *apiv1.Response) map[string]any {
 	t := map[string]any{}
 	if x := r.Target; x != nil {
-		for k, v := range map[string]string{"address": x.Address, "path": x.Path, "sha256": x.Sha256, "peer": x.Peer} {
+		for k, v := range map[string]string{"address": x.Address, "path": x.Path, "sha256": x.Sha256, "peer": x.Peer, "domain": x.Domain} {
 			if v != "" {
 				t[k] = v
 			}
 		}
 		if x.Pid != 0 {
 			t["pid"], t["tree"] = x.Pid, x.Tree
+		}
+		if x.Port != 0 {
+			t["port"], t["protocol"] = x.Port, x.Protocol
 		}
 		if x.Inode != 0 {
 			t["inode"], t["device"] = x.Inode, x.Device

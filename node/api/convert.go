@@ -49,6 +49,7 @@ func Response(r *event.Response, state string, remaining time.Duration) *apiv1.R
 	t := &apiv1.Target{
 		Path: r.Target.Path, Inode: r.Target.Inode, Device: r.Target.Device, Sha256: r.Target.SHA256,
 		Pid: r.Target.PID, Start: r.Target.Start, Tree: r.Target.Tree, Peer: r.Target.Peer,
+		Domain: r.Target.Domain, Port: uint32(r.Target.Port), Protocol: uint32(r.Target.Protocol),
 	}
 	if p := r.Target.Address; p.IsValid() {
 		t.Address = p.String()
@@ -76,7 +77,7 @@ func ParseResponse(m *apiv1.Response) (event.Response, error) {
 		return r, fmt.Errorf("a response needs a target")
 	}
 	t := m.Target
-	for _, s := range []string{m.Action, m.Reason, m.Releases, t.Address, t.Path, t.Sha256, t.Peer} {
+	for _, s := range []string{m.Action, m.Reason, m.Releases, t.Address, t.Path, t.Sha256, t.Peer, t.Domain} {
 		if len(s) > maxText {
 			return r, fmt.Errorf("a text is longer than %d bytes", maxText)
 		}
@@ -92,11 +93,15 @@ func ParseResponse(m *apiv1.Response) (event.Response, error) {
 	default:
 		return r, fmt.Errorf("unknown action %.40q", m.Action)
 	}
+	if t.Port > 65535 || t.Protocol > 255 {
+		return r, fmt.Errorf("port %d or protocol %d is out of range", t.Port, t.Protocol)
+	}
 	r = event.Response{
 		Action: event.Action(m.Action), Reason: m.Reason, Releases: m.Releases,
 		TTL: time.Duration(m.TtlMs * float64(time.Millisecond)),
 		Target: event.Target{
 			Path: t.Path, Inode: t.Inode, Device: t.Device, SHA256: t.Sha256, PID: t.Pid, Start: t.Start, Tree: t.Tree, Peer: t.Peer,
+			Domain: t.Domain, Port: uint16(t.Port), Protocol: uint8(t.Protocol),
 		},
 	}
 	if t.Address != "" {

@@ -30,6 +30,8 @@ type Kernel interface {
 	Coverage() []bpf.Check
 	Drops() (map[string]uint64, error)
 	SetSwarm(listeners []bpf.Listener, peers []netip.AddrPort) error
+	// SetSpared says which addresses a denial by domain or port must not reach.
+	SetSpared(prefixes []netip.Prefix) error
 }
 
 // Source is a sensor of the privileged side that is not the kernel's.
@@ -173,6 +175,12 @@ func (h *Host) Apply(ctx context.Context, r event.Response, heard uint64) (event
 // enforce is Apply past the rails. To contain another host is to refuse each address it was proved to have, but for the
 // swarm's own traffic; the rails are asked again of each, since where a member is was said by the other half.
 func (h *Host) enforce(ctx context.Context, r event.Response, heard uint64) (event.Receipt, error) {
+	if r.Target.Domain != "" || r.Target.Port != 0 {
+		// Where it leads is not known before somebody connects: the kernel must know by then what is protected.
+		if err := h.opt.Kernel.SetSpared(h.opt.Rails.Spared()); err != nil {
+			return event.Receipt{Response: r.ID, Outcome: event.OutcomeFailed, Detail: cut(err.Error()), Time: time.Now().UnixNano(), Acted: bpf.BootTime()}, nil
+		}
+	}
 	if r.Action != event.ActionContain || r.Target.Peer == h.opt.Self {
 		return h.opt.Kernel.Apply(ctx, r)
 	}
@@ -384,7 +392,7 @@ func (h *Host) Protect(_ context.Context, listeners []bpf.Listener, proved []Pro
 	if h.opt.Kernel == nil {
 		return nil
 	}
-	return h.opt.Kernel.SetSwarm(listeners, peers)
+	return errors.Join(h.opt.Kernel.SetSwarm(listeners, peers), h.opt.Kernel.SetSpared(h.opt.Rails.Spared()))
 }
 
 // Allow implements Service.
@@ -447,6 +455,10 @@ func describe(t event.Target) string {
 	switch {
 	case t.Address.IsValid():
 		return t.Address.String()
+	case t.Domain != "":
+		return t.Domain
+	case t.Port != 0:
+		return fmt.Sprintf("port %d", t.Port)
 	case t.Path != "":
 		return t.Path
 	case t.PID != 0:

@@ -58,6 +58,8 @@ func (f *fake) SetSwarm(ports []bpf.Listener, peers []netip.AddrPort) error {
 	return nil
 }
 
+func (f *fake) SetSpared([]netip.Prefix) error { return nil }
+
 const self = "did:omega:self"
 
 func host(t *testing.T, mode string, k Kernel, change ...func(*HostOptions)) *Host {

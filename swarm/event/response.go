@@ -26,7 +26,11 @@ type Target struct {
 	PID     uint32       `cbor:"6,keyasint,omitempty"`
 	Start   uint64       `cbor:"7,keyasint,omitempty"` // with PID: guards against reuse; 0 means any
 	Tree    bool         `cbor:"8,keyasint,omitempty"`
-	Peer    string       `cbor:"9,keyasint,omitempty"` // DID; with PID the host it runs on, alone the host to contain
+	Peer    string       `cbor:"9,keyasint,omitempty"`  // DID; with PID the host it runs on, alone the host to contain
+	Domain  string       `cbor:"10,keyasint,omitempty"` // lower case, without the last dot: it and all names below it
+	Port    uint16       `cbor:"11,keyasint,omitempty"` // of the other side
+	// Protocol, with Port: 6 for TCP, 17 for UDP, 0 for both.
+	Protocol uint8 `cbor:"12,keyasint,omitempty"`
 }
 
 // AuthorityKind says by whose word a response stands.

@@ -470,7 +470,7 @@ func checkResponse(r *event.Response, by event.AuthorityKind) error {
 			return err
 		}
 	}
-	for what, s := range map[string]string{"path": r.Target.Path, "hash": r.Target.SHA256, "peer": r.Target.Peer, "author": r.By} {
+	for what, s := range map[string]string{"path": r.Target.Path, "hash": r.Target.SHA256, "peer": r.Target.Peer, "domain": r.Target.Domain, "author": r.By} {
 		if err := checkText(what, s, 4096); err != nil {
 			return err
 		}

@@ -77,6 +77,44 @@ func New() *Rails { return NewOn(localHost{}) }
 // NewOn is New with another view of the host's files and processes.
 func NewOn(host Host) *Rails { return &Rails{host: host} }
 
+// neverPorts are the ports without which a host can neither be reached by its people nor hear names: SSH, DNS, DHCP, time.
+var neverPorts = [...]uint16{22, 53, 67, 68, 123, 546, 547}
+
+// checkName is of a denial by domain or port. What such a name leads to is not known here: the kernel spares the
+// addresses of Spared.
+func (g *Rails) checkName(t event.Target, automatic bool) (rail, why string) {
+	switch {
+	case (t.Domain != "") == (t.Port != 0), t.Address.IsValid(), t.Path != "", t.Inode != 0, t.SHA256 != "", t.PID != 0, t.Peer != "":
+		return RailTarget, "a deny needs one target, a domain or a port"
+	case t.Protocol != 0 && (t.Port == 0 || t.Protocol != 6 && t.Protocol != 17):
+		return RailTarget, "a protocol goes with a port, and is TCP or UDP"
+	case t.Port != 0 && slices.Contains(neverPorts[:], t.Port):
+		return RailAllow, fmt.Sprintf("port %d is never denied", t.Port)
+	case t.Domain != "" && !strings.Contains(strings.Trim(t.Domain, "."), "."):
+		return RailWide, fmt.Sprintf("%.80q is a whole top-level domain", t.Domain)
+	case automatic:
+		return RailAuthority, "a domain or a port is denied by a person's word only"
+	}
+	return "", ""
+}
+
+// Spared lists what a denial by domain or port must not reach: members, gateways, resolvers, own addresses and the
+// allow list.
+func (g *Rails) Spared() []netip.Prefix {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	all := slices.Clone(g.allowed)
+	for _, set := range []map[netip.Addr]bool{g.own, g.gateways, g.resolvers} {
+		for a := range set {
+			all = append(all, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	for a := range g.proved {
+		all = append(all, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return all
+}
+
 // Check names the rail that r would cross and says why; an empty name lets it pass. heard is CLOCK_BOOTTIME,
 // nanoseconds, when this host heard of what r answers: an address proved later protects nobody.
 func (g *Rails) Check(r event.Response, heard uint64) (rail, why string) {
@@ -88,6 +126,8 @@ func (g *Rails) Check(r event.Response, heard uint64) (rail, why string) {
 		return "", ""
 	case event.ActionDeny:
 		switch {
+		case t.Domain != "" || t.Port != 0:
+			return g.checkName(t, automatic)
 		case t.PID != 0 || t.Address.IsValid() == file:
 			return RailTarget, "a deny needs one target, an address or a file"
 		case t.Peer != "":

@@ -2287,6 +2287,9 @@ type Target struct {
 	Start         uint64                 `protobuf:"varint,7,opt,name=start,proto3" json:"start,omitempty"`
 	Tree          bool                   `protobuf:"varint,8,opt,name=tree,proto3" json:"tree,omitempty"`
 	Peer          string                 `protobuf:"bytes,9,opt,name=peer,proto3" json:"peer,omitempty"`
+	Domain        string                 `protobuf:"bytes,10,opt,name=domain,proto3" json:"domain,omitempty"`
+	Port          uint32                 `protobuf:"varint,11,opt,name=port,proto3" json:"port,omitempty"`
+	Protocol      uint32                 `protobuf:"varint,12,opt,name=protocol,proto3" json:"protocol,omitempty"` // protocol: 6, 17, or 0 for both
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2382,6 +2385,27 @@ func (x *Target) GetPeer() string {
 		return x.Peer
 	}
 	return ""
+}
+
+func (x *Target) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *Target) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Target) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
 }
 
 type Response struct {
@@ -5438,7 +5462,7 @@ const file_omega_proto_rawDesc = "" +
 	"\tbody_json\x18\b \x01(\tR\bbodyJson\"\x15\n" +
 	"\x13ExportLedgerRequest\"*\n" +
 	"\x14ExportLedgerResponse\x12\x12\n" +
-	"\x04part\x18\x01 \x01(\fR\x04part\"\xcc\x01\n" +
+	"\x04part\x18\x01 \x01(\fR\x04part\"\x94\x02\n" +
 	"\x06Target\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n" +
@@ -5448,7 +5472,11 @@ const file_omega_proto_rawDesc = "" +
 	"\x03pid\x18\x06 \x01(\rR\x03pid\x12\x14\n" +
 	"\x05start\x18\a \x01(\x04R\x05start\x12\x12\n" +
 	"\x04tree\x18\b \x01(\bR\x04tree\x12\x12\n" +
-	"\x04peer\x18\t \x01(\tR\x04peer\"\xf4\x02\n" +
+	"\x04peer\x18\t \x01(\tR\x04peer\x12\x16\n" +
+	"\x06domain\x18\n" +
+	" \x01(\tR\x06domain\x12\x12\n" +
+	"\x04port\x18\v \x01(\rR\x04port\x12\x1a\n" +
+	"\bprotocol\x18\f \x01(\rR\bprotocol\"\xf4\x02\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12(\n" +
