@@ -67,6 +67,7 @@ func (i *instance) start(ctx context.Context) error {
 		return fmt.Errorf("%w: %s: it does not start: %s", modules.ErrRefused, i.program.manifest.Name, firstLine(err))
 	}
 	i.module, i.broken = mod, false
+	i.clock = max(i.clock, 1_000_000) // languages' runtimes take a clock at zero for one that is broken
 	var ok bool
 	i.fuel, ok = mod.ExportedGlobal(meter.Fuel).(api.MutableGlobal)
 	i.depth, _ = mod.ExportedGlobal(meter.Depth).(api.MutableGlobal)
