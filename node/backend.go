@@ -16,6 +16,7 @@ import (
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/node/api"
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
+	"github.com/omega-mesh/omega/node/journal"
 	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust/authority"
@@ -114,13 +115,8 @@ func (b backend) EachReceipt(ctx context.Context, response string, follow bool, 
 }
 
 // EachEvent implements api.Backend.
-func (b backend) EachEvent(ctx context.Context, since int64, follow bool, yield func(*event.Event) error) error {
-	return b.telemetry.recent.each(ctx, follow, func(e *event.Event) error {
-		if e.Time < since {
-			return nil
-		}
-		return yield(e)
-	})
+func (b backend) EachEvent(ctx context.Context, q api.EventQuery, yield func(*event.Event) error) error {
+	return b.telemetry.journal.Read(ctx, journal.Query{Since: q.Since, Follow: q.Follow, Match: q.Match, Needs: q.Needs}, yield)
 }
 
 // Responses implements api.Backend.

@@ -29,6 +29,9 @@ func (l Layout) NextInside() string { return filepath.Join(l.Dir, "next") }
 // Ledger is the folder of all feeds.
 func (l Layout) Ledger() string { return filepath.Join(l.Dir, "ledger") }
 
+// Journal is the folder of what this host saw.
+func (l Layout) Journal() string { return filepath.Join(l.Dir, "journal") }
+
 // Swarm is the folder of what the network half remembers.
 func (l Layout) Swarm() string { return filepath.Join(l.Dir, "swarm") }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/node/api"
 	"github.com/omega-mesh/omega/node/config"
+	"github.com/omega-mesh/omega/node/journal"
 	"github.com/omega-mesh/omega/node/privileged"
 	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/roles/analyst"
@@ -108,7 +109,6 @@ type Node struct {
 // Bounds of a node's own queues.
 const (
 	outQueue     = 4096 // own entries not yet given to gossip; what is over goes by sync
-	eventsKept   = 4096
 	entriesKept  = 1024
 	readyWithin  = 10 * time.Second // how long a node that has peers waits to learn its own head
 	refreshEvery = time.Second
@@ -157,7 +157,11 @@ func New(p Parts) (*Node, error) {
 	n.clock = newClock()
 	n.fresh = newFreshness()
 	n.feed = newFeed(n.cfg.Window, n.nameOf)
-	n.telemetry = newTelemetry(eventsKept)
+	j, err := journal.Open(n.layout.Journal(), journal.Options{Budget: int64(n.cfg.JournalMiB) << 20, Reserve: int64(n.cfg.ReservedDisk) << 20, Log: n.log})
+	if err != nil {
+		return fail(err)
+	}
+	n.telemetry = newTelemetry(j)
 	n.local = newResponses()
 	n.joining = newJoining()
 	n.credentials = newCredentials()
@@ -264,6 +268,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 	work := suture.New("work", spec)
 	work.Add(service{"ledger", n.ledger.Run})
+	work.Add(service{"journal", n.telemetry.journal.Run})
 	work.Add(service{"roles", n.roles.Serve})
 	work.Add(service{"authority", n.followAuthority})
 	work.Add(service{"evidence", n.postEvidence})
@@ -385,7 +390,7 @@ func (n *Node) becomeReady(ctx context.Context) error {
 	return nil
 }
 
-// sense runs the sensor; every event goes to the roles and to the recent telemetry.
+// sense runs the sensor; every event goes to the roles and to the journal.
 func (n *Node) sense(ctx context.Context) error {
 	err := n.parts.Sensor.Run(ctx, n.telemetry.take)
 	if err != nil && ctx.Err() == nil {

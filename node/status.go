@@ -70,10 +70,14 @@ func (n *Node) sensors() map[string]string {
 // queues is every bounded queue of the node, with what it dropped.
 func (n *Node) queues() map[string]*apiv1.Queue {
 	out := map[string]*apiv1.Queue{
-		"gossip-out":   {Len: uint64(len(n.out)), Cap: outQueue, Dropped: n.outLost.Load()},
-		"unsealed":     {Len: uint64(n.feed.waiting()), Cap: maxUnsealed, Dropped: n.feed.lost.Load()},
-		"role-follow":  {Dropped: n.feed.behind.Load()},
-		"event-copies": {Cap: eventsKept, Len: n.telemetry.held()},
+		"gossip-out":  {Len: uint64(len(n.out)), Cap: outQueue, Dropped: n.outLost.Load()},
+		"unsealed":    {Len: uint64(n.feed.waiting()), Cap: maxUnsealed, Dropped: n.feed.lost.Load()},
+		"role-follow": {Dropped: n.feed.behind.Load()},
+	}
+	j := n.telemetry.journal.Stats()
+	out["journal"] = &apiv1.Queue{Len: uint64(j.Bytes), Cap: uint64(j.Budget)} // bytes
+	for class, lost := range j.Dropped {
+		out["journal/"+class] = &apiv1.Queue{Dropped: lost}
 	}
 	for name, q := range n.swarm.Queues() {
 		out["swarm/"+name] = &apiv1.Queue{Len: uint64(q.Len), Cap: uint64(q.Cap), Dropped: q.Dropped}

@@ -5,57 +5,35 @@ import (
 	"sync/atomic"
 
 	"github.com/omega-mesh/omega/bpf/selftest"
+	"github.com/omega-mesh/omega/node/journal"
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
-// keepRate bounds how many events a second are copied for `omega events`: detectors see all, people need not.
-const keepRate = 2000
-
-// telemetry hands this host's events to the roles, and keeps copies of the latest. take runs on the sensor's goroutine.
+// telemetry hands this host's events to the roles and to the journal. take runs on the sensors' goroutines.
 type telemetry struct {
 	subscribers atomic.Pointer[[]*subscriber]
 	mu          sync.Mutex // of changes to subscribers
-	recent      *window[*event.Event]
-	keeping     sync.Mutex // second and kept: sensors have a goroutine each
-	second      int64
-	kept        int
+	journal     *journal.Journal
 	test        atomic.Pointer[selftest.Watch] // while one runs
-	seen        atomic.Uint64
-	skipped     atomic.Uint64
 }
 
 type subscriber struct{ f func(*event.Event) }
 
-func newTelemetry(keep int) *telemetry {
-	t := &telemetry{recent: newWindow[*event.Event](keep)}
+func newTelemetry(j *journal.Journal) *telemetry {
+	t := &telemetry{journal: j}
 	t.subscribers.Store(&[]*subscriber{})
 	return t
 }
 
 // take is called with every event; e is valid during the call alone.
 func (t *telemetry) take(e *event.Event) {
-	t.seen.Add(1)
 	if w := t.test.Load(); w != nil && w.Take(e) {
 		return // what the node does to itself is nobody's attack
 	}
 	for _, s := range *t.subscribers.Load() {
 		s.f(e)
 	}
-	if !t.mayKeep(e.Time / 1e9) {
-		t.skipped.Add(1)
-		return
-	}
-	t.recent.add(e.Clone())
-}
-
-func (t *telemetry) mayKeep(second int64) bool {
-	t.keeping.Lock()
-	defer t.keeping.Unlock()
-	if second != t.second {
-		t.second, t.kept = second, 0
-	}
-	t.kept++
-	return t.kept <= keepRate
+	t.journal.Append(e)
 }
 
 // subscribe calls f with every event until cancel is called.
@@ -82,9 +60,3 @@ func (t *telemetry) subscribe(f func(*event.Event)) (cancel func()) {
 
 // watch keeps a self-test's own events from everyone else; nil ends that.
 func (t *telemetry) watch(w *selftest.Watch) { t.test.Store(w) }
-
-// held is how many copies are kept.
-func (t *telemetry) held() uint64 {
-	n, _, _ := t.recent.stat()
-	return uint64(n)
-}

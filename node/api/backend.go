@@ -6,7 +6,9 @@ import (
 	"io"
 
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
+	"github.com/omega-mesh/omega/node/api/where"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/swarm/event/fields"
 	"github.com/omega-mesh/omega/trust/anonymous"
 )
 
@@ -41,7 +43,7 @@ type Backend interface {
 	EachFinding(ctx context.Context, since int64, follow bool, yield func(*event.Finding) error) error
 	// EachReceipt gives those for one response, or for all when it is empty.
 	EachReceipt(ctx context.Context, response string, follow bool, yield func(*event.Receipt) error) error
-	EachEvent(ctx context.Context, since int64, follow bool, yield func(*event.Event) error) error
+	EachEvent(ctx context.Context, q EventQuery, yield func(*event.Event) error) error
 	// EachEntry gives the entries of one author (DID or name) and kind, where given, of since (Unix nanoseconds) and later.
 	EachEntry(ctx context.Context, author, kind string, since int64, follow bool, yield func(*Record) error) error
 	// EachEvidence gives the two entries of each proof of equivocation, one after the other.
@@ -82,4 +84,12 @@ type Backend interface {
 	Disallow(ctx context.Context, what string) error
 	Panic(ctx context.Context) (released int, err error)
 	Leave(ctx context.Context) error
+}
+
+// EventQuery says which of this host's events are asked for.
+type EventQuery struct {
+	Since  int64 // Unix nanoseconds
+	Follow bool
+	Match  where.Expr
+	Needs  fields.Needs // what Match implies
 }

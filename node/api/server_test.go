@@ -38,8 +38,13 @@ func (f *fake) Status(context.Context) (*apiv1.StatusResponse, error) { return f
 func (f *fake) EachFinding(ctx context.Context, since int64, follow bool, yield func(*event.Finding) error) error {
 	return f.finding(ctx, since, follow, yield)
 }
-func (f *fake) EachEvent(_ context.Context, _ int64, _ bool, yield func(*event.Event) error) error {
-	return f.events(yield)
+func (f *fake) EachEvent(_ context.Context, q EventQuery, yield func(*event.Event) error) error {
+	return f.events(func(e *event.Event) error {
+		if !q.Match(e) {
+			return nil
+		}
+		return yield(e)
+	})
 }
 func (f *fake) Authorize(_ context.Context, method string, uid uint32) error {
 	if f.forbidden == method || int(uid) != os.Getuid() {

@@ -73,22 +73,28 @@ func (s *service) Receipts(ctx context.Context, in *apiv1.ReceiptsRequest, out *
 	return code(s.b.EachReceipt(ctx, in.Response, in.Follow, func(r *event.Receipt) error { return out.Send(Receipt(r)) }))
 }
 
+// eventsBack is how far back events go where nobody said: the journal may hold days.
+const eventsBack = 10 * time.Minute
+
 func (s *service) Events(ctx context.Context, in *apiv1.EventsRequest, out *connect.ServerStream[apiv1.Event]) error {
 	since, err := parseSince(in.Since)
 	if err != nil {
 		return code(err)
 	}
-	match, err := where.Compile(in.Where)
+	match, needs, err := where.Plan(in.Where)
 	if err != nil {
 		return code(fmt.Errorf("%w: %w", ErrInvalid, err))
+	}
+	if in.Since == "" {
+		since = time.Now().Add(-eventsBack).UnixNano()
+		if in.Follow {
+			since = time.Now().UnixNano()
+		}
 	}
 	if err := begin(out); err != nil {
 		return err
 	}
-	return code(s.b.EachEvent(ctx, since, in.Follow, func(e *event.Event) error {
-		if !match(e) {
-			return nil
-		}
+	return code(s.b.EachEvent(ctx, EventQuery{Since: since, Follow: in.Follow, Match: match, Needs: needs}, func(e *event.Event) error {
 		line, err := s.encode(e)
 		if err != nil {
 			return err

@@ -75,6 +75,9 @@ type Config struct {
 	RetentionMiB  int `koanf:"retention_mib"`
 	// SilentAfter is how many seconds another sentinel may be gone without a word before this one says so: 2 to 3600.
 	SilentAfter int `koanf:"silent_after_s"`
+	// JournalMiB is how much of what this host saw is kept on its disk: 8 MiB to 1 TiB; 0, the default, is 2048 or a tenth of
+	// the disk, whichever is less. The oldest goes first, and also where the disk has less free than is reserved.
+	JournalMiB int `koanf:"journal_mib"`
 	// ReservedDisk is the free space in MiB under which the node reports a full disk.
 	ReservedDisk int `koanf:"reserved_disk_mib"`
 	// PassphraseFile holds the passphrase of the identity key, where one was set; empty asks for none.
@@ -234,6 +237,9 @@ func (c *Config) Validate() error {
 	}
 	if c.SilentAfter < 2 || c.SilentAfter > 3600 {
 		return bad("silent_after_s", "%d is not within 2 and 3600", c.SilentAfter)
+	}
+	if c.JournalMiB != 0 && c.JournalMiB < 8 || c.JournalMiB > 1<<20 {
+		return bad("journal_mib", "%d is neither 0 nor within 8 and %d", c.JournalMiB, 1<<20)
 	}
 	if c.ReservedDisk < 0 || c.ReservedDisk > 1<<20 {
 		return bad("reserved_disk_mib", "%d is not within 0 and %d", c.ReservedDisk, 1<<20)

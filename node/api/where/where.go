@@ -44,22 +44,34 @@ func Fields() []string {
 
 // Compile reads an expression; the empty one is true of everything.
 func Compile(text string) (Expr, error) {
+	e, _, err := Plan(text)
+	return e, err
+}
+
+// Plan reads an expression, and gives also what must hold of every event that it is true of, for a store to search by.
+func Plan(text string) (Expr, fields.Needs, error) {
 	if len(text) > MaxLength {
-		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrSyntax, len(text), MaxLength)
+		return nil, nil, fmt.Errorf("%w: %d bytes, more than %d", ErrSyntax, len(text), MaxLength)
 	}
 	p := &parser{rest: text}
 	p.next()
 	if p.tok == "" && p.err == nil {
-		return func(*event.Event) bool { return true }, nil
+		return func(*event.Event) bool { return true }, nil, nil
 	}
-	e := p.or(0)
+	t := p.or(0)
 	if p.err == nil && p.tok != "" {
 		p.fail("did not expect %q", p.tok)
 	}
 	if p.err != nil {
-		return nil, p.err
+		return nil, nil, p.err
 	}
-	return e, nil
+	return t.expr, t.needs, nil
+}
+
+// term is a part of an expression: what it tells, and what it implies.
+type term struct {
+	expr  Expr
+	needs fields.Needs
 }
 
 type parser struct {
@@ -132,40 +144,42 @@ func (p *parser) is(words ...string) bool {
 	return false
 }
 
-func (p *parser) or(depth int) Expr {
+func (p *parser) or(depth int) term {
 	left := p.and(depth)
 	for p.err == nil && p.is("or", "||") {
 		p.next()
-		a, b := left, p.and(depth)
-		left = func(e *event.Event) bool { return a(e) || b(e) }
+		right := p.and(depth)
+		a, b := left.expr, right.expr
+		left = term{func(e *event.Event) bool { return a(e) || b(e) }, left.needs.Or(right.needs)}
 	}
 	return left
 }
 
-func (p *parser) and(depth int) Expr {
+func (p *parser) and(depth int) term {
 	left := p.unary(depth)
 	for p.err == nil && p.is("and", "&&") {
 		p.next()
-		a, b := left, p.unary(depth)
-		left = func(e *event.Event) bool { return a(e) && b(e) }
+		right := p.unary(depth)
+		a, b := left.expr, right.expr
+		left = term{func(e *event.Event) bool { return a(e) && b(e) }, left.needs.And(right.needs)}
 	}
 	return left
 }
 
-func (p *parser) unary(depth int) Expr {
+func (p *parser) unary(depth int) term {
 	if depth > maxDepth {
-		return p.fail("nested deeper than %d", maxDepth)
+		return term{expr: p.fail("nested deeper than %d", maxDepth)}
 	}
 	switch {
 	case p.is("not", "!"):
 		p.next()
-		a := p.unary(depth + 1)
-		return func(e *event.Event) bool { return !a(e) }
+		a := p.unary(depth + 1).expr
+		return term{expr: func(e *event.Event) bool { return !a(e) }}
 	case p.is("("):
 		p.next()
 		a := p.or(depth + 1)
 		if p.err == nil && !p.is(")") {
-			return p.fail("a parenthesis is never closed")
+			return term{expr: p.fail("a parenthesis is never closed")}
 		}
 		p.next()
 		return a
@@ -173,19 +187,19 @@ func (p *parser) unary(depth int) Expr {
 	return p.comparison()
 }
 
-func (p *parser) comparison() Expr {
+func (p *parser) comparison() term {
 	name := p.tok
 	f, ok := fields.Find(name)
 	if !ok || p.quoted {
 		if p.err != nil {
-			return nil
+			return term{}
 		}
-		return p.fail("there is no field %.40q; the fields are %s", name, strings.Join(Fields(), ", "))
+		return term{expr: p.fail("there is no field %.40q; the fields are %s", name, strings.Join(Fields(), ", "))}
 	}
 	p.next()
 	op := p.tok
 	if !p.is("=", "==", "!=", "~", "!~", "<", ">", "<=", ">=", "in", "contains", "startswith", "endswith") {
-		return p.fail("after %s comes one of = != ~ !~ < > <= >= in contains startswith endswith", name)
+		return term{expr: p.fail("after %s comes one of = != ~ !~ < > <= >= in contains startswith endswith", name)}
 	}
 	if op == "in" {
 		return p.set(f)
@@ -193,66 +207,98 @@ func (p *parser) comparison() Expr {
 	p.next()
 	value, ok := p.tok, p.tok != "" || p.quoted
 	if !ok || p.err != nil {
-		return p.fail("after %s %s a value is missing", name, op)
+		return term{expr: p.fail("after %s %s a value is missing", name, op)}
 	}
 	p.next()
 	if yes, negate := strings.CutPrefix(op, "!"); negate {
-		e := p.compare(f, yes, value)
-		return func(ev *event.Event) bool { return !e(ev) }
+		e := p.compare(f, yes, value).expr
+		return term{expr: func(ev *event.Event) bool { return !e(ev) }}
 	}
 	return p.compare(f, op, value)
 }
 
 // set reads the values of in, of which one must be equal.
-func (p *parser) set(f *fields.Field) Expr {
+func (p *parser) set(f *fields.Field) term {
 	p.commas = true
 	if p.next(); !p.is("(") {
-		return p.fail("after %s in comes a parenthesis with values, such as %s in (a, b)", f.Name, f.Name)
+		return term{expr: p.fail("after %s in comes a parenthesis with values, such as %s in (a, b)", f.Name, f.Name)}
 	}
 	var ones []Expr
+	var clause []fields.Need
+	prunes := true
 	for {
 		p.next()
 		if p.tok == "" && !p.quoted || p.is("(", ")", ",") {
-			return p.fail("in the values of %s one is missing", f.Name)
+			return term{expr: p.fail("in the values of %s one is missing", f.Name)}
 		}
 		if len(ones) == maxSet {
-			return p.fail("%s in has more than %d values", f.Name, maxSet)
+			return term{expr: p.fail("%s in has more than %d values", f.Name, maxSet)}
 		}
-		ones = append(ones, p.compare(f, "=", p.tok))
+		one := p.compare(f, "=", p.tok)
+		ones = append(ones, one.expr)
+		if prunes = prunes && len(one.needs) == 1; prunes {
+			clause = append(clause, one.needs[0]...)
+		}
 		if p.next(); !p.is(",") {
 			break
 		}
 	}
 	if p.err == nil && !p.is(")") {
-		return p.fail("the values of %s are never closed", f.Name)
+		return term{expr: p.fail("the values of %s are never closed", f.Name)}
 	}
 	p.commas = false
 	p.next()
-	return func(e *event.Event) bool {
+	t := term{expr: func(e *event.Event) bool {
 		for _, one := range ones {
 			if one(e) {
 				return true
 			}
 		}
 		return false
+	}}
+	if prunes {
+		t.needs = fields.Needs{clause}
 	}
+	return t
 }
 
-func (p *parser) compare(f *fields.Field, op, value string) Expr {
+func (p *parser) compare(f *fields.Field, op, value string) term {
 	if op == "==" {
 		op = "="
 	}
+	var t term
+	n := fields.Need{Field: f, Text: strings.Clone(value)}
 	switch {
 	case f.Number != nil:
-		return p.num(f, op, value)
+		t.expr = p.num(f, op, value)
+		var err error
+		if n.Number, err = strconv.ParseUint(value, 0, 64); err != nil || op != "=" {
+			return t
+		}
 	case f.Address != nil:
-		return p.addr(f, op, value)
+		t.expr = p.addr(f, op, value)
+		var err error
+		if n.Address, err = netip.ParseAddr(value); err != nil {
+			return t
+		}
 	case f.Bits != nil:
-		return p.bits(f, op, value)
+		t.expr = p.bits(f, op, value)
+		return t
 	case f.List:
-		return p.list(f, op, value)
+		t.expr = p.list(f, op, value)
+	default:
+		t.expr = p.text(f, op, value)
 	}
-	return p.text(f, op, value)
+	switch op {
+	case "~", "contains":
+		n.Op = fields.Contains
+	case "startswith":
+		n.Op = fields.Prefix
+	case "endswith":
+		n.Op = fields.Suffix
+	}
+	t.needs = fields.Needs{{n}}
+	return t
 }
 
 func (p *parser) text(f *fields.Field, op, value string) Expr {
