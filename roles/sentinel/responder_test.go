@@ -76,7 +76,7 @@ func (w *town) start(names ...string) (stop func()) {
 	w.t.Cleanup(stop)
 	w.until("the sentinels to watch", func() bool {
 		for _, n := range names {
-			if !w.peers[n].Watched() || w.peers[n].Followed() == 0 {
+			if !w.peers[n].Watched() || w.peers[n].Followed() < 2 { // the responder, and who watches for silence
 				return false
 			}
 		}
