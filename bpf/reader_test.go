@@ -3,15 +3,19 @@ package bpf
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -179,7 +183,7 @@ func TestFullTreeForgetsTheLongestUnheardOf(t *testing.T) {
 func TestRecordingIsGivenAgain(t *testing.T) {
 	var file bytes.Buffer
 	var e event.Event
-	if err := decode(execRecord("/bin/ls", "ls\x00-la\x00", "/tmp"), 5, &e); err != nil {
+	if err := decode(execRecord("/bin/ls\xff\xfe", "ls\x00\xc3(\x00-la\x00", "/tmp/\x1b[2J"), 5, &e); err != nil {
 		t.Fatal(err)
 	}
 	if err := WriteEvent(&file, &e); err != nil {
@@ -189,29 +193,65 @@ func TestRecordingIsGivenAgain(t *testing.T) {
 	if err := WriteEvent(&file, &e); err != nil {
 		t.Fatal(err)
 	}
-	s := NewRecording(&file)
-	var seen []*event.Event
-	if err := s.Run(t.Context(), func(e *event.Event) { seen = append(seen, e.Clone()) }); err != nil {
+	file.WriteString(`{"Class":1007,"Activity":2,"Process":{"Key":{"PID":7},"Exe":"/bin/old"}}`) // of the older form, and no end of line
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	if _, err := z.Write(file.Bytes()); err != nil || z.Close() != nil {
 		t.Fatal(err)
 	}
 	e.Sensor = "recording"
-	if len(seen) != 2 || *seen[0] != e || *seen[1] != e {
-		t.Errorf("%d events: %+v", len(seen), seen)
+	for name, in := range map[string]io.Reader{"plain": &file, "gzip": &packed} {
+		s := NewRecording(in, false)
+		var seen []*event.Event
+		if err := s.Run(t.Context(), func(e *event.Event) { seen = append(seen, e.Clone()) }); err != nil {
+			t.Fatal(err)
+		}
+		if len(seen) != 3 || *seen[0] != e || *seen[1] != e || seen[2].Process.Exe != "/bin/old" {
+			t.Errorf("%s: %d events: %+v", name, len(seen), seen)
+		}
+		if d := s.Drops(); d["malformed"] != 2 || d["too_long"] != 1 || s.Given() != 3 {
+			t.Errorf("%s: %v", name, d)
+		}
 	}
-	if d := s.Drops(); d["malformed"] != 2 || d["too_long"] != 1 {
-		t.Errorf("%v", d)
+	for _, in := range []string{"", "\x1f", "\n\n"} {
+		if err := NewRecording(strings.NewReader(in), false).Run(t.Context(), func(*event.Event) { t.Error("an event") }); err != nil {
+			t.Errorf("%q: %v", in, err)
+		}
 	}
+}
+
+// TestRecordingInStep: between events there is the time that there was, no more than a minute of it, and none backwards.
+func TestRecordingInStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var file bytes.Buffer
+		at := []time.Duration{time.Hour, time.Hour + 3*time.Second, time.Hour + 2*time.Second, 200 * time.Hour}
+		for _, d := range at {
+			if err := WriteEvent(&file, &event.Event{Class: event.ClassProcess, Activity: event.ActivityExit, Time: int64(d)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		var when []time.Duration
+		if err := NewRecording(&file, true).Run(t.Context(), func(*event.Event) { when = append(when, time.Since(began)) }); err != nil {
+			t.Fatal(err)
+		}
+		if want := []time.Duration{0, 3 * time.Second, 3 * time.Second, 63 * time.Second}; !slices.Equal(when, want) {
+			t.Errorf("given at %v, want %v", when, want)
+		}
+	})
 }
 
 func FuzzRecording(f *testing.F) {
 	f.Add([]byte(`{"Class":1007,"Activity":2,"Process":{"Exe":"/bin/ls","Args":"ls\u0000-la"}}` + "\n"))
 	f.Add([]byte("{\n"))
+	f.Add([]byte("\x1f\x8b\b\x00\x00"))
+	f.Add([]byte(`{"class_uid":1007,"activity_id":1,"time":1,"process":{"pid":7,"cmd_line":"id"}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if err := NewRecording(bytes.NewReader(b)).Run(t.Context(), func(e *event.Event) {
+		if err := NewRecording(bytes.NewReader(b), false).Run(t.Context(), func(e *event.Event) {
 			if err := WriteEvent(io.Discard, e); err != nil && len(b) < MaxRecordingLine/8 {
 				t.Error(err)
 			}
-		}); err != nil {
+		}); err != nil && !bytes.HasPrefix(b, []byte("\x1f\x8b")) {
 			t.Error(err)
 		}
 	})

@@ -68,7 +68,7 @@ func newHost(ctx context.Context, cfg *config.Config, resume bool, log *slog.Log
 func (k *kernel) load(ctx context.Context) ([]privileged.Check, error) {
 	const lost = "nothing can be refused, killed or contained here; findings still immunise the other hosts"
 	switch {
-	case k.cfg.Sensor == "procfs" || k.cfg.Sensor == "off":
+	case k.cfg.Sensor == "procfs" || k.cfg.Sensor == "off" || k.cfg.Replay() != "":
 		return []privileged.Check{{Name: "ebpf", Detail: "not asked for: sensor is " + k.cfg.Sensor, Lost: lost}}, nil
 	case os.Geteuid() != 0:
 		if k.cfg.Sensor == "kernel" {
@@ -152,9 +152,24 @@ func (k *kernel) sensor() (bpf.Sensor, error) {
 		return bpf.OpenRing(r)
 	case k.cfg.Sensor == "off":
 		return nil, nil
+	case k.cfg.Replay() != "":
+		f, err := k.recording()
+		if err != nil {
+			return nil, err
+		}
+		return bpf.NewRecording(f, k.cfg.ReplayInStep), nil
 	}
 	c, err := procfs.Subscribe()
 	return procfs.New(procfs.Options{Interval: procfsInterval, Connector: c, Refused: err}), nil
+}
+
+// recording opens what is to be seen instead of this host.
+func (k *kernel) recording() (*os.File, error) {
+	f, err := os.Open(k.cfg.Replay())
+	if err != nil {
+		return nil, fmt.Errorf("the recording to replay: %w", err)
+	}
+	return f, nil
 }
 
 // logPaths are the logs that this node was told to follow. Those of a whole host say nothing of one cgroup.
@@ -207,6 +222,8 @@ func inheritSensor(cfg *config.Config, start *privileged.Start, lookup func(cont
 		return bpf.OpenRing(bpf.RingFile{File: os.NewFile(fdSensor, "ring"), Bytes: start.RingBytes})
 	case cfg.Sensor == "off":
 		return nil, nil
+	case cfg.Replay() != "":
+		return bpf.NewRecording(os.NewFile(fdSensor, "recording"), cfg.ReplayInStep), nil
 	}
 	opt := procfs.Options{Interval: procfsInterval, Lookup: lookup}
 	if start.Connector == "" {

@@ -172,6 +172,14 @@ func (p *parent) start(uid uint32, output *os.File, restarts int) (*privileged.C
 	} else if ok {
 		defer ring.File.Close()
 		files, ringBytes = append(files, ring.File), ring.Bytes
+	} else if p.cfg.Replay() != "" {
+		f, err := p.kernel.recording()
+		if err != nil {
+			conn.Close()
+			return nil, nil, err
+		}
+		defer f.Close()
+		files = append(files, f)
 	} else if c, err := p.kernel.connector(); err != nil {
 		noConnector = err.Error()
 	} else {

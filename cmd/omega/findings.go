@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -179,21 +177,25 @@ func newEventsCommand(a *app) *cobra.Command {
 	var back, where, record string
 	cmd := &cobra.Command{
 		Use: "events [--follow] [--where EXPR]", Short: "This host's telemetry: it never leaves the host",
-		Long:    "This host's recent telemetry as OCSF events. It never leaves the host.",
-		Example: "  omega events --follow --where 'class == \"process\"'\n  omega events --since 10m --json\n  omega events --follow --record incident.jsonl", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Long: "This host's telemetry as OCSF events, from its journal: of the last ten minutes, or as far back as --since says; with --follow from now on. It never\n" +
+			"leaves the host. Fields and their names are in the field reference, roles/sentinel/FIELDS.md. A recording is gzip where its name ends in .gz;\n" +
+			"`omega up --sensor replay:FILE` and `omega detect` read it.",
+		Example: "  omega events --follow --where 'class == \"process\"'\n  omega events --since 10m --json\n  omega events --since 2h --where 'exe startswith /tmp/ or remote in (203.0.113.0/24)'\n  omega events --follow --record incident.jsonl.gz", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if err := since(back); err != nil {
 				return err
 			}
-			write := func(line string) error { return a.printEvent(line) }
+			write := a.printEvent
 			if record != "" {
-				f, err := os.OpenFile(record, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+				r, err := newRecording(record)
 				if err != nil {
-					return fmt.Errorf("record: %w", err)
+					return err
 				}
-				w := bufio.NewWriter(f)
-				defer func() { err = errors.Join(w.Flush(), f.Close()) }()
-				write = func(line string) error { _, err := fmt.Fprintln(w, line); return err }
+				defer func() {
+					err = errors.Join(err, r.Close())
+					a.progress(fmt.Sprintf("%d events in %s", r.events, record))
+				}()
+				write = r.write
 			}
 			c := a.client()
 			defer c.Close()
@@ -206,9 +208,9 @@ func newEventsCommand(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on as new ones come")
-	cmd.Flags().StringVar(&back, "since", "", "how far back, e.g. 10m")
+	cmd.Flags().StringVar(&back, "since", "", "how far back, e.g. 2h (default 10m; with --follow from now on)")
 	cmd.Flags().StringVar(&where, "where", "", "only those for which this expression holds")
-	cmd.Flags().StringVar(&record, "record", "", "write them to this new file, as JSON Lines")
+	cmd.Flags().StringVar(&record, "record", "", "write them to this new file, as JSON Lines; gzip if it ends in .gz")
 	return cmd
 }
 
@@ -225,7 +227,12 @@ func (a *app) printEvent(line string) error {
 	if p.PID == 0 {
 		p = e.Actor.Process
 	}
-	text := cmp.Or(p.Cmdline, p.File.Path, p.Name, e.User.Name, e.File.Path)
+	text := cmp.Or(p.Cmdline, p.File.Path, p.Name, e.User.Name)
+	for _, object := range []string{e.File.Path, e.Query.Hostname, e.Unmapped.Access.Operation} {
+		if object != "" {
+			text = strings.TrimSpace(object + "  " + text)
+		}
+	}
 	if e.Dst.IP != "" {
 		text = strings.TrimSpace(fmt.Sprintf("%s:%d → %s:%d %s", e.Src.IP, e.Src.Port, e.Dst.IP, e.Dst.Port, text))
 	}
@@ -245,6 +252,14 @@ type ocsfEvent struct {
 	User struct {
 		Name string `json:"name"`
 	} `json:"user"`
+	Query struct {
+		Hostname string `json:"hostname"`
+	} `json:"query"`
+	Unmapped struct {
+		Access struct {
+			Operation string `json:"operation"`
+		} `json:"access"`
+	} `json:"unmapped"`
 	File ocsfFile     `json:"file"`
 	Src  ocsfEndpoint `json:"src_endpoint"`
 	Dst  ocsfEndpoint `json:"dst_endpoint"`

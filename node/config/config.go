@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -49,8 +50,11 @@ type Config struct {
 	Decoys []string `koanf:"decoys"`
 	// Allow lists addresses, prefixes and paths that no response may touch on this host.
 	Allow []string `koanf:"allow"`
-	// Sensor is auto (the kernel where it lets us, else procfs), kernel, procfs or off.
+	// Sensor is auto (the kernel where it lets us, else procfs), kernel, procfs or off; replay:FILE gives what was recorded
+	// in that file, and acts on nothing.
 	Sensor string `koanf:"sensor"`
+	// ReplayInStep gives a recording with the time between its events that there was; off is as fast as it is taken.
+	ReplayInStep bool `koanf:"replay_in_step"`
 	// Logs are the files that tell of log-ons, sudo, jobs and services, or the one word journal; auto is journald where it
 	// runs and the classic files elsewhere, of a whole host; off reads none. A node with a cgroup follows what it is told alone.
 	Logs []string `koanf:"logs"`
@@ -141,6 +145,22 @@ func (c *Config) Settings() []Setting {
 // Asked says whether key was given by a flag: the person who starts the node said so now.
 func (c *Config) Asked(key string) bool { return strings.HasPrefix(c.origin[key], "--") }
 
+// Replay is the recording that is seen instead of this host, "" if none.
+func (c *Config) Replay() string {
+	file, ok := strings.CutPrefix(c.Sensor, "replay:")
+	if !ok {
+		return ""
+	}
+	return file
+}
+
+func (c *Config) checkSensor() error {
+	if c.Replay() != "" && len(c.Sensor) <= MaxValue || slices.Contains([]string{"auto", "kernel", "procfs", "off"}, c.Sensor) {
+		return nil
+	}
+	return fmt.Errorf("%w: sensor: %q is not one of auto, kernel, procfs, off, replay:FILE", ErrInvalid, c.Sensor)
+}
+
 // Validate checks every value; the error wraps ErrInvalid and names the key.
 func (c *Config) Validate() error {
 	bad := func(key, format string, args ...any) error {
@@ -156,7 +176,7 @@ func (c *Config) Validate() error {
 	}
 	if err := errors.Join(
 		oneOf("mode", c.Mode, ModeObserve, ModeEnforce),
-		oneOf("sensor", c.Sensor, "auto", "kernel", "procfs", "off"),
+		c.checkSensor(),
 		oneOf("log_level", c.LogLevel, "debug", "info", "warn", "error"),
 		oneOf("log_format", c.LogFormat, "text", "json"),
 	); err != nil {
