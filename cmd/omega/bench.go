@@ -13,6 +13,7 @@ import (
 	"github.com/omega-mesh/omega/modules/wasm"
 	"github.com/omega-mesh/omega/node"
 	"github.com/omega-mesh/omega/node/drill"
+	"github.com/omega-mesh/omega/node/journal"
 	"github.com/omega-mesh/omega/node/testnet"
 	"github.com/omega-mesh/omega/roles/sentinel"
 	"github.com/omega-mesh/omega/sim/cage2"
@@ -31,7 +32,7 @@ import (
 
 // benchmarks are the figures of every package that has some.
 func benchmarks() []event.Benchmark {
-	return slices.Concat(bpf.Benchmarks(), ledger.Benchmarks(), composite.Benchmarks(), audit.Benchmarks(), authority.Benchmarks(), policy.Benchmarks(), swarm.Benchmarks(), sentinel.Benchmarks(), node.Benchmarks(), testnet.Benchmarks(), drill.Benchmarks(),
+	return slices.Concat(bpf.Benchmarks(), ledger.Benchmarks(), composite.Benchmarks(), audit.Benchmarks(), authority.Benchmarks(), policy.Benchmarks(), swarm.Benchmarks(), sentinel.Benchmarks(), node.Benchmarks(), journal.Benchmarks(), testnet.Benchmarks(), drill.Benchmarks(),
 		cage2.Benchmarks(), planner.Benchmarks(), learn.Benchmarks(), world.Benchmarks(), serve.Benchmarks(),
 		wasm.Benchmarks(), sigma.Benchmarks())
 }

@@ -56,6 +56,10 @@ func (u *unpacker) dictionary(packed []byte, size uint32) error {
 	if err != nil {
 		return err
 	}
+	return u.readDictionary(raw)
+}
+
+func (u *unpacker) readDictionary(raw []byte) error {
 	n, k := binary.Uvarint(raw)
 	if k <= 0 || n > uint64(len(raw)) {
 		return fmt.Errorf("%w: number of strings", ErrDamaged)
@@ -87,6 +91,10 @@ func (u *unpacker) table(packed []byte, size uint32) error {
 	if err != nil {
 		return err
 	}
+	return u.readTable(raw)
+}
+
+func (u *unpacker) readTable(raw []byte) (err error) {
 	n, k := binary.Uvarint(raw)
 	if k <= 0 || n > maxEvents || uint64(len(raw)-k) < n*16 {
 		return fmt.Errorf("%w: masks", ErrDamaged)

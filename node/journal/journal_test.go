@@ -15,24 +15,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// life is what a process-heavy load is made of: of each process a fork, an exec and an exit.
-func life(i int) *event.Event {
-	n := uint64(i / 3)
-	z := n * 0x9e3779b97f4a7c15 // times and inodes of a real host do not come in even steps
-	jitter, jitter3 := z>>44, (z*uint64(1+i%3))>>43
-	boot := 5_000_000_000 + n*2_000_003 + uint64(i%3)*210_017 + jitter3
-	e := &event.Event{Class: event.ClassProcess, Activity: event.Activity(i%3) + event.ActivityFork, Time: 1_800_000_000_000_000_000 + int64(boot), Boot: boot, Sensor: "kernel"}
-	tools := [...]string{"/usr/bin/gcc-12", "/usr/bin/sh", "/usr/bin/as", "/usr/bin/ld", "/usr/bin/make", "/usr/bin/sed", "/usr/bin/mv", "/usr/bin/rm"}
-	tool := n % uint64(len(tools))
-	e.Process = event.Process{Key: event.ProcessKey{PID: uint32(1000 + n%30000), Start: 5_000_000_000 + n*2_000_003 - jitter}, Parent: event.ProcessKey{PID: uint32(900 + n%7), Start: 4_000_000_000 + n%7},
-		UID: 1000, GID: 1000, EUID: 1000, EGID: 1000, Exe: tools[tool], Comm: filepath.Base(tools[tool]), CWD: fmt.Sprintf("/home/build/src/part%d", n/64%40),
-		Inode: 4000 + tool, Device: 0xfe01, CgroupID: 7777, MountNS: 4026531840, PIDNS: 4026531836, NetNS: 4026531992, Session: 880, LoginUID: 1000, ParentExe: "/usr/bin/make",
-		Ancestors: "/usr/bin/bash\x00/usr/sbin/sshd\x00/usr/lib/systemd/systemd", TTY: "pts/3", Unit: "session-4.scope"}
-	if i%3 == 1 {
-		e.Process.Args = fmt.Sprintf("%s\x00-O2\x00-Wall\x00-Iinclude\x00-c\x00file%d.c\x00-o\x00file%d.o", e.Process.Comm, n, n)
-	}
-	return e
-}
+func life(i int) *event.Event { return processLife(i, &event.Event{}) }
 
 func connection(i int) *event.Event {
 	e := life(i)
