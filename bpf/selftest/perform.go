@@ -25,7 +25,7 @@ func Is() bool { return len(os.Args) > 1 && os.Args[0] == Name }
 const childArgument = "child"
 
 // most is how long a run may take: what hangs ends with its process.
-const most = 8 * time.Second
+const most = 20 * time.Second
 
 // exitChild is what the child ends with, to see that exit codes come through.
 const exitChild = 7
@@ -97,6 +97,9 @@ func (r *run) processes() {
 		var status unix.WaitStatus
 		_, _ = unix.Wait4(pid, &status, unix.WALL, nil)
 		_ = unix.PtraceDetach(pid)
+		// What it stopped for may have been another signal, with the attachment's own SIGSTOP still to come: it would wait for
+		// ever. A SIGCONT takes that back.
+		_ = unix.Kill(pid, unix.SIGCONT)
 	}
 	// One byte to an address that nothing is mapped at: refused by the memory, not by the rights.
 	b := []byte{0}
