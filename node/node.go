@@ -15,6 +15,7 @@ import (
 	"github.com/thejerf/suture/v4"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/workload"
 	"github.com/omega-mesh/omega/node/api"
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/journal"
@@ -161,7 +162,7 @@ func New(p Parts) (*Node, error) {
 	if err != nil {
 		return fail(err)
 	}
-	n.telemetry = newTelemetry(j)
+	n.telemetry = newTelemetry(j, workload.NewTable(p.Service.Container))
 	n.local = newResponses()
 	n.joining = newJoining()
 	n.credentials = newCredentials()
@@ -269,6 +270,7 @@ func (n *Node) Run(ctx context.Context) error {
 	work := suture.New("work", spec)
 	work.Add(service{"ledger", n.ledger.Run})
 	work.Add(service{"journal", n.telemetry.journal.Run})
+	work.Add(service{"workloads", n.telemetry.workloads.Run})
 	work.Add(service{"roles", n.roles.Serve})
 	work.Add(service{"authority", n.followAuthority})
 	work.Add(service{"evidence", n.postEvidence})

@@ -76,6 +76,7 @@ func (n *Node) queues() map[string]*apiv1.Queue {
 	}
 	j := n.telemetry.journal.Stats()
 	out["journal"] = &apiv1.Queue{Len: uint64(j.Bytes), Cap: uint64(j.Budget)} // bytes
+	out["workloads"] = &apiv1.Queue{Dropped: n.telemetry.workloads.Skipped()}
 	for class, lost := range j.Dropped {
 		out["journal/"+class] = &apiv1.Queue{Dropped: lost}
 	}

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/omega-mesh/omega/bpf/selftest"
+	"github.com/omega-mesh/omega/bpf/workload"
 	"github.com/omega-mesh/omega/node/journal"
 	"github.com/omega-mesh/omega/swarm/event"
 )
@@ -14,13 +15,14 @@ type telemetry struct {
 	subscribers atomic.Pointer[[]*subscriber]
 	mu          sync.Mutex // of changes to subscribers
 	journal     *journal.Journal
+	workloads   *workload.Table
 	test        atomic.Pointer[selftest.Watch] // while one runs
 }
 
 type subscriber struct{ f func(*event.Event) }
 
-func newTelemetry(j *journal.Journal) *telemetry {
-	t := &telemetry{journal: j}
+func newTelemetry(j *journal.Journal, w *workload.Table) *telemetry {
+	t := &telemetry{journal: j, workloads: w}
 	t.subscribers.Store(&[]*subscriber{})
 	return t
 }
@@ -29,6 +31,9 @@ func newTelemetry(j *journal.Journal) *telemetry {
 func (t *telemetry) take(e *event.Event) {
 	if w := t.test.Load(); w != nil && w.Take(e) {
 		return // what the node does to itself is nobody's attack
+	}
+	if e.Sensor != "recording" { // its cgroups are of another time, or another host
+		t.workloads.Fill(e)
 	}
 	for _, s := range *t.subscribers.Load() {
 		s.f(e)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/bpf/selftest"
+	"github.com/omega-mesh/omega/bpf/workload"
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
@@ -180,6 +181,12 @@ func (c *Client) Protect(ctx context.Context, listeners []bpf.Listener, proved [
 func (c *Client) Process(ctx context.Context, pid uint32) (p event.Process, err error) {
 	err = c.call(ctx, KindProcess, numberBody{uint64(pid)}, &p)
 	return p, err
+}
+
+// Container implements Service.
+func (c *Client) Container(ctx context.Context, id string) (d workload.Description, err error) {
+	err = c.call(ctx, KindContainer, textBody{id}, &d)
+	return d, err
 }
 
 // Allow implements Service.

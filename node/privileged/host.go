@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/workload"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust/guard"
 )
@@ -74,6 +75,8 @@ type Host struct {
 	opt     HostOptions
 	testing sync.Mutex // held while a self-test runs
 
+	runtimes *workload.Runtime
+
 	mu      sync.Mutex
 	mode    string
 	allowed []string                // said at run time
@@ -87,7 +90,7 @@ type Host struct {
 
 // NewHost reads what an earlier run left in Dir.
 func NewHost(opt HostOptions) (*Host, error) {
-	h := &Host{opt: opt, mode: opt.Mode, known: map[string][]netip.Addr{}, ends: map[string][]netip.AddrPort{}, parts: map[string][]string{}}
+	h := &Host{opt: opt, mode: opt.Mode, runtimes: workload.NewRuntime(), known: map[string][]netip.Addr{}, ends: map[string][]netip.AddrPort{}, parts: map[string][]string{}}
 	raw, err := os.ReadFile(filepath.Join(opt.Dir, fileAllow))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("allow list: %w", err)

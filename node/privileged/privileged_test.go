@@ -17,6 +17,7 @@ import (
 
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/bpf/selftest"
+	"github.com/omega-mesh/omega/bpf/workload"
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
@@ -77,6 +78,9 @@ func (r *recorder) Protect(_ context.Context, l []bpf.Listener, p []Proved) erro
 }
 func (r *recorder) Process(_ context.Context, pid uint32) (event.Process, error) {
 	return event.Process{}, ErrUnavailable
+}
+func (r *recorder) Container(_ context.Context, id string) (workload.Description, error) {
+	return workload.Description{Image: "image of " + id, Pod: "a/b"}, nil
 }
 func (r *recorder) Allow(_ context.Context, w string) error {
 	r.mu.Lock()
@@ -174,6 +178,12 @@ func TestCommandsCrossTheLine(t *testing.T) {
 	}
 	if l, err := c.Allowed(ctx); err != nil || l[0] != "10.0.0.0/8" {
 		t.Fatal(l, err)
+	}
+	if d, err := c.Container(ctx, "c0ffee"); err != nil || d.Image != "image of c0ffee" || d.Pod != "a/b" {
+		t.Errorf("%+v %v", d, err)
+	}
+	if _, err := c.Container(ctx, strings.Repeat("x", 200)); err == nil {
+		t.Error("an id of 200 bytes was asked for")
 	}
 	if _, err := c.Process(ctx, 1); !errors.Is(err, ErrUnavailable) {
 		t.Fatalf("%v is not ErrUnavailable", err)

@@ -9,8 +9,14 @@ import (
 	"github.com/prometheus/procfs"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/workload"
 	"github.com/omega-mesh/omega/swarm/event"
 )
+
+// Container implements Service.
+func (h *Host) Container(ctx context.Context, id string) (workload.Description, error) {
+	return h.runtimes.Describe(ctx, id)
+}
 
 // Process implements Service. A process that ends meanwhile gives what was read until then, or an error.
 func (h *Host) Process(_ context.Context, pid uint32) (event.Process, error) {

@@ -51,6 +51,7 @@ const (
 	KindDrain
 	KindStart
 	KindSelfTest
+	KindContainer
 	kindEnd
 )
 

@@ -143,6 +143,15 @@ func answer(ctx context.Context, cd codec, s Service, f Frame) (any, error) {
 			return nil, fmt.Errorf("%w: pid %d", ErrFrame, b.Number)
 		}
 		return s.Process(ctx, uint32(b.Number))
+	case KindContainer:
+		var b textBody
+		if err := cd.body(f, &b); err != nil {
+			return nil, err
+		}
+		if len(b.Text) > 128 {
+			return nil, fmt.Errorf("%w: a container's id of %d bytes", ErrFrame, len(b.Text))
+		}
+		return s.Container(ctx, b.Text)
 	case KindAllow, KindDisallow:
 		var b textBody
 		if err := cd.body(f, &b); err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/bpf/selftest"
+	"github.com/omega-mesh/omega/bpf/workload"
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
@@ -35,6 +36,8 @@ type Service interface {
 	Protect(ctx context.Context, listeners []bpf.Listener, proved []Proved) error
 	// Process looks a process up in /proc, which the unprivileged side may not read for others' processes.
 	Process(ctx context.Context, pid uint32) (event.Process, error)
+	// Container asks the container runtimes of this host for image and pod of a container, by its id.
+	Container(ctx context.Context, id string) (workload.Description, error)
 	// Allow adds to what must never be blocked on this host, Disallow takes it away; Allowed lists it. An address, a
 	// prefix or an absolute path.
 	Allow(ctx context.Context, what string) error
