@@ -138,8 +138,10 @@ func (t *Table) look(p *event.Process, boot uint64) *entry {
 		t.skipped.Add(1)
 		return nil
 	}
-	if id, ok := t.read(p.Key.PID, p.CgroupID); ok {
-		return &entry{Identity: id, settle: id.Container == "" || t.describe == nil}
+	for _, pid := range [...]uint32{p.Key.PID, p.Parent.PID} { // who is gone already most often leaves a parent of the same cgroup
+		if id, ok := t.read(pid, p.CgroupID); ok {
+			return &entry{Identity: id, settle: id.Container == "" || t.describe == nil}
+		}
 	}
 	return &entry{walk: true}
 }

@@ -271,6 +271,13 @@ func TestRealCgroup(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 
+	// A child that is gone already is known by its parent.
+	child := e(4)
+	child.Process.Key.PID, child.Process.Parent.PID = 1<<22+1, uint32(cmd.Process.Pid)
+	if NewTable(nil).Fill(child); child.Process.Container != idA {
+		t.Errorf("of a child that is gone: %+v", child.Process)
+	}
+
 	// Its process gone, another event of the cgroup comes: it is found by its id.
 	end()
 	fresh := NewTable(nil)
