@@ -6,15 +6,20 @@ import (
 	"unicode/utf8"
 
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/swarm/event/redact"
 )
 
-// Process is as much of p as travels with a finding, copied.
+// maxArgs bounds the words of a process that travel, in bytes.
+const maxArgs = 512
+
+// Process is as much of p as travels with a finding, copied, without the secrets among its words.
 func Process(p *event.Process) *event.ProcessRef {
 	exe := p.Exe
 	if exe == "" {
 		exe = p.Comm
 	}
-	return &event.ProcessRef{Key: p.Key, UID: p.UID, Exe: strings.Clone(exe), ParentExe: strings.Clone(p.ParentExe)}
+	return &event.ProcessRef{Key: p.Key, UID: p.UID, Exe: redact.Printable(strings.Clone(exe), MaxFindingText), Args: redact.Words(p.Argv(), maxArgs),
+		ParentExe: redact.Printable(strings.Clone(p.ParentExe), MaxFindingText)}
 }
 
 // MaxFindingText bounds every text a module puts into a finding, in bytes.

@@ -40,7 +40,7 @@ func Child() int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(redact(os.Stderr), "omega: unprivileged half:", err)
+	fmt.Fprintln(redacting(os.Stderr), "omega: unprivileged half:", err)
 	var start *startError
 	switch {
 	case errors.Is(err, ErrLeft):

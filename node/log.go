@@ -13,7 +13,7 @@ import (
 func newLog(w io.Writer, cfg *config.Config) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(cfg.LogLevel)) // Validate has seen it
-	out, opt := redact(w), &slog.HandlerOptions{Level: level}
+	out, opt := redacting(w), &slog.HandlerOptions{Level: level}
 	if cfg.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(out, opt))
 	}
@@ -26,7 +26,7 @@ type redactor struct {
 	token *regexp.Regexp
 }
 
-func redact(w io.Writer) io.Writer {
+func redacting(w io.Writer) io.Writer {
 	return &redactor{w: w, token: regexp.MustCompile(`(?i)omega1[a-z2-7]{8,}`)}
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/omega-mesh/omega/bpf/workload"
 	"github.com/omega-mesh/omega/node/journal"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/swarm/event/redact"
 )
 
 // telemetry hands this host's events to the roles and to the journal. take runs on the sensors' goroutines.
@@ -38,6 +39,7 @@ func (t *telemetry) take(e *event.Event) {
 	for _, s := range *t.subscribers.Load() {
 		s.f(e)
 	}
+	redact.Event(e) // the detectors saw it whole; what is kept has no secrets
 	t.journal.Append(e)
 }
 

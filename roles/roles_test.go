@@ -16,6 +16,7 @@ import (
 	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/roles/rolestest"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/swarm/event/redact"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -150,12 +151,12 @@ func TestRedact(t *testing.T) {
 		"ls -la /tmp":                         "ls -la /tmp",
 		"printf a\x1b[31m\u202eb":             "printf a?[31m?b",
 	} {
-		if got := roles.Redact(strings.Split(in, " "), 200); got != want {
+		if got := redact.Words(strings.Split(in, " "), 200); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}
 	// The value of a header in words of its own.
-	if got := roles.Redact([]string{"curl", "-H", "Authorization: Bearer xyz"}, 200); strings.Contains(got, "xyz") {
+	if got := redact.Words([]string{"curl", "-H", "Authorization: Bearer xyz"}, 200); strings.Contains(got, "xyz") {
 		t.Errorf("%q", got)
 	}
 }
@@ -167,7 +168,7 @@ func FuzzText(f *testing.F) {
 		if limit < 0 || limit > 4096 {
 			return
 		}
-		for _, got := range []string{roles.Printable(s, limit), roles.Redact(strings.Split(s, " "), limit)} {
+		for _, got := range []string{redact.Printable(s, limit), redact.Words(strings.Split(s, " "), limit)} {
 			if len(got) > limit || !utf8.ValidString(got) || strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 				t.Fatalf("%q at %d: %q", s, limit, got)
 			}

@@ -216,4 +216,3 @@ func (s swarm) events(on string) (out []*event.Event) {
 	}
 	return out
 }
-

@@ -20,6 +20,7 @@ import (
 
 	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/swarm/event/redact"
 	"github.com/omega-mesh/omega/trust/policy"
 )
 
@@ -161,11 +162,11 @@ func subjectOf(f *event.Finding) string {
 	case s.Address.IsValid():
 		return s.Address.Unmap().String()
 	case s.File != "":
-		return roles.Printable(f.Host+":"+s.File, maxText)
+		return redact.Printable(f.Host+":"+s.File, maxText)
 	case s.Process != nil:
-		return roles.Printable(f.Host+":"+s.Process.Exe, maxText)
+		return redact.Printable(f.Host+":"+s.Process.Exe, maxText)
 	default:
-		return roles.Printable(f.Host+":"+f.RuleID, maxText)
+		return redact.Printable(f.Host+":"+f.RuleID, maxText)
 	}
 }
 
@@ -211,7 +212,7 @@ func (i *Incident) add(f *event.Finding) {
 	}
 	slices.Sort(i.Attack)
 	if weight := uint16(f.Severity)<<8 | uint16(f.Confidence); weight > i.weight || i.Title == "" {
-		i.weight, i.Title = weight, roles.Printable(f.Title, maxText)
+		i.weight, i.Title = weight, redact.Printable(f.Title, maxText)
 	}
 	if f.Anonymous != nil {
 		return // its author may be one of those who found the same under their own name

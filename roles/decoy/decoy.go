@@ -15,6 +15,7 @@ import (
 
 	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/swarm/event/redact"
 )
 
 // Bounds of a decoy.
@@ -141,7 +142,7 @@ func (d *Decoy) serve(ctx context.Context, s *service, v *visits) {
 		l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(d.opt.Bind, strconv.Itoa(int(s.port))))
 		if err != nil {
 			if ctx.Err() == nil {
-				s.state.Store(roles.Printable(err.Error(), 200))
+				s.state.Store(redact.Printable(err.Error(), 200))
 				d.log.Warn("decoy does not listen", "service", s.name, "err", err)
 				pause(ctx, retryListen)
 			}

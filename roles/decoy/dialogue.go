@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/swarm/event/redact"
 )
 
 // Bounds of one conversation.
@@ -193,9 +193,9 @@ func (d *dialogue) enter() (reply string, over bool) {
 		return "\r\nlogin: ", false
 	}
 	if d.user == "" {
-		d.user = roles.Printable(line, 64)
+		d.user = redact.Printable(line, 64)
 	}
-	d.keep(roles.Redact(strings.Fields(line), maxLine))
+	d.keep(redact.Words(strings.Fields(line), maxLine))
 	d.password = true
 	return askPass, false
 }
@@ -216,7 +216,7 @@ func (d *dialogue) finish() {
 	if d.password {
 		d.keep("password of " + strconv.Itoa(len(d.line)) + " bytes")
 	} else {
-		d.keep(roles.Redact(strings.Fields(string(d.line)), maxLine))
+		d.keep(redact.Words(strings.Fields(string(d.line)), maxLine))
 	}
 	d.line = nil
 }

@@ -5,8 +5,8 @@ import (
 	"strings"
 
 	"github.com/omega-mesh/omega/modules"
-	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/swarm/event/redact"
 )
 
 // Builtin are the detectors of this build, each with its own state.
@@ -32,16 +32,16 @@ func finding(e *event.Event, rule, name, title string, severity event.Severity, 
 		}
 		f.Subject.Process = &event.ProcessRef{
 			Key: p.Key, UID: p.UID,
-			Exe:       roles.Printable(strings.Clone(exe), maxPath),
-			Args:      roles.Redact(p.Argv(), maxArgs),
-			ParentExe: roles.Printable(strings.Clone(p.ParentExe), maxPath),
+			Exe:       redact.Printable(strings.Clone(exe), maxPath),
+			Args:      redact.Words(p.Argv(), maxArgs),
+			ParentExe: redact.Printable(strings.Clone(p.ParentExe), maxPath),
 		}
 	}
 	return f
 }
 
 func evidence(f *event.Finding, name, value string) {
-	f.Evidence = append(f.Evidence, event.Evidence{Name: name, Value: roles.Printable(strings.Clone(value), maxPath)})
+	f.Evidence = append(f.Evidence, event.Evidence{Name: name, Value: redact.Printable(strings.Clone(value), maxPath)})
 }
 
 // base is the last element of a path, without allocation.

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/swarm/event/redact"
 )
 
 // Times and sizes of the detectors of strangers.
@@ -202,7 +202,7 @@ func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Add
 func logon(e *event.Event, source netip.Addr, rule, name, title string, s event.Severity, confidence uint8, attack ...string) event.Finding {
 	f := finding(e, rule, name, title, s, confidence, attack...)
 	f.Subject.Address = source
-	f.Subject.User = roles.Printable(strings.Clone(e.Logon.User), maxPath)
+	f.Subject.User = redact.Printable(strings.Clone(e.Logon.User), maxPath)
 	if e.Logon.Service != "" {
 		evidence(&f, "service", e.Logon.Service)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/swarm/event/redact"
 	"github.com/omega-mesh/omega/trust/authority"
 	"github.com/omega-mesh/omega/trust/policy"
 )
@@ -158,7 +159,7 @@ func (r *responder) end(ctx context.Context, id string, s roles.Standing, why st
 		s.Response = resp
 		var err error
 		if rc, err = r.p.Release(ctx, id); err != nil {
-			rc.Outcome, rc.Detail = event.OutcomeFailed, roles.Printable(err.Error(), maxPath)
+			rc.Outcome, rc.Detail = event.OutcomeFailed, redact.Printable(err.Error(), maxPath)
 		}
 		rc.Response = id
 		if rc.Time == 0 {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/swarm/event/redact"
 	"github.com/omega-mesh/omega/trust/guard"
 	"github.com/omega-mesh/omega/trust/policy"
 )
@@ -223,7 +224,7 @@ func (r *responder) act(ctx context.Context, resp event.Response, left time.Dura
 	resp.TTL = left
 	rc, err := r.p.Respond(ctx, resp)
 	if err != nil {
-		rc.Outcome, rc.Detail = event.OutcomeFailed, roles.Printable(err.Error(), maxPath)
+		rc.Outcome, rc.Detail = event.OutcomeFailed, redact.Printable(err.Error(), maxPath)
 	}
 	return rc
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/swarm/event/redact"
 )
 
 // Rules of agents that say nothing any more.
@@ -215,13 +216,13 @@ func silenceFinding(c claim, p roles.Peer) event.Finding {
 	f := event.Finding{Time: p.Now().UnixNano(), Boot: c.since, RuleID: ruleSilent, Rule: "silent agent", Attack: []string{"T1562.001"},
 		Severity: event.SeverityHigh, Confidence: 70, Subject: event.Subject{Member: c.did}}
 	gone := time.Duration(p.Boot() - min(p.Boot(), c.since)).Round(time.Second)
-	f.Title = fmt.Sprintf("The agent of %s has said nothing for %s, and did not take its leave", roles.Printable(c.name, maxPath), gone)
+	f.Title = fmt.Sprintf("The agent of %s has said nothing for %s, and did not take its leave", redact.Printable(c.name, maxPath), gone)
 	if c.did == "" {
 		f.RuleID, f.Rule, f.Attack, f.Severity, f.Subject.Member = ruleIsolated, "isolated agent", nil, event.SeverityMedium, p.DID()
 		f.Title = fmt.Sprintf("This host has lost sight of most of the swarm for %s", gone)
 	}
 	if c.over {
-		f.Severity, f.Title = event.SeverityInformational, fmt.Sprintf("%s is back after %s", roles.Printable(c.name, maxPath), gone)
+		f.Severity, f.Title = event.SeverityInformational, fmt.Sprintf("%s is back after %s", redact.Printable(c.name, maxPath), gone)
 		if c.did == "" {
 			f.Title = fmt.Sprintf("This host sees most of the swarm again after %s", gone)
 		}

@@ -1,4 +1,4 @@
-package roles
+package redact
 
 import (
 	"strings"
@@ -7,33 +7,27 @@ import (
 
 // secretNames are what a word is called whose value is nobody's business: matched as part of the name before '=' or ':',
 // or of an option whose value is the next word.
-var secretNames = [...]string{"pass", "pwd", "secret", "token", "apikey", "api-key", "api_key", "credential", "authorization", "bearer", "private"}
+var secretNames = [...]string{"pass", "pwd", "secret", "token", "apikey", "api-key", "api_key", "access_key", "access-key", "credential", "authorization", "bearer", "private"}
 
 // redacted stands in the place of what was taken out.
 const redacted = "***"
 
-// Redact makes words that a process was started with, or that a stranger typed, fit to travel: values of options and
-// variables that are called like a secret, passwords in URLs, and Omega's own tokens are taken out; control bytes and
-// invalid UTF-8 become '?'; the whole is at most limit bytes.
-func Redact(words []string, limit int) string {
+// Words makes words that a process was started with, or that a stranger typed, fit to travel: values of options and
+// variables that are called like a secret, passwords in URLs, keys and Omega's own tokens are taken out; control bytes and
+// invalid UTF-8 become '?'; the whole, joined by spaces, is at most limit bytes.
+func Words(words []string, limit int) string {
 	var b strings.Builder
-	hide := false
+	hide, program := false, ""
 	for i, w := range words {
 		if b.Len() >= limit {
 			break
 		}
-		if i > 0 {
+		if i == 0 {
+			program = w[strings.LastIndexByte(w, '/')+1:]
+		} else {
 			b.WriteByte(' ')
 		}
-		var next bool
-		if hide {
-			// "Authorization:" "Bearer" "xyz": what follows the scheme is the secret.
-			next = strings.EqualFold(w, "bearer") || strings.EqualFold(w, "basic")
-			w = redacted
-		} else {
-			w, next = redactWord(w[:min(len(w), limit)])
-		}
-		hide = next
+		w, hide = word(program, w[:min(len(w), limit)], hide)
 		b.WriteString(Printable(w, limit))
 	}
 	return cut(b.String(), limit)
@@ -41,8 +35,14 @@ func Redact(words []string, limit int) string {
 
 // redactWord takes the secret out of one word; next says that the following word is one.
 func redactWord(w string) (out string, next bool) {
-	if strings.HasPrefix(strings.ToLower(w), "omega1") {
-		return "omega1" + redacted, false
+	if i := strings.Index(strings.ToLower(w), "omega1"); i >= 0 && i < len(w) { // a join token, wherever it stands
+		return w[:i] + "omega1" + redacted, false
+	}
+	if i := strings.Index(w, "-----BEGIN "); i >= 0 {
+		return w[:i] + redacted, false
+	}
+	if accessKey(w) {
+		return redacted, false
 	}
 	if i := strings.Index(w, "://"); i >= 0 {
 		rest := w[i+3:]
@@ -55,7 +55,7 @@ func redactWord(w string) (out string, next bool) {
 		}
 	}
 	if i := strings.IndexAny(w, "=:"); i > 0 && secret(w[:i]) {
-		if i+1 == len(w) { // "Authorization:" and its value as another word
+		if strings.TrimLeft(w[i+1:], " ") == "" { // "Authorization:" and its value as another word
 			return w, true
 		}
 		return w[:i+1] + redacted, false
@@ -64,6 +64,16 @@ func redactWord(w string) (out string, next bool) {
 		return w, true
 	}
 	return w, false
+}
+
+// accessKey says whether a word holds an AWS access key's id: AKIA or ASIA, and 16 capitals and digits.
+func accessKey(w string) bool {
+	for _, mark := range [...]string{"AKIA", "ASIA"} {
+		if i := strings.Index(w, mark); i >= 0 && len(w) >= i+20 && strings.Trim(w[i:i+20], "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == "" {
+			return true
+		}
+	}
+	return false
 }
 
 func secret(name string) bool {
