@@ -139,7 +139,8 @@ func (h *host) run(ctx context.Context, name string, args ...string) (string, er
 		defer dir.Close()
 		cmd := exec.CommandContext(ctx, name, args...)
 		cmd.Stdout, cmd.Stderr = &out, &out
-		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+		// A session of its own: started by a container's runtime, the tests may be in session 0.
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd()), Setsid: true}
 		return cmd.Run()
 	})
 	return out.String(), err
