@@ -153,6 +153,11 @@ func (k *Kernel) Apply(ctx context.Context, r event.Response) (event.Receipt, er
 			return fail(fmt.Errorf("write the kernel's map %s: %w", s.table, err))
 		}
 	}
+	if r.Target.Domain != "" {
+		if err := k.suspectGiven(); err != nil {
+			receipt.Detail = err.Error() // it stands for all that is asked from now on
+		}
+	}
 	receipt.Acted = BootTime()
 	if old != nil { // said again with another target: the former one is let go
 		for _, s := range old.slots {
@@ -183,6 +188,11 @@ func (k *Kernel) Release(_ context.Context, id string) (event.Receipt, error) {
 		}
 	}
 	_ = k.countRules() // too many only costs time
+	if e.target.Domain != "" {
+		if err := k.suspectGiven(); err != nil {
+			receipt.Detail = err.Error()
+		}
+	}
 	receipt.Outcome, receipt.Acted = event.OutcomeReleased, BootTime()
 	return receipt, nil
 }
@@ -412,7 +422,7 @@ func (k *Kernel) adopt() error {
 			describe(e, s)
 		}
 	}
-	return k.countRules()
+	return errors.Join(k.countRules(), k.suspectGiven())
 }
 
 // describe fills in e's target from the key of a map.

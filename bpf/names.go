@@ -1,10 +1,13 @@
 package bpf
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+	"structs"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -146,6 +149,91 @@ func describeName(e *enforcement, s slot) {
 			b.WriteByte(key[i])
 		}
 		e.target.Domain = b.String()
+	}
+}
+
+// givenValue is struct given of kernel/refuse.c, whose first bytes are a key of deny_domain.
+type givenValue struct {
+	_      structs.HostLayout
+	Prefix uint32
+	Name   [nameKey]byte
+	_      uint32
+	Until  uint64
+}
+
+// namedKey is struct named_key of kernel/refuse.c.
+type namedKey struct {
+	_       structs.HostLayout
+	Address [16]byte
+	Slot    uint32
+}
+
+// suspectGiven looks through what the host's answers said so far for addresses given for a name that is denied now. The
+// kernel does the same for each answer that comes after. Entries past their end make room.
+func (k *Kernel) suspectGiven() error {
+	if k.refuse == nil {
+		return nil
+	}
+	now := BootTime()
+	var denied [][]byte
+	for _, e := range k.enforced {
+		for _, s := range e.slots {
+			if s.table == "deny_domain" && e.expires > now {
+				bits := nativeUint32([]byte(s.key))
+				denied = append(denied, []byte(s.key)[4:4+bits/8])
+			}
+		}
+	}
+	under := func(g *givenValue) bool {
+		return slices.ContainsFunc(denied, func(d []byte) bool { return bytes.HasPrefix(g.Name[:], d) })
+	}
+	suspect := k.refuse.Maps["suspect"]
+	standing := map[[16]byte]bool{}
+	var errs []error
+	if len(denied) > 0 {
+		if err := eachEntry(k.refuse.Maps["named"], func(key namedKey, g givenValue) {
+			if g.Until >= now && under(&g) {
+				standing[key.Address] = true
+				errs = append(errs, suspect.Put(key.Address, g))
+			}
+		}); err != nil {
+			return fmt.Errorf("read what addresses were given for: %w", err)
+		}
+	}
+	// What stands there for a name that is denied no more.
+	var stale [][16]byte
+	if err := eachEntry(suspect, func(address [16]byte, g givenValue) {
+		if !standing[address] && (g.Until < now || !under(&g)) {
+			stale = append(stale, address)
+		}
+	}); err != nil {
+		return fmt.Errorf("read the addresses of denied names: %w", err)
+	}
+	for _, address := range stale {
+		if err := suspect.Delete(address); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// eachEntry reads a hash bucket by bucket: one that changes meanwhile loses none that was there all the time, as it may
+// where each next entry is asked for by the one before it.
+func eachEntry[K, V any](m *ebpf.Map, f func(K, V)) error {
+	const room = 256
+	keys, values := make([]K, room), make([]V, room)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		for i := range n {
+			f(keys[i], values[i])
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
 	}
 }
 

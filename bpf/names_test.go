@@ -3,7 +3,9 @@ package bpf
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -43,8 +45,9 @@ func (h *host) within(f func() error) error {
 	return errors.Join(err, os.WriteFile(filepath.Join(home, "cgroup.procs"), []byte("0"), 0))
 }
 
-// nameServer answers every A question on h's port 53 with address.
-func nameServer(t *testing.T, h *host, address [4]byte) {
+// nameServer answers every question on h's port 53: for a name among aliases with where that leads (a CNAME each), and at
+// the end with address, or for AAAA with address6.
+func nameServer(t *testing.T, h *host, address [4]byte, aliases map[string]string) {
 	t.Helper()
 	var conn net.PacketConn
 	if err := h.do(func() (err error) {
@@ -67,8 +70,18 @@ func nameServer(t *testing.T, h *host, address [4]byte) {
 				continue
 			}
 			m.Response = true
-			m.Answers = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET, TTL: 60},
-				Body: &dnsmessage.AResource{A: address}}}
+			name := m.Questions[0].Name
+			for to, ok := aliases[name.String()]; ok; to, ok = aliases[name.String()] {
+				next := dnsmessage.MustNewName(to)
+				m.Answers = append(m.Answers, dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: name, Type: dnsmessage.TypeCNAME, Class: dnsmessage.ClassINET, TTL: 60},
+					Body: &dnsmessage.CNAMEResource{CNAME: next}})
+				name = next
+			}
+			last := dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: name, Type: m.Questions[0].Type, Class: dnsmessage.ClassINET, TTL: 60}, Body: &dnsmessage.AResource{A: address}}
+			if m.Questions[0].Type == dnsmessage.TypeAAAA {
+				last.Body = &dnsmessage.AAAAResource{AAAA: address6}
+			}
+			m.Answers = append(m.Answers, last)
 			if out, err := m.Pack(); err == nil {
 				_, _ = conn.WriteTo(out, from)
 			}
@@ -77,10 +90,36 @@ func nameServer(t *testing.T, h *host, address [4]byte) {
 	t.Cleanup(func() { conn.Close(); <-done })
 }
 
+// address6 is b's, where haveIPv6 was asked for.
+var address6 = netip.MustParseAddr("fd00:99::2").As16()
+
+// haveIPv6 gives both hosts an address.
+func haveIPv6(t *testing.T, hosts ...*host) {
+	t.Helper()
+	for i, h := range hosts {
+		if err := h.do(func() error {
+			l, err := netlink.LinkByName("eth0")
+			if err != nil {
+				return err
+			}
+			addr, err := netlink.ParseAddr(fmt.Sprintf("fd00:99::%d/64", i+1))
+			if err != nil {
+				return err
+			}
+			addr.Flags = unix.IFA_F_NODAD
+			return netlink.AddrAdd(l, addr)
+		}); err != nil {
+			t.Skip("no IPv6 here: ", err)
+		}
+	}
+}
+
 // ask sends one question from this thread's namespace.
-func ask(server, name string) error {
+func ask(server, name string) error { return askFor(server, name, dnsmessage.TypeA) }
+
+func askFor(server, name string, kind dnsmessage.Type) error {
 	m := dnsmessage.Message{Header: dnsmessage.Header{ID: 7, RecursionDesired: true},
-		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(name), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}}}
+		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(name), Type: kind, Class: dnsmessage.ClassINET}}}
 	out, err := m.Pack()
 	if err != nil {
 		return err
@@ -102,7 +141,7 @@ func TestSensorNamesFlows(t *testing.T) {
 	a, b := twoHosts(t)
 	k := a.load(Options{})
 	find := a.watch(k)
-	nameServer(t, b, [4]byte{10, 99, 0, 2})
+	nameServer(t, b, [4]byte{10, 99, 0, 2}, nil)
 	port := b.listen(t)
 	address := netip.AddrPortFrom(netip.MustParseAddr(b.addr), port)
 	if err := a.within(func() error {
@@ -158,115 +197,266 @@ func TestSensorNamesFlows(t *testing.T) {
 	})
 }
 
-// packetsOut is how many packets h has sent by its veth.
-func packetsOut(t *testing.T, h *host) (n uint64) {
+// callsTo counts the connections that are begun to h's port, on h's own wire: what left the other host. It is asked after a
+// connection that was let through, so that none is still on its way.
+func callsTo(t *testing.T, h *host, port uint16) func() int {
 	t.Helper()
-	if err := h.do(func() error {
-		l, err := netlink.LinkByName("eth0")
-		if err != nil {
-			return err
-		}
-		n = l.Attrs().Statistics.TxPackets
-		return nil
+	var fd int
+	if err := h.do(func() (err error) {
+		all := uint16(unix.ETH_P_ALL)
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, int(all<<8|all>>8))
+		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	return n
+	t.Cleanup(func() { unix.Close(fd) })
+	b := make([]byte, 2048)
+	return func() (calls int) {
+		for {
+			n, from, err := unix.Recvfrom(fd, b, 0)
+			if err != nil {
+				if !errors.Is(err, unix.EAGAIN) {
+					t.Fatal(err)
+				}
+				return calls
+			}
+			if l, ok := from.(*unix.SockaddrLinklayer); ok && l.Pkttype == unix.PACKET_OUTGOING {
+				continue
+			}
+			tcp := b[:0]
+			switch {
+			case n >= 40 && b[0] == 0x45 && b[9] == 6:
+				tcp = b[20:n]
+			case n >= 60 && b[0]>>4 == 6 && b[6] == 6:
+				tcp = b[40:n]
+			}
+			if len(tcp) >= 20 && binary.BigEndian.Uint16(tcp[2:]) == port && tcp[13]&0x12 == 2 {
+				calls++
+			}
+		}
+	}
 }
+
+// refusing is a host whose connections to one address are refused or not, and counted where they would arrive.
+type refusing struct {
+	t       *testing.T
+	from    *host
+	k       *Kernel
+	address string
+	calls   func() int
+}
+
+func (r *refusing) deny(id string, target event.Target) {
+	r.t.Helper()
+	if _, err := r.k.Apply(r.t.Context(), event.Response{ID: id, Action: event.ActionDeny, Target: target, TTL: time.Hour}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *refusing) ask(server, name string) {
+	r.t.Helper()
+	if err := r.from.within(func() error { return ask(server, name) }); err != nil {
+		r.t.Fatalf("%s: %v", name, err)
+	}
+}
+
+// refused tries times connections, of which none may be made; ended must end the block. Not one SYN may have left before
+// that of the connection which then comes through.
+func (r *refusing) refused(what string, times int, ended func()) {
+	r.t.Helper()
+	r.calls()
+	if err := r.from.within(func() error {
+		for range times {
+			c, err := net.Dial("tcp", r.address)
+			if err == nil {
+				c.Close()
+				return errors.New("a connection was made")
+			}
+			if !errors.Is(err, syscall.EPERM) {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		r.t.Fatalf("%s: %v", what, err)
+	}
+	ended()
+	r.reached("after the end of: " + what)
+	if n := r.calls(); n != 1 {
+		r.t.Errorf("%s: %d calls left in spite of it", what, n-1)
+	}
+}
+
+func (r *refusing) reached(what string) {
+	r.t.Helper()
+	if err := r.from.within(func() error {
+		c, err := net.Dial("tcp", r.address)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}); err != nil {
+		r.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+func (r *refusing) release(ids ...string) func() {
+	return func() {
+		r.t.Helper()
+		for _, id := range ids {
+			if _, err := r.k.Release(r.t.Context(), id); err != nil {
+				r.t.Fatal(err)
+			}
+		}
+	}
+}
+
+const evil, other = "0123456789abcdef0123456789abcde0", "0123456789abcdef0123456789abcde1"
 
 func TestDenyByNameAndPort(t *testing.T) {
 	a, b := twoHosts(t)
 	k := a.load(Options{})
-	nameServer(t, b, [4]byte{10, 99, 0, 2})
+	nameServer(t, b, [4]byte{10, 99, 0, 2}, nil)
 	port := b.listen(t)
-	address := netip.AddrPortFrom(netip.MustParseAddr(b.addr), port).String()
-	const evil, ports = "0123456789abcdef0123456789abcde0", "0123456789abcdef0123456789abcde1"
-	deny := func(id string, target event.Target) {
-		t.Helper()
-		if _, err := k.Apply(t.Context(), event.Response{ID: id, Action: event.ActionDeny, Target: target, TTL: time.Hour}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	refused := func(what string) {
-		t.Helper()
-		if err := a.within(func() error {
-			if c, err := net.Dial("tcp4", address); err == nil { // the neighbour's address is known from here on
-				c.Close()
-			}
-			return nil
-		}); err != nil {
-			t.Fatal(err)
-		}
-		before := packetsOut(t, a)
-		if err := a.within(func() error {
-			for range 1000 {
-				c, err := net.Dial("tcp4", address)
-				if err == nil {
-					c.Close()
-					return errors.New("a connection was made")
-				}
-				if !errors.Is(err, syscall.EPERM) {
-					return err
-				}
-			}
-			return nil
-		}); err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-		if after := packetsOut(t, a); after > before+3 { // an earlier connection's last words may still go
-			t.Errorf("%s: %d packets left", what, after-before)
-		}
-	}
-	reached := func(what string) {
-		t.Helper()
-		if err := a.within(func() error {
-			c, err := net.Dial("tcp4", address)
-			if err != nil {
-				return err
-			}
-			return c.Close()
-		}); err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-	}
+	r := &refusing{t, a, k, netip.AddrPortFrom(netip.MustParseAddr(b.addr), port).String(), callsTo(t, b, port)}
 	// The address is learned before the name is denied.
-	if err := a.within(func() error { return ask(b.addr, "c2.evil.example.") }); err != nil {
-		t.Fatal(err)
-	}
-	reached("before")
-	deny(evil, event.Target{Domain: "evil.example"})
-	refused("an address given for a denied name")
-	if err := a.within(func() error {
-		if err := ask(b.addr, "sub.EVIL.example."); !errors.Is(err, syscall.EPERM) {
-			return errors.New("a denied name was asked for")
+	r.ask(b.addr, "c2.evil.example.")
+	r.reached("before")
+	r.deny(evil, event.Target{Domain: "evil.example"})
+	r.refused("an address given for a denied name", 1000, func() {
+		if err := a.within(func() error {
+			if err := ask(b.addr, "sub.EVIL.example."); !errors.Is(err, syscall.EPERM) {
+				return errors.New("a denied name was asked for")
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if err := k.SetSpared([]netip.Prefix{netip.MustParsePrefix(b.addr + "/32")}); err != nil {
-		t.Fatal(err)
-	}
-	reached("a protected address, whatever its name")
+		if got := k.Active(); len(got) != 1 || got[0].Target.Domain != "evil.example" || got[0].Hits < 1000 {
+			t.Errorf("%+v", got)
+		}
+		if err := k.SetSpared([]netip.Prefix{netip.MustParsePrefix(b.addr + "/32")}); err != nil {
+			t.Fatal(err)
+		}
+	})
 	if err := a.within(func() error { return ask(b.addr, "notevil.example.") }); err != nil {
 		t.Fatal("another name that ends alike: ", err)
 	}
 	if err := k.SetSpared(nil); err != nil {
 		t.Fatal(err)
 	}
-	if got := k.Active(); len(got) != 1 || got[0].Target.Domain != "evil.example" || got[0].Hits < 1000 {
-		t.Errorf("%+v", got)
-	}
-	if _, err := k.Release(t.Context(), evil); err != nil {
+	r.refused("an address spared no more", 10, r.release(evil))
+	r.deny(other, event.Target{Port: port, Protocol: 6})
+	r.refused("a denied port", 1000, r.release(other))
+}
+
+// An alias, a second name, and the other way round in time: what counts is that the address was given for a denied name.
+func TestDenyFollowsAnswers(t *testing.T) {
+	a, b := twoHosts(t)
+	k := a.load(Options{})
+	nameServer(t, b, [4]byte{10, 99, 0, 2}, map[string]string{"cdn.innocent.example.": "Edge.Middle.example.", "Edge.Middle.example.": "x.evil.example.", "x.evil.example.": "last.example."})
+	port := b.listen(t)
+	r := &refusing{t, a, k, netip.AddrPortFrom(netip.MustParseAddr(b.addr), port).String(), callsTo(t, b, port)}
+
+	r.deny(evil, event.Target{Domain: "evil.example"})
+	r.reached("nothing was asked yet")
+	r.ask(b.addr, "cdn.innocent.example.") // the question is nobody's business
+	r.refused("an address behind an alias that is denied", 10, r.release(evil))
+
+	r.deny(evil, event.Target{Domain: "middle.example"})
+	r.refused("an alias denied after the answer", 10, r.release(evil))
+
+	r.ask(b.addr, "first.evil.example.")
+	r.ask(b.addr, "www.innocent.example.")
+	r.deny(evil, event.Target{Domain: "first.evil.example"})
+	r.refused("an address given for an innocent name meanwhile", 10, r.release(evil))
+
+	r.deny(evil, event.Target{Domain: "evil.example"})
+	r.deny(other, event.Target{Domain: "innocent.example"})
+	r.release(evil)()
+	r.refused("an address of two denied names, of which one was released", 10, r.release(other))
+}
+
+func TestDenyByNameAndPortIPv6(t *testing.T) {
+	a, b := twoHosts(t)
+	haveIPv6(t, a, b)
+	k := a.load(Options{})
+	nameServer(t, b, [4]byte{10, 99, 0, 2}, nil)
+	var l net.Listener
+	if err := b.do(func() (err error) {
+		l, err = net.Listen("tcp6", "[::]:0")
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
-	reached("a released name")
-	deny(ports, event.Target{Port: port, Protocol: 6})
-	refused("a denied port")
-	if _, err := k.Release(t.Context(), ports); err != nil {
+	t.Cleanup(func() { l.Close() })
+	port := uint16(l.Addr().(*net.TCPAddr).Port)
+	r := &refusing{t, a, k, netip.AddrPortFrom(netip.AddrFrom16(address6), port).String(), callsTo(t, b, port)}
+	if err := a.within(func() error { return askFor(b.addr, "six.evil.example.", dnsmessage.TypeAAAA) }); err != nil {
 		t.Fatal(err)
 	}
-	reached("a released port")
+	r.reached("before")
+	r.deny(evil, event.Target{Domain: "evil.example"})
+	r.refused("an IPv6 address given for a denied name", 10, r.release(evil))
+	r.deny(other, event.Target{Port: port})
+	r.refused("a denied port over IPv6", 10, r.release(other))
+}
+
+// With no room left for another address of a denied name, the answer that brings one does not arrive, and is counted.
+func TestDeniedNamesFull(t *testing.T) {
+	a, b := twoHosts(t)
+	k := a.load(Options{})
+	nameServer(t, b, [4]byte{10, 99, 0, 2}, map[string]string{"cdn.innocent.example.": "x.evil.example."})
+	port := b.listen(t)
+	r := &refusing{t, a, k, netip.AddrPortFrom(netip.MustParseAddr(b.addr), port).String(), callsTo(t, b, port)}
+	r.deny(evil, event.Target{Domain: "evil.example"})
+	suspect := k.refuse.Maps["suspect"]
+	for i := range suspect.MaxEntries() {
+		key := [16]byte{0: 0x20, 12: byte(i >> 24), 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)}
+		if err := suspect.Put(key, givenValue{Until: ^uint64(0)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := a.within(func() error {
+		m := dnsmessage.Message{Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName("cdn.innocent.example."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}}}
+		out, err := m.Pack()
+		if err != nil {
+			return err
+		}
+		c, err := net.Dial("udp4", b.addr+":53")
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if _, err := c.Write(out); err != nil {
+			return err
+		}
+		for {
+			drops, err := k.Drops()
+			if err != nil {
+				return err
+			}
+			if drops["denied_names_full"] > 0 {
+				break
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		_ = c.SetReadDeadline(time.Now())
+		if n, err := c.Read(make([]byte, 512)); err == nil {
+			return fmt.Errorf("the answer arrived, %d bytes", n)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	// The next look makes room: those entries are of no name that is denied.
+	r.deny(other, event.Target{Domain: "other.example"})
+	r.ask(b.addr, "cdn.innocent.example.")
+	r.refused("an address behind an alias, when there is room again", 10, r.release(evil, other))
 }
 
 func TestDomainKey(t *testing.T) {

@@ -33,7 +33,8 @@ var recordNames = [recordKinds]string{recordFork: "fork", recordExec: "exec", re
 	recordFileWrite: "file_write", recordFileCreate: "file_create", recordFileRename: "file_rename", recordFileLink: "file_link", recordFileUnlink: "file_unlink",
 	recordFileChmod: "file_chmod", recordFileChown: "file_chown", recordFileXattr: "file_setxattr", recordFileTruncate: "file_truncate",
 	recordFileMount: "mount", recordFileUnmount: "umount", recordFilePivot: "pivot_root",
-	recordQuery: "query", recordAnswer: "answer", recordHello: "hello", recordDatagrams: "datagrams", recordDatagramsEnd: "datagrams_end", recordBind: "bind"}
+	recordQuery: "query", recordAnswer: "answer", recordHello: "hello", recordDatagrams: "datagrams", recordDatagramsEnd: "datagrams_end", recordBind: "bind",
+	recordSocket: "socket", recordSuspect: "denied_names_full"}
 
 type recordHeader struct {
 	_     structs.HostLayout

@@ -18,6 +18,8 @@ const (
 	recordDatagrams
 	recordDatagramsEnd
 	recordBind
+	recordSocket
+	recordSuspect // only counted
 )
 
 // recordName is struct record_name of kernel/record.h, past its network.

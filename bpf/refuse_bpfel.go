@@ -25,6 +25,13 @@ type refuseCgroupPace struct {
 	Spent uint64
 }
 
+type refuseChain struct {
+	_      structs.HostLayout
+	Names  [4]refuseGiven
+	Count  uint32
+	Denied uint32
+}
+
 type refuseFilterSettings struct {
 	_      structs.HostLayout
 	Active uint32
@@ -36,6 +43,12 @@ type refuseGiven struct {
 	Name  refuseBackwards
 	Pad   uint32
 	Until uint64
+}
+
+type refuseNamedKey struct {
+	_       structs.HostLayout
+	Address [16]uint8
+	Slot    uint32
 }
 
 type refusePace struct {
@@ -82,6 +95,7 @@ type refuseUntil struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	refuseMapCgroupPaces     = "cgroup_paces"
+	refuseMapChains          = "chains"
 	refuseMapDenyDomain      = "deny_domain"
 	refuseMapDenyPort        = "deny_port"
 	refuseMapDrops           = "drops"
@@ -98,6 +112,7 @@ const (
 	refuseMapScopeCgroup     = "scope_cgroup"
 	refuseMapSpared          = "spared"
 	refuseMapSuppressed      = "suppressed"
+	refuseMapSuspect         = "suspect"
 	refuseProgLearnIn        = "learn_in"
 	refuseProgRefuseConnect4 = "refuse_connect4"
 	refuseProgRefuseConnect6 = "refuse_connect6"
@@ -163,6 +178,7 @@ type refuseProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type refuseMapSpecs struct {
 	CgroupPaces  *ebpf.MapSpec `ebpf:"cgroup_paces"`
+	Chains       *ebpf.MapSpec `ebpf:"chains"`
 	DenyDomain   *ebpf.MapSpec `ebpf:"deny_domain"`
 	DenyPort     *ebpf.MapSpec `ebpf:"deny_port"`
 	Drops        *ebpf.MapSpec `ebpf:"drops"`
@@ -179,6 +195,7 @@ type refuseMapSpecs struct {
 	ScopeCgroup  *ebpf.MapSpec `ebpf:"scope_cgroup"`
 	Spared       *ebpf.MapSpec `ebpf:"spared"`
 	Suppressed   *ebpf.MapSpec `ebpf:"suppressed"`
+	Suspect      *ebpf.MapSpec `ebpf:"suspect"`
 }
 
 // refuseVariableSpecs contains global variables before they are loaded into the kernel.
@@ -210,6 +227,7 @@ func (o *refuseObjects) Close() error {
 // It can be passed to loadRefuseObjects or ebpf.CollectionSpec.LoadAndAssign.
 type refuseMaps struct {
 	CgroupPaces  *ebpf.Map `ebpf:"cgroup_paces"`
+	Chains       *ebpf.Map `ebpf:"chains"`
 	DenyDomain   *ebpf.Map `ebpf:"deny_domain"`
 	DenyPort     *ebpf.Map `ebpf:"deny_port"`
 	Drops        *ebpf.Map `ebpf:"drops"`
@@ -226,11 +244,13 @@ type refuseMaps struct {
 	ScopeCgroup  *ebpf.Map `ebpf:"scope_cgroup"`
 	Spared       *ebpf.Map `ebpf:"spared"`
 	Suppressed   *ebpf.Map `ebpf:"suppressed"`
+	Suspect      *ebpf.Map `ebpf:"suspect"`
 }
 
 func (m *refuseMaps) Close() error {
 	return _RefuseClose(
 		m.CgroupPaces,
+		m.Chains,
 		m.DenyDomain,
 		m.DenyPort,
 		m.Drops,
@@ -247,6 +267,7 @@ func (m *refuseMaps) Close() error {
 		m.ScopeCgroup,
 		m.Spared,
 		m.Suppressed,
+		m.Suspect,
 	)
 }
 

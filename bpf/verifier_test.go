@@ -22,7 +22,7 @@ func TestProgramsAreCheapToVerify(t *testing.T) {
 		t.Skip(err)
 	}
 	processed := regexp.MustCompile(`processed (\d+) insns`)
-	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){"process": loadProcess, "network": loadNetwork, "files": loadFiles, "deny": loadDeny, "execution": loadExecution} {
+	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){"process": loadProcess, "network": loadNetwork, "files": loadFiles, "deny": loadDeny, "execution": loadExecution, "names": loadNames, "refuse": loadRefuse} {
 		spec, err := load()
 		if err != nil {
 			t.Fatal(err)

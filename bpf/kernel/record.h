@@ -44,6 +44,8 @@ enum record_kind {
 	RECORD_DATAGRAMS = 43,     // a process's first datagram to, or from, an address
 	RECORD_DATAGRAMS_END = 44, // its socket was closed
 	RECORD_BIND = 45,
+	RECORD_SOCKET = 46,  // a raw or packet socket was opened
+	RECORD_SUSPECT = 47, // never written: answers not let in, since no room was left to remember a denied name's address
 	RECORD_KINDS = 56,
 };
 

@@ -60,19 +60,53 @@ struct {
 	__type(value, __u8);
 } spared SEC(".maps");
 
-// The name each address was last given for. One given for a name denied now keeps it.
+// What an address was given for: the name asked for and each alias on the way to it. An address has a place for each of
+// NAMED_SLOTS names, by a hash of the name, so that another answer for it does not wipe out what an earlier one said.
 struct given {
 	struct backwards name;
 	__u32 pad;
 	__u64 until; // CLOCK_BOOTTIME, ns
 };
 
+#define NAMED_SLOTS 8
+
+struct named_key {
+	__u8 address[16];
+	__u32 slot;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 4096);
-	__uint(key_size, 16);
+	__uint(max_entries, 8192);
+	__type(key, struct named_key);
 	__type(value, struct given);
 } named SEC(".maps");
+
+// The addresses among them that were given for a name denied then, or since: user space adds to it when it denies one.
+// Nothing pushes an entry out: where there is no room for another, the answer does not arrive.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(key_size, 16);
+	__type(value, struct given);
+} suspect SEC(".maps");
+
+#define CHAIN 4 // names of one answer that are kept: the question's, and three aliases
+
+// The names of the answer being read. An answer arrives in a softirq, which no other on its CPU interrupts.
+struct chain {
+	struct given names[CHAIN];
+	__u32 count;
+	__u32 denied; // 1 + the place of the name that is denied
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct chain);
+} chains SEC(".maps");
 
 static __always_inline bool any(__u32 what)
 {
@@ -94,7 +128,7 @@ static __always_inline bool is_spared(const __u8 address[16])
 
 static __always_inline struct until *denied_address(const __u8 address[16])
 {
-	struct given *g = bpf_map_lookup_elem(&named, address);
+	struct given *g = bpf_map_lookup_elem(&suspect, address);
 	if (!g || g->until < bpf_ktime_get_boot_ns())
 		return 0;
 	struct until *u = bpf_map_lookup_elem(&deny_domain, &g->name);
@@ -183,22 +217,45 @@ __u32 nought;
 // A walk over one DNS message (RFC 1035, 4.1). What does not fit its form ends the walk.
 struct walk {
 	struct __sk_buff *skb;
+	__u32 message; // where it begins: compression pointers count from there
 	__u32 at;
-	__u32 begin;  // of the question's name
-	__u32 length; // of its text, the dot at its front included
-	__u32 left;   // answers still to read
-	bool ended;
+	__u32 past;     // the end of a name where it stands, whatever its pointers lead to
+	__u32 length;   // of its text, the dot at its front included
+	__u32 written;  // bytes of it
+	__u32 in_label; // bytes left of the label being written
+	__u32 answer;   // where the next answer begins
+	__u32 left;     // answers there are
+	__u32 full; // no room for an address of a denied name
 	bool good;
-	struct given given;
+	struct backwards name;
 };
 
+static __always_inline bool pointed(struct walk *w, __u8 high)
+{
+	__u8 low;
+	if (bpf_skb_load_bytes(w->skb, w->at + 1, &low, 1))
+		return false;
+	w->at = w->message + ((__u32)(high & 63) << 8 | low) + nought;
+	return true;
+}
+
+// next_label measures a name. Pointers that lead round end with the loop.
 static long next_label(__u32 i, struct walk *w)
 {
 	__u8 n;
-	if (bpf_skb_load_bytes(w->skb, w->at, &n, 1) || n > 63)
+	if (bpf_skb_load_bytes(w->skb, w->at, &n, 1))
+		return 1;
+	if (n >= 192) {
+		if (!w->past)
+			w->past = w->at + 2 + nought;
+		return !pointed(w, n);
+	}
+	if (n > 63)
 		return 1;
 	w->at += 1 + nought;
 	if (!n) {
+		if (!w->past)
+			w->past = w->at + nought;
 		w->good = true;
 		return 1;
 	}
@@ -211,86 +268,169 @@ static long next_label(__u32 i, struct walk *w)
 static long turn(__u32 i, struct walk *w)
 {
 	__u8 c;
-	if (i >= w->length || bpf_skb_load_bytes(w->skb, w->begin + i, &c, 1))
+	if (w->written >= w->length || bpf_skb_load_bytes(w->skb, w->at, &c, 1))
 		return 1;
-	if (w->at == i) { // where the next label's length stands
-		w->at = i + c + 1 + nought;
+	if (!w->in_label && c >= 192)
+		return !pointed(w, c);
+	w->at += 1 + nought;
+	if (!w->in_label) {
+		w->in_label = c + nought;
 		c = '.';
-	} else if (c >= 'A' && c <= 'Z') {
-		c += 'a' - 'A';
+	} else {
+		w->in_label += nought - 1;
+		if (c >= 'A' && c <= 'Z')
+			c += 'a' - 'A';
 	}
-	w->given.name.name[(w->length - 1 - i) & (NAME_MAX - 1)] = c;
+	w->name.name[(w->length - 1 - w->written) & (NAME_MAX - 1)] = c;
+	w->written += 1 + nought;
 	return 0;
 }
 
-// question reads the name asked for; false where there is none of a plain form. w->at is then past type and class.
-static __always_inline bool question(struct walk *w, __u32 message)
+#define MOST_LABELS 144 // 127, and some pointers
+#define MOST_BYTES 272
+
+// read_name reads the name that begins at at into w->name; false where there is none of a good form. w->past is then
+// behind it.
+static __always_inline bool read_name(struct walk *w, __u32 at)
 {
-	w->begin = w->at = message + 12;
-	bpf_loop(128, next_label, w, 0);
+	w->at = at;
+	w->past = 0;
+	w->length = 0;
+	w->good = false;
+	bpf_loop(MOST_LABELS, next_label, w, 0);
 	if (!w->good || !w->length)
 		return false;
-	__u32 past = w->at + 4;
-	w->at = 0;
-	bpf_loop(255, turn, w, 0);
-	w->at = past;
-	w->given.name.prefix = w->length * 8;
+	w->at = at;
+	w->written = 0;
+	w->in_label = 0;
+	__builtin_memset(&w->name, 0, sizeof(w->name));
+	bpf_loop(MOST_BYTES, turn, w, 0);
+	if (w->written != w->length)
+		return false;
+	w->name.prefix = w->length * 8;
 	return true;
+}
+
+// keep adds the name just read to those of the answer. Of too many, one that is denied takes the last one's place.
+static __always_inline void keep(struct walk *w)
+{
+	__u32 zero = 0;
+	struct chain *c = bpf_map_lookup_elem(&chains, &zero);
+	if (!c)
+		return;
+	bool denied = stands(bpf_map_lookup_elem(&deny_domain, &w->name));
+	__u32 n = c->count;
+	if (n >= CHAIN) {
+		if (!denied)
+			return;
+		n = CHAIN - 1;
+	} else {
+		c->count = n + 1;
+	}
+	c->names[n & (CHAIN - 1)].name = w->name;
+	if (denied)
+		c->denied = n + 1;
+}
+
+struct resource {
+	__be16 type, class, ttl[2], length;
+} __attribute__((packed));
+
+// next_resource reads the head of one answer, and moves on to the next. w->at is then where its data begin.
+static __always_inline bool next_resource(struct walk *w, struct resource *r)
+{
+	__u8 n = 0;
+	bool good = false;
+	w->at = w->answer + nought;
+#pragma unroll
+	for (int label = 0; label < 8; label++) { // a pointer, as all servers send, or a few labels
+		if (good)
+			continue;
+		if (bpf_skb_load_bytes(w->skb, w->at, &n, 1))
+			return false;
+		if (n >= 192) {
+			w->at += 2 + nought;
+			good = true;
+		} else {
+			w->at += n + 1 + nought;
+			good = n == 0;
+		}
+	}
+	if (!good || bpf_skb_load_bytes(w->skb, w->at, r, sizeof(*r)))
+		return false;
+	w->at += sizeof(*r) + nought;
+	w->answer = w->at + bpf_ntohs(r->length) + nought;
+	return true;
+}
+
+#define DNS_A 1
+#define DNS_CNAME 5
+#define DNS_AAAA 28
+
+static long next_alias(__u32 i, struct walk *w)
+{
+	struct resource r;
+	if (i >= w->left || !next_resource(w, &r))
+		return 1;
+	if (r.type == bpf_htons(DNS_CNAME) && read_name(w, w->at))
+		keep(w);
+	return 0;
 }
 
 #define LEAST_LIFE 600 // s: programs keep an address longer than its TTL says
 #define MOST_LIFE 86400
 
-// next_answer ties one address to the question's name.
-static long next_answer(__u32 i, struct walk *w)
+static __always_inline __u32 slot_of(const struct backwards *b)
 {
-	if (i >= w->left)
+	const __u32 *words = (const __u32 *)b;
+	__u32 h = 2166136261;
+	for (int i = 0; i < sizeof(*b) / 4; i++)
+		h = (h ^ words[i]) * 16777619;
+	return (h ^ h >> 16) & (NAMED_SLOTS - 1);
+}
+
+// next_address notes what one address was given for.
+static long next_address(__u32 i, struct walk *w)
+{
+	struct resource r;
+	__u32 zero = 0;
+	struct named_key key = {};
+	if (i >= w->left || !next_resource(w, &r))
 		return 1;
-	__u8 n = 0;
-	w->good = false;
-#pragma unroll
-	for (int label = 0; label < 8; label++) { // a pointer, as all servers send, or a few labels
-		if (w->good)
-			continue;
-		if (bpf_skb_load_bytes(w->skb, w->at, &n, 1))
-			return 1;
-		if (n >= 192) {
-			w->at += 2 + nought;
-			w->good = true;
-		} else {
-			w->at += n + 1 + nought;
-			w->good = n == 0;
-		}
-	}
-	struct {
-		__be16 type, class, ttl[2], length;
-	} r;
-	if (!w->good || bpf_skb_load_bytes(w->skb, w->at, &r, sizeof(r)))
-		return 1;
-	w->at += sizeof(r) + nought;
-	__u8 address[16] __attribute__((aligned(8)));
-	if (r.type == bpf_htons(1) && r.length == bpf_htons(4)) {
+	if (r.type == bpf_htons(DNS_A) && r.length == bpf_htons(4)) {
 		__be32 v4;
 		if (bpf_skb_load_bytes(w->skb, w->at, &v4, 4))
 			return 1;
-		v4_mapped(address, v4);
-	} else if (r.type == bpf_htons(28) && r.length == bpf_htons(16)) {
-		if (bpf_skb_load_bytes(w->skb, w->at, address, 16))
+		v4_mapped(key.address, v4);
+	} else if (r.type == bpf_htons(DNS_AAAA) && r.length == bpf_htons(16)) {
+		if (bpf_skb_load_bytes(w->skb, w->at, key.address, 16))
 			return 1;
 	} else {
-		w->at += bpf_ntohs(r.length) + nought;
 		return 0;
 	}
-	w->at += bpf_ntohs(r.length) + nought;
-	if (denied_address(address))
-		return 0;
+	struct chain *c = bpf_map_lookup_elem(&chains, &zero);
+	if (!c)
+		return 1;
 	__u64 ttl = (__u64)bpf_ntohs(r.ttl[0]) << 16 | bpf_ntohs(r.ttl[1]);
 	if (ttl < LEAST_LIFE)
 		ttl = LEAST_LIFE;
 	if (ttl > MOST_LIFE)
 		ttl = MOST_LIFE;
-	w->given.until = bpf_ktime_get_boot_ns() + ttl * 1000000000ULL;
-	bpf_map_update_elem(&named, address, &w->given, BPF_ANY);
+	__u64 until = bpf_ktime_get_boot_ns() + ttl * 1000000000ULL;
+	for (__u32 n = 0; n < CHAIN; n++) {
+		if (n >= c->count)
+			break;
+		struct given *g = &c->names[n];
+		g->until = until;
+		key.slot = slot_of(&g->name);
+		bpf_map_update_elem(&named, &key, g, BPF_ANY);
+	}
+	if (!c->denied || denied_address(key.address))
+		return 0;
+	if (bpf_map_update_elem(&suspect, key.address, &c->names[(c->denied - 1) & (CHAIN - 1)], BPF_ANY)) {
+		count_drop(RECORD_SUSPECT);
+		w->full = 1;
+	}
 	return 0;
 }
 
@@ -316,10 +456,9 @@ int refuse_out(struct __sk_buff *skb)
 	if (u && is_spared(s.remote))
 		u = 0;
 	if (!u && domains && s.remote_port == DNS_PORT) {
-		struct walk w = { .skb = skb };
-		__u32 message = dns_at(&s);
-		if (skb->len > message + 12 && question(&w, message)) {
-			u = bpf_map_lookup_elem(&deny_domain, &w.given.name);
+		struct walk w = { .skb = skb, .message = dns_at(&s) };
+		if (skb->len > w.message + 12 && read_name(&w, w.message + 12)) {
+			u = bpf_map_lookup_elem(&deny_domain, &w.name);
 			if (!stands(u))
 				u = 0;
 		}
@@ -329,6 +468,8 @@ int refuse_out(struct __sk_buff *skb)
 	__sync_fetch_and_add(&u->hits, 1);
 	return 0;
 }
+
+#define MOST_ANSWERS 32
 
 SEC("cgroup_skb/ingress")
 int learn_in(struct __sk_buff *skb)
@@ -342,8 +483,17 @@ int learn_in(struct __sk_buff *skb)
 		return 1;
 	if (!(h.flags & bpf_htons(0x8000)) || h.questions != bpf_htons(1) || !h.answers)
 		return 1;
-	struct walk w = { .skb = skb, .left = bpf_ntohs(h.answers) };
-	if (question(&w, message))
-		bpf_loop(32, next_answer, &w, 0);
-	return 1;
+	__u32 zero = 0;
+	struct chain *c = bpf_map_lookup_elem(&chains, &zero);
+	struct walk w = { .skb = skb, .message = message, .left = bpf_ntohs(h.answers) };
+	if (!c || !read_name(&w, message + 12))
+		return 1;
+	__u32 answers = w.past + 4; // type and class
+	c->count = c->denied = 0;
+	keep(&w);
+	w.answer = answers;
+	bpf_loop(MOST_ANSWERS, next_alias, &w, 0);
+	w.answer = answers;
+	bpf_loop(MOST_ANSWERS, next_address, &w, 0);
+	return w.full ? 0 : 1;
 }
