@@ -28,7 +28,7 @@ func (k *Kernel) attach(name string, c *ebpf.Collection) (string, error) {
 	case "sensor/rights":
 		return k.attachRights(c)
 	case "sensor/network":
-		return k.attachTracing(c, "on_state")
+		return k.attachNetwork(c)
 	case "sensor/file":
 		return k.attachFiles(c)
 	case "actuator/deny-exec":

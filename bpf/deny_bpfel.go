@@ -117,6 +117,7 @@ type denyRecordFlow struct {
 		BytesIn    uint64
 		BytesOut   uint64
 		Duration   uint64
+		Cookie     uint64
 		LocalPort  uint16
 		RemotePort uint16
 		Protocol   uint8

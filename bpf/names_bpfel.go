@@ -26,19 +26,44 @@ type namesFilterSettings struct {
 }
 
 type namesOwner struct {
-	_          structs.HostLayout
-	Start      uint64
-	Began      uint64
-	BytesIn    uint64
-	BytesOut   uint64
-	Remote     [16]uint8
-	Pid        uint32
-	RemotePort uint16
-	Hello      uint8
-	Inbound    uint8
-	LocalPort  uint16
-	Pad        uint16
-	_          [4]byte
+	_       structs.HostLayout
+	Process struct {
+		_           structs.HostLayout
+		Start       uint64
+		ParentStart uint64
+		Cgroup      uint64
+		Inode       uint64
+		Caps        uint64
+		Changed     int64
+		Pid         uint32
+		ParentPid   uint32
+		Uid         uint32
+		Gid         uint32
+		Euid        uint32
+		Egid        uint32
+		Device      uint32
+		MountNs     uint32
+		PidNs       uint32
+		NetNs       uint32
+		LoginUid    uint32
+		ExitCode    int32
+		Session     uint32
+		Tty         [12]int8
+		Comm        [16]int8
+	}
+	Began         uint64
+	BytesIn       uint64
+	BytesOut      uint64
+	Remote        [16]uint8
+	RemotePort    uint16
+	LocalPort     uint16
+	Hello         uint8
+	HelloIn       uint8
+	Inbound       uint8
+	Muted         uint8
+	HelloFrom     uint32
+	HelloSize     uint16
+	HelloSegments uint16
 }
 
 type namesPace struct {
@@ -93,6 +118,7 @@ type namesRecordName struct {
 		BytesIn    uint64
 		BytesOut   uint64
 		Duration   uint64
+		Cookie     uint64
 		LocalPort  uint16
 		RemotePort uint16
 		Protocol   uint8
@@ -101,6 +127,8 @@ type namesRecordName struct {
 	}
 	Length uint32
 	Whole  uint32
+	Offset uint32
+	Pad    uint32
 }
 
 type namesSuppressedKey struct {

@@ -6,10 +6,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -195,6 +198,276 @@ func TestSensorNamesFlows(t *testing.T) {
 	find("a bind", func(e *event.Event) bool {
 		return e.Activity == event.ActivityBind && e.Network.Local.Port() == 5999 && e.Process.Key.PID == self
 	})
+}
+
+// A socket that is used again for another server has that server's name, or none; and one whose process is long gone still
+// says whose it was.
+func TestFlowsKeepToTheirOwn(t *testing.T) {
+	a, b := twoHosts(t)
+	k := a.load(Options{})
+	find := a.watch(k)
+	port := b.listen(t)
+	address := netip.AddrPortFrom(netip.MustParseAddr(b.addr), port)
+	var locals [3]uint16
+	if err := a.within(func() error {
+		for i, name := range []string{"first.example", "", "third.example"} {
+			c, err := net.Dial("tcp4", address.String())
+			if err != nil {
+				return err
+			}
+			locals[i] = c.LocalAddr().(*net.TCPAddr).AddrPort().Port()
+			if name != "" {
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				_ = tls.Client(c, &tls.Config{ServerName: name}).HandshakeContext(ctx)
+				cancel()
+			}
+			c.Close()
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"first.example", "", "third.example"} {
+		e := find("close "+want, func(e *event.Event) bool {
+			return e.Activity == event.ActivityClose && e.Network.Local.Port() == locals[i] && e.Network.Remote == address
+		})
+		if e.Network.SNI != want {
+			t.Errorf("flow %d has %q, want %q", i, e.Network.SNI, want)
+		}
+	}
+	// A ClientHello in small pieces, as any sender may cut it, its handshake over two TLS records.
+	if err := a.within(func() error {
+		c, err := net.Dial("tcp4", address.String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_ = c.(*net.TCPConn).SetNoDelay(true)
+		locals[0] = c.LocalAddr().(*net.TCPAddr).AddrPort().Port()
+		whole := captureHello(t, "cut.example")
+		records := slices.Concat([]byte{22, 3, 1, 0, 60}, whole[5:65], []byte{22, 3, 1, byte((len(whole) - 65) >> 8), byte(len(whole) - 65)}, whole[65:])
+		echo := make([]byte, len(records))
+		for at := 0; at < len(records); {
+			n := min(len(records)-at, max(3, len(records)/10))
+			if at == 0 {
+				n = 1
+			}
+			if _, err := c.Write(records[at : at+n]); err != nil {
+				return err
+			}
+			if _, err := io.ReadFull(c, echo[:n]); err != nil { // so that each piece is a segment of its own
+				return err
+			}
+			at += n
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	find("the name of a ClientHello in pieces", func(e *event.Event) bool {
+		return e.Activity == event.ActivityClose && e.Network.Local.Port() == locals[0] && e.Network.SNI == "cut.example"
+	})
+	if out, err := a.run(t.Context(), "/bin/bash", "-c", fmt.Sprintf("exec 3<>/dev/tcp/%s/%d; echo x >&3; read -t 1 -u 3 line; exit 0", b.addr, port)); err != nil {
+		t.Fatal(err, out)
+	}
+	e := find("the close after its process's end", func(e *event.Event) bool {
+		return e.Activity == event.ActivityClose && e.Network.Remote == address && e.Process.Comm == "bash"
+	})
+	if filepath.Base(e.Process.Exe) != "bash" || e.Process.Parent.PID == 0 || e.Process.CgroupID == 0 || e.Network.BytesOut != 2 || e.Network.BytesIn != 2 || e.Network.Local.Port() == 0 {
+		t.Errorf("%+v %+v", e.Process, e.Network)
+	}
+}
+
+// captureHello is what the standard library's client sends first.
+func captureHello(t *testing.T, name string) []byte {
+	client, server := net.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = tls.Client(client, &tls.Config{ServerName: name}).HandshakeContext(ctx)
+	}()
+	b := make([]byte, 4096)
+	n, err := server.Read(b)
+	cancel()
+	client.Close()
+	server.Close()
+	<-done
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b[:n]
+}
+
+// listenAndShare is a program that listens and has a child accept: the connection is the child's.
+const listenAndShare = `import os, socket, sys
+s = socket.create_server((sys.argv[1], 0))
+child = os.fork()
+if child == 0:
+    c, _ = s.accept()
+    c.recv(1)
+    os._exit(0)
+print(s.getsockname()[1], os.getpid(), child, flush=True)
+os.waitpid(child, 0)
+`
+
+func TestAcceptIsTheirsWhoAccepted(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("no python3")
+	}
+	a, b := twoHosts(t)
+	k := a.load(Options{})
+	find := a.watch(k)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	ended := make(chan error, 1)
+	go func() {
+		defer w.Close()
+		ended <- a.do(func() error {
+			dir, err := os.Open(a.cgroup)
+			if err != nil {
+				return err
+			}
+			defer dir.Close()
+			cmd := exec.CommandContext(t.Context(), python, "-c", listenAndShare, a.addr)
+			cmd.Stdout = w
+			cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+			return cmd.Run()
+		})
+	}()
+	var port uint16
+	var parent, child uint32
+	if _, err := fmt.Fscan(r, &port, &parent, &child); err != nil {
+		t.Fatal(err)
+	}
+	c, err := b.dial(a.addr, port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	for _, what := range []event.Activity{event.ActivityAccept, event.ActivityClose} {
+		e := find(what.String(), func(e *event.Event) bool { return e.Activity == what && e.Network.Local.Port() == port })
+		if e.Process.Key.PID != child || e.Process.Parent.PID != parent || !strings.Contains(e.Process.Exe, "python3") || !e.Network.Inbound {
+			t.Errorf("%s: %+v, want process %d of %d", what, e.Process, child, parent)
+		}
+	}
+	// Nobody takes this one: the listener's, a moment later.
+	var l net.Listener
+	if err := a.within(func() (err error) {
+		l, err = net.Listen("tcp4", a.addr+":0")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port = uint16(l.Addr().(*net.TCPAddr).Port)
+	if c, err = b.dial(a.addr, port); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	find("one that nobody accepts", func(e *event.Event) bool {
+		return e.Activity == event.ActivityAccept && e.Network.Local.Port() == port && e.Process.Key.PID == uint32(os.Getpid())
+	})
+}
+
+func TestRawSocketsAreSeen(t *testing.T) {
+	a, _ := twoHosts(t)
+	k := a.load(Options{})
+	find := a.watch(k)
+	if err := a.within(func() error {
+		for _, s := range [][3]int{{unix.AF_PACKET, unix.SOCK_RAW, 0x0300}, {unix.AF_INET, unix.SOCK_RAW | unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP}, {unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_ICMPV6}, {unix.AF_NETLINK, unix.SOCK_RAW, 0}} {
+			fd, err := unix.Socket(s[0], s[1], s[2])
+			if err != nil {
+				return err
+			}
+			unix.Close(fd)
+		}
+		if _, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, 0); !errors.Is(err, unix.EPROTONOSUPPORT) {
+			return fmt.Errorf("a raw socket of no protocol: %v", err)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	self := uint32(os.Getpid())
+	for _, want := range []struct {
+		operation string
+		number    uint64
+		result    int32
+	}{{"AF_PACKET SOCK_RAW", 0x0300, 0}, {"AF_INET SOCK_RAW", unix.IPPROTO_ICMP, 0}, {"AF_INET6 SOCK_RAW", unix.IPPROTO_ICMPV6, 0}, {"AF_INET SOCK_RAW", 0, int32(unix.EPROTONOSUPPORT)}} {
+		find(want.operation, func(e *event.Event) bool {
+			return e.Activity == event.ActivityRawSocket && e.Access.Operation == want.operation && e.Access.Number == want.number && e.Result == want.result && e.Process.Key.PID == self
+		})
+	}
+}
+
+func TestPortsAreMuted(t *testing.T) {
+	a, b := twoHosts(t)
+	k := a.load(Options{})
+	find := a.watch(k)
+	nameServer(t, b, [4]byte{10, 99, 0, 2}, nil)
+	quiet, loud := b.listen(t), b.listen(t)
+	if err := k.SetFilters(Filters{Ports: []uint16{quiet, 53}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.within(func() error {
+		if err := ask(b.addr, "muted.example."); err != nil {
+			return err
+		}
+		for _, port := range []uint16{quiet, loud} {
+			c, err := net.Dial("tcp4", netip.AddrPortFrom(netip.MustParseAddr(b.addr), port).String())
+			if err != nil {
+				return err
+			}
+			c.Close()
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	told := false
+	find("the port that is not muted", func(e *event.Event) bool { // reads all that came before
+		if p := e.Network.Remote.Port(); p == quiet || p == 53 || e.Class == event.ClassDNS {
+			told = true
+		}
+		return e.Activity == event.ActivityClose && e.Network.Remote.Port() == loud
+	})
+	if told {
+		t.Error("a muted port was told of")
+	}
+}
+
+// What is no DNS is told and counted.
+func TestMalformedNamesAreCounted(t *testing.T) {
+	c := newNameCache()
+	b := make([]byte, nameSize+16)
+	binary.NativeEndian.PutUint16(b, recordQuery)
+	binary.NativeEndian.PutUint16(b[2:], uint16(len(b)))
+	binary.NativeEndian.PutUint32(b[flowSize:], 16)
+	b = aligned(b)
+	s := RingSensor{tree: NewProcessTree(), listeners: map[uint16]event.ProcessKey{}, names: newNameCache()}
+	var e event.Event
+	if err := decode(b, 0, &e); err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	s.hand(b, &e, func(*event.Event) { told++ })
+	if told != 1 || s.Drops()["dns_malformed"] != 1 {
+		t.Errorf("told %d, %v", told, s.Drops())
+	}
+	if n := testing.AllocsPerRun(100, func() { _ = decode(b, 0, &e); c.complete(b, recordQuery, &e) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
 }
 
 // callsTo counts the connections that are begun to h's port, on h's own wire: what left the other host. It is asked after a

@@ -28,9 +28,39 @@ type networkFilterSettings struct {
 type networkFlow struct {
 	_       structs.HostLayout
 	Began   uint64
-	Start   uint64
-	Pid     uint32
 	Inbound uint32
+	Pad     uint32
+	Process struct {
+		_           structs.HostLayout
+		Start       uint64
+		ParentStart uint64
+		Cgroup      uint64
+		Inode       uint64
+		Caps        uint64
+		Changed     int64
+		Pid         uint32
+		ParentPid   uint32
+		Uid         uint32
+		Gid         uint32
+		Euid        uint32
+		Egid        uint32
+		Device      uint32
+		MountNs     uint32
+		PidNs       uint32
+		NetNs       uint32
+		LoginUid    uint32
+		ExitCode    int32
+		Session     uint32
+		Tty         [12]int8
+		Comm        [16]int8
+	}
+}
+
+type networkOpened struct {
+	_        structs.HostLayout
+	Family   uint32
+	Type     uint32
+	Protocol uint32
 }
 
 type networkPace struct {
@@ -55,22 +85,26 @@ type networkSuppressedKey struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	networkMapCgroupPaces  = "cgroup_paces"
-	networkMapDrops        = "drops"
-	networkMapFilterCgroup = "filter_cgroup"
-	networkMapFilterPath   = "filter_path"
-	networkMapFilterPort   = "filter_port"
-	networkMapFilterUid    = "filter_uid"
-	networkMapFilters      = "filters"
-	networkMapFlows        = "flows"
-	networkMapPaces        = "paces"
-	networkMapProtected    = "protected"
-	networkMapRing         = "ring"
-	networkMapScopeCgroup  = "scope_cgroup"
-	networkMapSuppressed   = "suppressed"
-	networkProgOnState     = "on_state"
-	networkVarScopeNet     = "scope_net"
-	networkVarScoped       = "scoped"
+	networkMapCgroupPaces     = "cgroup_paces"
+	networkMapDrops           = "drops"
+	networkMapFilterCgroup    = "filter_cgroup"
+	networkMapFilterPath      = "filter_path"
+	networkMapFilterPort      = "filter_port"
+	networkMapFilterUid       = "filter_uid"
+	networkMapFilters         = "filters"
+	networkMapFlows           = "flows"
+	networkMapOpening         = "opening"
+	networkMapPaces           = "paces"
+	networkMapProtected       = "protected"
+	networkMapRing            = "ring"
+	networkMapScopeCgroup     = "scope_cgroup"
+	networkMapSuppressed      = "suppressed"
+	networkProgOnAccepted     = "on_accepted"
+	networkProgOnSocket       = "on_socket"
+	networkProgOnSocketOpened = "on_socket_opened"
+	networkProgOnState        = "on_state"
+	networkVarScopeNet        = "scope_net"
+	networkVarScoped          = "scoped"
 )
 
 // loadNetwork returns the embedded CollectionSpec for network.
@@ -115,7 +149,10 @@ type networkSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type networkProgramSpecs struct {
-	OnState *ebpf.ProgramSpec `ebpf:"on_state"`
+	OnAccepted     *ebpf.ProgramSpec `ebpf:"on_accepted"`
+	OnSocket       *ebpf.ProgramSpec `ebpf:"on_socket"`
+	OnSocketOpened *ebpf.ProgramSpec `ebpf:"on_socket_opened"`
+	OnState        *ebpf.ProgramSpec `ebpf:"on_state"`
 }
 
 // networkMapSpecs contains maps before they are loaded into the kernel.
@@ -130,6 +167,7 @@ type networkMapSpecs struct {
 	FilterUid    *ebpf.MapSpec `ebpf:"filter_uid"`
 	Filters      *ebpf.MapSpec `ebpf:"filters"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
+	Opening      *ebpf.MapSpec `ebpf:"opening"`
 	Paces        *ebpf.MapSpec `ebpf:"paces"`
 	Protected    *ebpf.MapSpec `ebpf:"protected"`
 	Ring         *ebpf.MapSpec `ebpf:"ring"`
@@ -173,6 +211,7 @@ type networkMaps struct {
 	FilterUid    *ebpf.Map `ebpf:"filter_uid"`
 	Filters      *ebpf.Map `ebpf:"filters"`
 	Flows        *ebpf.Map `ebpf:"flows"`
+	Opening      *ebpf.Map `ebpf:"opening"`
 	Paces        *ebpf.Map `ebpf:"paces"`
 	Protected    *ebpf.Map `ebpf:"protected"`
 	Ring         *ebpf.Map `ebpf:"ring"`
@@ -190,6 +229,7 @@ func (m *networkMaps) Close() error {
 		m.FilterUid,
 		m.Filters,
 		m.Flows,
+		m.Opening,
 		m.Paces,
 		m.Protected,
 		m.Ring,
@@ -210,11 +250,17 @@ type networkVariables struct {
 //
 // It can be passed to loadNetworkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type networkPrograms struct {
-	OnState *ebpf.Program `ebpf:"on_state"`
+	OnAccepted     *ebpf.Program `ebpf:"on_accepted"`
+	OnSocket       *ebpf.Program `ebpf:"on_socket"`
+	OnSocketOpened *ebpf.Program `ebpf:"on_socket_opened"`
+	OnState        *ebpf.Program `ebpf:"on_state"`
 }
 
 func (p *networkPrograms) Close() error {
 	return _NetworkClose(
+		p.OnAccepted,
+		p.OnSocket,
+		p.OnSocketOpened,
 		p.OnState,
 	)
 }

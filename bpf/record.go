@@ -83,6 +83,7 @@ type recordNetwork struct {
 	BytesIn    uint64
 	BytesOut   uint64
 	Duration   uint64
+	Cookie     uint64
 	LocalPort  uint16
 	RemotePort uint16
 	Protocol   uint8
@@ -143,7 +144,7 @@ func decode(b []byte, wallMinusBoot int64, e *event.Event) error {
 	if h.Kind >= recordFileWrite && h.Kind <= recordFilePivot {
 		return decodeFile(b, h.Kind, e)
 	}
-	if h.Kind >= recordQuery && h.Kind <= recordBind {
+	if h.Kind >= recordQuery && h.Kind <= recordSocket {
 		return decodeNames(b, h.Kind, e)
 	}
 	switch h.Kind {
@@ -184,7 +185,7 @@ func decode(b []byte, wallMinusBoot int64, e *event.Event) error {
 	if h.Kind > recordProbe || len(b) != flowSize {
 		return errRecord
 	}
-	n := (*recordNetwork)(unsafe.Pointer(&b[forkSize]))
+	n := networkOf(b)
 	e.Class = event.ClassNetwork
 	e.Activity = [...]event.Activity{recordConnect: event.ActivityConnect, recordAccept: event.ActivityAccept, recordListen: event.ActivityListen,
 		recordClose: event.ActivityClose, recordRefuse: event.ActivityRefuse, recordProbe: event.ActivityProbe}[h.Kind]

@@ -66,6 +66,7 @@ type RingSensor struct {
 	listeners          map[uint16]event.ProcessKey
 	gain               event.Event // room for one, so that none is made for each
 	names              nameCache
+	accepts            accepts
 	garbled            atomic.Uint64
 	seen               atomic.Uint64
 }
@@ -92,8 +93,10 @@ func OpenRing(r RingFile) (*RingSensor, error) {
 // Name implements Sensor.
 func (s *RingSensor) Name() string { return "kernel" }
 
-// Drops implements Sensor: records that were not ours. Those that found the ring full are counted in the kernel, by Kernel.Drops.
-func (s *RingSensor) Drops() map[string]uint64 { return map[string]uint64{"garbled": s.garbled.Load()} }
+// Drops implements Sensor: records that were not ours, and what went to or came from port 53 without being DNS. Those that found the ring full are counted in the kernel, by Kernel.Drops.
+func (s *RingSensor) Drops() map[string]uint64 {
+	return map[string]uint64{"garbled": s.garbled.Load(), "dns_malformed": s.names.malformed.Load()}
+}
 
 // Seen counts the records read so far.
 func (s *RingSensor) Seen() uint64 { return s.seen.Load() }
@@ -176,6 +179,7 @@ func (s *RingSensor) drain(e *event.Event, out func(*event.Event)) int {
 		at += (size + ringHeader + 7) &^ 7
 	}
 	atomic.StoreUint64(consumed, at)
+	s.overdue(out)
 	return n
 }
 
@@ -183,6 +187,14 @@ func (s *RingSensor) drain(e *event.Event, out func(*event.Event)) int {
 // one shows.
 func (s *RingSensor) hand(b []byte, e *event.Event, out func(*event.Event)) {
 	h := (*recordHeader)(unsafe.Pointer(unsafe.SliceData(b)))
+	switch h.Kind {
+	case recordAccept:
+		if !s.accepted(b, e, out) {
+			return
+		}
+	case recordClose:
+		s.closing(b, e, out)
+	}
 	gain, gained := s.tree.watchRights(b, e)
 	if !s.names.complete(b, h.Kind, e) {
 		return
@@ -218,8 +230,10 @@ func (s *RingSensor) enrich(e *event.Event) {
 		if _, ok := s.listeners[e.Network.Local.Port()]; ok && e.Process.Flags&event.FlagBeforeAgent != 0 {
 			e.Activity, e.Network.Inbound = event.ActivityAccept, true
 		}
-	case event.ActivityAccept:
-		e.Process.Key = s.listeners[e.Network.Local.Port()]
+	case event.ActivityAccept, event.ActivityClose:
+		if e.Network.Inbound && e.Process.Key.PID == 0 { // nobody took it yet, or nobody ever did
+			e.Process.Key = s.listeners[e.Network.Local.Port()]
+		}
 	}
 	if t := &e.Access.Target; t.PID != 0 {
 		if known, ok := s.tree.Lookup(t.PID); ok && sameStart(known.Key.Start, t.Start) {

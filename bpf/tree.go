@@ -12,6 +12,7 @@ const (
 	maxProcesses = 131072
 	maxPaths     = 16384
 	maxAncestors = 8
+	maxDead      = 1024 // processes that ended last, remembered for what comes of them after: the close of a connection
 )
 
 // ProcessTree remembers, for each live process, when it started, whose child it is, what it runs and with which rights, so
@@ -26,6 +27,8 @@ type ProcessTree struct {
 	free    int32            // the first unused node, chained by next; 0 is none
 	paths   map[string]string
 	chain   []byte // room to join ancestors in
+	dead    []treeNode
+	oldest  int    // of dead, once it is full
 	pending rights // of the process that the record now read makes
 	lost    uint64
 	limit   int
@@ -86,7 +89,10 @@ func (t *ProcessTree) Observe(e *event.Event) {
 	case e.Class == event.ClassProcess && e.Activity == event.ActivityExec:
 		n = t.put(p)
 	default:
-		if n = t.find(p.Key); n != nil {
+		if n = t.find(p.Key); n == nil && p.Key.PID != 0 {
+			n = t.findDead(p.Key)
+		}
+		if n != nil {
 			n.complete(p)
 		}
 	}
@@ -96,9 +102,30 @@ func (t *ProcessTree) Observe(e *event.Event) {
 	if parent := t.find(p.Parent); parent != nil {
 		p.ParentExe = parent.exe
 	}
-	if e.Class == event.ClassProcess && e.Activity == event.ActivityExit && n != nil {
-		t.remove(t.at[p.Key.PID])
+	if i, ok := t.at[p.Key.PID]; ok && e.Class == event.ClassProcess && e.Activity == event.ActivityExit && n == &t.nodes[i] {
+		t.bury(&t.nodes[i])
+		t.remove(i)
 	}
+}
+
+// bury remembers one that has ended a while longer.
+func (t *ProcessTree) bury(n *treeNode) {
+	if len(t.dead) < maxDead {
+		t.dead = append(t.dead, *n)
+		return
+	}
+	t.dead[t.oldest] = *n
+	t.oldest = (t.oldest + 1) % maxDead
+}
+
+// findDead looks through those that ended last: seldom asked, so no index is kept.
+func (t *ProcessTree) findDead(key event.ProcessKey) *treeNode {
+	for i := range t.dead {
+		if t.dead[i].pid == key.PID && t.dead[i].start == key.Start {
+			return &t.dead[i]
+		}
+	}
+	return nil
 }
 
 // complete adds to p what its record does not say.

@@ -13,14 +13,12 @@ const volatile __u64 scope_cgroup_id = 0;
 
 #define TCP_ESTABLISHED 1
 #define TCP_LISTEN 10
-#define IPPROTO_MPTCP 262 // what Go programs listen by
 #define CGROUP_DEPTH 32
 
 struct seq_file;
 struct bpf_iter_meta { struct seq_file *seq; } __attribute__((preserve_access_index));
 struct bpf_iter__task { struct bpf_iter_meta *meta; struct task_struct *task; } __attribute__((preserve_access_index));
 struct bpf_iter__task_file { struct bpf_iter_meta *meta; struct task_struct *task; __u32 fd; struct file *file; } __attribute__((preserve_access_index));
-struct socket { struct sock *sk; } __attribute__((preserve_access_index));
 
 struct before_scratch {
 	struct record_exec record;

@@ -3,6 +3,7 @@
 // Sensor: the names behind addresses, and UDP. What goes to port 53 and comes from it, and the first bytes of a TLS
 // ClientHello, are copied as they are and read in user space. Packets may be handled in an interrupt, so each socket
 // remembers who connected it or sent by it.
+#define SCOPE_CLASS 4001
 #include "packet.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -10,18 +11,26 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 const volatile struct record_name record_name_layout = {};
 
 struct owner {
-	__u64 start;
+	struct record_process process; // of a UDP socket; of any other the key alone
 	__u64 began; // of a UDP socket: its first datagram
 	__u64 bytes_in;
 	__u64 bytes_out;
 	__u8 remote[16];
-	__u32 pid;
 	__u16 remote_port;
-	__u8 hello;   // told already
-	__u8 inbound; // the other side began
 	__u16 local_port;
-	__u16 pad;
+	__u8 hello;    // HELLO_*
+	__u8 hello_in; // it comes from the other side
+	__u8 inbound;  // the other side began
+	__u8 muted;
+	__u32 hello_from; // the sequence number that it begins at
+	__u16 hello_size; // of what is to be told
+	__u16 hello_segments;
 };
+
+#define HELLO_PART 1 // more of it is to come
+#define HELLO_TOLD 2
+#define HELLO_SIZE 4096
+#define HELLO_SEGMENTS 16
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -79,10 +88,12 @@ static __always_inline void fill_segment(struct record_network *n, const struct 
 		r->name.header.size = sizeof(*r);                                                                      \
 		r->name.header.boot = bpf_ktime_get_boot_ns();                                                         \
 		if (o) {                                                                                               \
-			r->name.process.pid = o->pid;                                                                  \
-			r->name.process.start = o->start;                                                              \
+			r->name.process.pid = o->process.pid;                                                          \
+			r->name.process.start = o->process.start;                                                      \
 		}                                                                                                      \
-		fill_segment(&r->name.network, s, kind == RECORD_HELLO && o && o->inbound);                             \
+		fill_segment(&r->name.network, s, kind == RECORD_HELLO && o && o->hello_in);                            \
+		r->name.network.cookie = bpf_get_socket_cookie(skb);                                                   \
+		r->name.offset = s->offset;                                                                            \
 		__u32 n = skb->len - at;                                                                               \
 		r->name.whole = n;                                                                                     \
 		if (n > SIZE)                                                                                          \
@@ -122,6 +133,49 @@ static __always_inline void count_bytes(struct owner *o, const struct segment *s
 		__sync_fetch_and_add(&o->bytes_out, n);
 }
 
+// hello tells of a ClientHello, whichever side sends it, in as many segments as it comes. A socket has one told.
+static __always_inline void hello(struct __sk_buff *skb, struct segment *s, struct bpf_sock *sk, bool in)
+{
+	struct owner *o = bpf_sk_storage_get(&owners, sk, 0, 0);
+	__u32 n = skb->len - s->payload, offset = 0;
+	if (o && (o->hello == HELLO_TOLD || o->muted))
+		return;
+	if (o && o->hello == HELLO_PART) {
+		if (o->hello_in != in)
+			return;
+		offset = s->seq - o->hello_from;
+		if (offset >= HELLO_SIZE) // long past it, or sent again from before it
+			return;
+	} else {
+		__u8 b[9] = {};
+		__u32 size = HELLO_SIZE;
+		if (bpf_skb_load_bytes(skb, s->payload, b, 1) || b[0] != 22) // a handshake record
+			return;
+		if (n >= sizeof(b)) {
+			if (bpf_skb_load_bytes(skb, s->payload, b, sizeof(b)) || b[1] != 3 || b[5] != 1) // and in it a ClientHello
+				return;
+			__u32 record = (__u32)b[3] << 8 | b[4], whole = (__u32)b[6] << 16 | (__u32)b[7] << 8 | b[8];
+			if (whole + 4 <= record && whole + 9 < size) // else it goes on in another record
+				size = whole + 9;
+		}
+		o = bpf_sk_storage_get(&owners, sk, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (!o)
+			return;
+		o->hello = HELLO_PART;
+		o->hello_in = in;
+		o->hello_from = s->seq;
+		o->hello_size = size;
+	}
+	if (muted_port(s->remote_port) || muted_port(s->local_port)) {
+		o->muted = 1;
+	} else {
+		s->offset = offset;
+		copy(skb, s, o, s->payload, RECORD_HELLO);
+	}
+	if (offset + n >= o->hello_size || ++o->hello_segments >= HELLO_SEGMENTS)
+		o->hello = HELLO_TOLD;
+}
+
 static __always_inline int look(struct __sk_buff *skb, bool in)
 {
 	struct segment s = {};
@@ -130,30 +184,16 @@ static __always_inline int look(struct __sk_buff *skb, bool in)
 	struct bpf_sock *sk = skb->sk;
 	if (sk)
 		sk = bpf_sk_fullsock(sk);
-	if (s.remote_port == DNS_PORT) {
-		struct owner *o = sk ? bpf_sk_storage_get(&owners, sk, 0, 0) : 0;
+	if (s.remote_port != DNS_PORT && s.protocol == IPPROTO_TCP) {
+		if (sk)
+			hello(skb, &s, sk, in);
+		return 1;
+	}
+	struct owner *o = sk ? bpf_sk_storage_get(&owners, sk, 0, 0) : 0;
+	if (s.remote_port == DNS_PORT && !(o && o->muted) && !muted_port(DNS_PORT))
 		copy(skb, &s, o, dns_at(&s), in ? RECORD_ANSWER : RECORD_QUERY);
-		if (o && s.protocol == IPPROTO_UDP)
-			count_bytes(o, &s, skb->len - s.payload, in);
-		return 1;
-	}
-	if (s.protocol == IPPROTO_UDP) {
-		struct owner *o = sk ? bpf_sk_storage_get(&owners, sk, 0, 0) : 0;
-		if (o)
-			count_bytes(o, &s, skb->len - s.payload, in);
-		return 1;
-	}
-	__u8 b[6];
-	if (skb->len < s.payload + 43 || bpf_skb_load_bytes(skb, s.payload, b, sizeof(b)))
-		return 1;
-	if (b[0] != 22 || b[1] != 3 || b[5] != 1 || !sk) // a handshake record, and in it a ClientHello
-		return 1;
-	struct owner none = { .inbound = in };
-	struct owner *o = bpf_sk_storage_get(&owners, sk, &none, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!o || o->hello)
-		return 1;
-	o->hello = 1;
-	copy(skb, &s, o, s.payload, RECORD_HELLO);
+	if (o && s.protocol == IPPROTO_UDP)
+		count_bytes(o, &s, skb->len - s.payload, in);
 	return 1;
 }
 
@@ -187,18 +227,27 @@ static __always_inline int note(struct bpf_sock_addr *ctx, const __u8 remote[16]
 	if (!o)
 		return 1;
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	if (o->pid != tgid) { // also a socket handed to another process by fork or SCM_RIGHTS
-		o->pid = tgid;
-		o->start = ((struct task_struct *)bpf_get_current_task_btf())->group_leader->start_boottime;
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u16 port = bpf_ntohs((__u16)ctx->user_port);
+	if (o->process.pid != tgid) { // also a socket handed to another process by fork or SCM_RIGHTS
+		o->process.pid = tgid;
+		o->process.start = task->group_leader->start_boottime;
+		o->process.cgroup = 0;
+		if (port == DNS_PORT)
+			o->muted = muted();
 	}
 	if (ctx->protocol != IPPROTO_UDP)
 		return 1;
-	struct told key = { .cookie = bpf_get_socket_cookie(ctx), .tgid = tgid, .port = bpf_ntohs((__u16)ctx->user_port) };
+	struct told key = { .cookie = bpf_get_socket_cookie(ctx), .tgid = tgid, .port = port };
 	__builtin_memcpy(key.remote, remote, 16);
 	if (bpf_map_lookup_elem(&datagrams, &key))
 		return 1;
 	__u64 now = bpf_ktime_get_boot_ns();
 	bpf_map_update_elem(&datagrams, &key, &now, BPF_ANY);
+	if (muted_port(port) || muted_port(sk->src_port) || !in_scope())
+		return 1;
+	if (!o->process.cgroup)
+		fill_process(&o->process, task);
 	if (!o->began) {
 		o->began = now;
 		o->inbound = inbound;
@@ -210,12 +259,13 @@ static __always_inline int note(struct bpf_sock_addr *ctx, const __u8 remote[16]
 	struct record_flow *r = flow(RECORD_DATAGRAMS);
 	if (!r)
 		return 1;
-	fill_process(&r->process, bpf_get_current_task_btf());
+	r->process = o->process;
 	__builtin_memcpy(r->network.remote, remote, 16);
 	r->network.remote_port = key.port;
 	r->network.local_port = sk->src_port;
 	r->network.protocol = IPPROTO_UDP;
 	r->network.inbound = inbound;
+	r->network.cookie = key.cookie;
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 	return 1;
 }
@@ -258,6 +308,8 @@ int note_recvmsg6(struct bpf_sock_addr *ctx) { return note6(ctx, true); }
 
 static __always_inline int bound(struct bpf_sock *sk, bool v6)
 {
+	if (muted_port(sk->src_port) || !in_scope())
+		return 1;
 	struct record_flow *r = flow(RECORD_BIND);
 	if (!r)
 		return 1;
@@ -294,8 +346,7 @@ int note_release(struct bpf_sock *sk)
 	struct record_flow *r = flow(RECORD_DATAGRAMS_END);
 	if (!r)
 		return 1;
-	r->process.pid = o->pid;
-	r->process.start = o->start;
+	r->process = o->process;
 	__builtin_memcpy(r->network.remote, o->remote, 16);
 	r->network.remote_port = o->remote_port;
 	r->network.local_port = o->local_port;

@@ -1,7 +1,8 @@
 //go:build ignore
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-// Sensor: TCP connections, from one hook. inet_sock_set_state fires in the caller's own context for connect and
-// listen, so the process is known there; accept and close may fire in an interrupt, so a flow remembers who began it.
+// Sensor: TCP connections, and sockets that go past it. inet_sock_set_state fires in the caller's own context for connect
+// and listen, so the process is known there; an inbound connection is established in an interrupt, and whose it is turns
+// out when accept() returns it. A close may come long after its process: a flow remembers whose it was.
 #define SCOPE_CLASS 4001
 #include "scope.h"
 
@@ -12,20 +13,35 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define TCP_SYN_RECV 3
 #define TCP_CLOSE 7
 #define TCP_LISTEN 10
+#define SOCK_DONE 2 // bit 1 of skc_flags
 
 // The network namespace that inbound connections belong to, when scoped.
 const volatile __u32 scope_net = 0;
 
-struct flow {
-	__u64 began;
-	__u64 start; // of the process, with its pid its identity
-	__u32 pid;
-	__u32 inbound;
+// What the kernel gives a program at a system call's tracepoint has a fixed layout.
+struct enter_context {
+	__u64 common;
+	long nr;
+	unsigned long args[6];
+};
+struct exit_context {
+	__u64 common;
+	long nr;
+	long ret;
 };
 
+struct flow {
+	__u64 began;
+	__u32 inbound;
+	__u32 pad;
+	struct record_process process; // zeros until an inbound one is accepted
+};
+
+// A connection has an entry until it is closed. Where there is no room for one more, its close goes untold, and is counted.
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u64); // the socket's address: an identity for as long as the flow lives
 	__type(value, struct flow);
 } flows SEC(".maps");
@@ -41,11 +57,13 @@ static __always_inline void fill_network(struct record_network *n, const struct 
 		bpf_core_read(&n->remote, 16, &sk->__sk_common.skc_v6_daddr);
 	}
 	n->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	if (!n->local_port) // given back already, at a close
+		n->local_port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
 	n->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
 	n->protocol = IPPROTO_TCP;
 }
 
-static __always_inline struct record_flow *begin(__u16 kind, const struct sock *sk, bool with_process)
+static __always_inline struct record_flow *begin(__u16 kind)
 {
 	struct record_flow *r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
 	if (!r) {
@@ -56,72 +74,198 @@ static __always_inline struct record_flow *begin(__u16 kind, const struct sock *
 	r->header.kind = kind;
 	r->header.size = sizeof(*r);
 	r->header.boot = bpf_ktime_get_boot_ns();
-	if (with_process)
-		fill_process(&r->process, bpf_get_current_task_btf());
-	fill_network(&r->network, sk);
 	return r;
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_state, const struct sock *sk, int old, int new)
+static __always_inline void remember(const struct sock *sk, struct flow *f)
 {
-	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
-		return 0;
 	__u64 key = (__u64)sk;
+	if (bpf_map_update_elem(&flows, &key, f, BPF_ANY))
+		count_drop(RECORD_CLOSE);
+}
 
-	if (new == TCP_SYN_SENT) {
-		if (!in_scope())
-			return 0;
-		struct task_struct *task = bpf_get_current_task_btf();
-		struct flow f = {
-			.began = bpf_ktime_get_boot_ns(),
-			.start = task->group_leader->start_boottime,
-			.pid = bpf_get_current_pid_tgid() >> 32,
-		};
-		bpf_map_update_elem(&flows, &key, &f, BPF_ANY);
-		struct record_flow *r = begin(RECORD_CONNECT, sk, true);
-		if (r)
-			bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+static __always_inline __u16 local_port(const struct sock *sk) { return BPF_CORE_READ(sk, __sk_common.skc_num); }
+
+static __always_inline __u16 remote_port(const struct sock *sk) { return bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport)); }
+
+static __always_inline int connecting(struct sock *sk)
+{
+	struct flow f = {};
+	if (!in_scope() || muted_port(remote_port(sk)) || muted_port(local_port(sk)))
 		return 0;
-	}
-	if (new == TCP_LISTEN) {
-		if (!in_scope())
-			return 0;
-		struct record_flow *r = begin(RECORD_LISTEN, sk, true);
-		if (r)
-			bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	f.began = bpf_ktime_get_boot_ns();
+	fill_process(&f.process, bpf_get_current_task_btf());
+	remember(sk, &f);
+	struct record_flow *r = begin(RECORD_CONNECT);
+	if (!r)
 		return 0;
-	}
-	if (new == TCP_ESTABLISHED && old == TCP_SYN_RECV) {
-		if (scope_net && BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum) != scope_net)
-			return 0;
-		struct flow f = { .began = bpf_ktime_get_boot_ns(), .inbound = 1 };
-		bpf_map_update_elem(&flows, &key, &f, BPF_ANY);
-		struct record_flow *r = begin(RECORD_ACCEPT, sk, false);
-		if (r) {
-			r->network.inbound = 1;
-			bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
-		}
+	r->process = f.process;
+	fill_network(&r->network, sk);
+	r->network.cookie = bpf_get_socket_cookie(sk);
+	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+static __always_inline int listening(struct sock *sk)
+{
+	if (!in_scope() || muted_port(local_port(sk)))
 		return 0;
+	struct record_flow *r = begin(RECORD_LISTEN);
+	if (!r)
+		return 0;
+	fill_process(&r->process, bpf_get_current_task_btf());
+	fill_network(&r->network, sk);
+	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+static __always_inline int established(struct sock *sk)
+{
+	if (scope_net && BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum) != scope_net)
+		return 0;
+	if (muted_port(local_port(sk)) || muted_port(remote_port(sk)))
+		return 0;
+	struct flow f = { .began = bpf_ktime_get_boot_ns(), .inbound = 1 };
+	remember(sk, &f);
+	struct record_flow *r = begin(RECORD_ACCEPT);
+	if (!r)
+		return 0;
+	fill_network(&r->network, sk);
+	r->network.inbound = 1;
+	r->network.cookie = bpf_get_socket_cookie(sk);
+	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+static __always_inline int closed(struct sock *sk, int old)
+{
+	__u64 key = (__u64)sk;
+	struct flow *f = bpf_map_lookup_elem(&flows, &key);
+	if (!f)
+		return 0;
+	struct record_flow *r = begin(RECORD_CLOSE);
+	if (r) {
+		struct tcp_sock *tcp = (struct tcp_sock *)sk;
+		r->process = f->process;
+		if (old == TCP_SYN_SENT) // why the connection never was
+			r->process.exit_code = BPF_CORE_READ(sk, sk_err) ?: BPF_CORE_READ(sk, sk_err_soft);
+		fill_network(&r->network, sk);
+		r->network.inbound = f->inbound;
+		r->network.bytes_in = BPF_CORE_READ(tcp, bytes_received);
+		if (r->network.bytes_in && BPF_CORE_READ(sk, __sk_common.skc_flags) & SOCK_DONE)
+			r->network.bytes_in--; // the other side's FIN, which has a number of its own
+		r->network.bytes_out = BPF_CORE_READ(tcp, bytes_sent) - BPF_CORE_READ(tcp, bytes_retrans);
+		r->network.duration = r->header.boot - f->began;
+		r->network.cookie = bpf_get_socket_cookie(sk);
+		bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 	}
-	if (new == TCP_CLOSE) {
-		struct flow *f = bpf_map_lookup_elem(&flows, &key);
-		if (!f)
-			return 0;
-		struct record_flow *r = begin(RECORD_CLOSE, sk, false);
-		if (r) {
-			struct tcp_sock *tcp = (struct tcp_sock *)sk;
-			r->process.pid = f->pid;
-			r->process.start = f->start;
-			if (old == TCP_SYN_SENT) // why the connection never was
-				r->process.exit_code = BPF_CORE_READ(sk, sk_err) ?: BPF_CORE_READ(sk, sk_err_soft);
-			r->network.inbound = f->inbound;
-			r->network.bytes_in = BPF_CORE_READ(tcp, bytes_received);
-			r->network.bytes_out = BPF_CORE_READ(tcp, bytes_acked);
-			r->network.duration = r->header.boot - f->began;
-			bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
-		}
+	bpf_map_delete_elem(&flows, &key);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_state, struct sock *sk, int old, int new)
+{
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	if (new == TCP_SYN_SENT)
+		return connecting(sk);
+	if (new == TCP_LISTEN)
+		return listening(sk);
+	if (new == TCP_ESTABLISHED && old == TCP_SYN_RECV)
+		return established(sk);
+	if (new == TCP_CLOSE)
+		return closed(sk, old);
+	return 0;
+}
+
+// socket_of is the TCP socket behind a descriptor of the current process, as an address to look up.
+static __always_inline struct sock *socket_of(struct task_struct *task, long fd)
+{
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct file **files = BPF_CORE_READ(table, fd), *file = NULL;
+	if (fd < 0 || fd >= BPF_CORE_READ(table, max_fds) || bpf_probe_read_kernel(&file, sizeof(file), files + fd))
+		return NULL;
+	struct socket *socket = BPF_CORE_READ(file, private_data);
+	struct sock *sk = BPF_CORE_READ(socket, sk);
+	struct mptcp_sock *several = (struct mptcp_sock *)sk;
+	if (bpf_core_field_exists(several->first) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_MPTCP)
+		return BPF_CORE_READ(several, first);
+	return sk;
+}
+
+// After accept() and accept4(): who got the connection.
+SEC("tracepoint/syscalls/sys_exit_accept4")
+int on_accepted(struct exit_context *ctx)
+{
+	if (ctx->ret < 0)
+		return 0;
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct sock *sk = socket_of(task, ctx->ret);
+	__u64 key = (__u64)sk;
+	struct flow *f = bpf_map_lookup_elem(&flows, &key);
+	if (!f || !f->inbound || f->process.pid)
+		return 0;
+	fill_process(&f->process, task);
+	bool quiet = !in_scope();
+	struct record_flow *r = begin(RECORD_ACCEPT);
+	if (r) {
+		r->header.flags = quiet ? RECORD_FLAG_MUTED : 0;
+		r->process = f->process;
+		fill_network(&r->network, sk);
+		r->network.inbound = 1;
+		bpf_probe_read_kernel(&r->network.cookie, sizeof(r->network.cookie), &sk->__sk_common.skc_cookie);
+		bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	}
+	if (quiet)
 		bpf_map_delete_elem(&flows, &key);
+	return 0;
+}
+
+// A socket that reads or writes packets past the kernel's own protocols, and so past what we see and refuse of those.
+struct opened {
+	__u32 family;
+	__u32 type;
+	__u32 protocol;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 256);
+	__type(key, __u64); // thread
+	__type(value, struct opened);
+} opening SEC(".maps");
+
+SEC("tracepoint/syscalls/sys_enter_socket")
+int on_socket(struct enter_context *ctx)
+{
+	struct opened o = { .family = ctx->args[0], .type = ctx->args[1] & 15, .protocol = ctx->args[2] };
+	bool raw = (o.family == AF_INET || o.family == AF_INET6) && (o.type == SOCK_RAW || o.type == SOCK_PACKET);
+	if ((!raw && o.family != AF_PACKET) || !in_scope())
+		return 0;
+	__u64 thread = bpf_get_current_pid_tgid();
+	bpf_map_update_elem(&opening, &thread, &o, BPF_ANY);
+	return 0;
+}
+
+#define SOCKET_ALLOWANCE 500 // records in 100 ms and CPU: whoever may not have one can still ask
+
+SEC("tracepoint/syscalls/sys_exit_socket")
+int on_socket_opened(struct exit_context *ctx)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct opened *o = bpf_map_lookup_elem(&opening, &thread);
+	if (!o)
+		return 0;
+	struct record_flow *r = affordable(RECORD_SOCKET, SOCKET_ALLOWANCE) ? begin(RECORD_SOCKET) : NULL;
+	if (r) {
+		fill_process(&r->process, bpf_get_current_task_btf());
+		r->process.exit_code = ctx->ret < 0 ? -ctx->ret : 0;
+		r->network.local_port = o->family;
+		r->network.remote_port = o->type;
+		r->network.bytes_out = o->protocol;
+		bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 	}
+	bpf_map_delete_elem(&opening, &thread);
 	return 0;
 }

@@ -16,6 +16,8 @@ struct segment {
 	__u32 payload; // offset from the IP header
 	__u8 protocol;
 	__u8 tcp_flags;
+	__u32 seq;
+	__u32 offset; // of this payload in what is told of it in several records
 };
 
 // segment_of reads a TCP or UDP packet; false for any other, for a later fragment, and behind IPv6 extension headers.
@@ -49,6 +51,7 @@ static __always_inline bool segment_of(struct __sk_buff *skb, bool in, struct se
 		source = tcp.source;
 		dest = tcp.dest;
 		s->tcp_flags = tcp.flags;
+		s->seq = bpf_ntohl(tcp.seq);
 		s->payload = at + (tcp.doff_res >> 4) * 4;
 	} else if (s->protocol == IPPROTO_UDP) {
 		struct udphdr udp;

@@ -10,7 +10,7 @@ enum record_kind {
 	RECORD_EXEC = 2,
 	RECORD_EXIT = 3,
 	RECORD_CONNECT = 4,
-	RECORD_ACCEPT = 5,
+	RECORD_ACCEPT = 5, // without a process: established; with one: accept() gave it to that process
 	RECORD_LISTEN = 6,
 	RECORD_CLOSE = 7,
 	RECORD_REFUSE = 8, // a local process was refused an address
@@ -106,6 +106,7 @@ struct record_network {
 	__u64 bytes_in;
 	__u64 bytes_out;
 	__u64 duration; // ns
+	__u64 cookie; // the kernel's number of the socket, never used again; 0: not known
 	__u16 local_port;  // host order
 	__u16 remote_port; // host order
 	__u8 protocol;
@@ -227,6 +228,8 @@ struct record_name { // query, answer, hello: NAME_SMALL, NAME_MEDIUM or NAME_LA
 	struct record_network network;
 	__u32 length; // of what is meant
 	__u32 whole;  // how long the message was
+	__u32 offset; // of a hello: how much of it came in earlier segments
+	__u32 pad;
 };
 
 #endif

@@ -54,9 +54,12 @@ enum bpf_map_type {
 #define IPPROTO_UDP 17
 #define SOCK_DGRAM 2
 #define SOCK_RAW 3
+#define SOCK_PACKET 10
+#define IPPROTO_MPTCP 262 // what Go programs listen by
 #define IPPROTO_ICMPV6 58
 #define AF_INET 2
 #define AF_INET6 10
+#define AF_PACKET 17
 #define XDP_PASS 2
 #define XDP_DROP 1
 #define TCX_NEXT -1
@@ -225,6 +228,7 @@ struct file {
 	unsigned int f_mode;
 	struct path f_path;
 	struct inode *f_inode;
+	void *private_data;
 };
 struct fdtable { unsigned int max_fds; struct file **fd; };
 struct files_struct { struct fdtable *fdt; };
@@ -295,6 +299,7 @@ struct linux_binprm {
 	unsigned int secureexec : 1;
 };
 
+typedef struct { __s64 counter; } atomic64_t;
 struct in6_addr { __u8 s6_addr[16]; };
 struct sock_common {
 	__be32 skc_daddr;
@@ -304,8 +309,10 @@ struct sock_common {
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
 	struct possible_net skc_net;
+	unsigned long skc_flags;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
+	atomic64_t skc_cookie;
 };
 struct sock {
 	struct sock_common __sk_common;
@@ -313,9 +320,13 @@ struct sock {
 	int sk_err;
 	int sk_err_soft;
 };
+struct inet_sock { __be16 inet_sport; };
+struct mptcp_sock { struct sock *first; };
+struct socket { struct sock *sk; };
 struct tcp_sock {
 	__u64 bytes_received;
-	__u64 bytes_acked;
+	__u64 bytes_sent;
+	__u64 bytes_retrans;
 };
 
 #pragma clang attribute pop

@@ -181,16 +181,48 @@ func plain(c byte) byte {
 	return c
 }
 
+// MaxHello is how much of a ClientHello is read.
+const MaxHello = 4096
+
+// Hello puts together a ClientHello that came in several segments. The zero value is ready.
+type Hello struct {
+	bytes [MaxHello]byte
+	n     int
+}
+
+// Reset makes h empty.
+func (h *Hello) Reset() { h.n = 0 }
+
+// Add takes the segment that lies at offset of the ClientHello. What is there already stays, as the receiver's TCP keeps it; a
+// segment that leaves a gap before it, and what lies beyond MaxHello, is left out.
+func (h *Hello) Add(offset int, segment []byte) {
+	if offset < 0 || offset > h.n || offset+len(segment) <= h.n {
+		return
+	}
+	h.n += copy(h.bytes[h.n:], segment[h.n-offset:])
+}
+
+// ServerName is the function ServerName on what was put together so far.
+func (h *Hello) ServerName(to []byte) ([]byte, bool) { return ServerName(to, h.bytes[:h.n]) }
+
 // ServerName appends to to the host name of the server_name extension (RFC 6066, 3) of the TLS ClientHello (RFC 8446,
-// 4.1.2) that b begins with, record header included. A ClientHello may be cut short, or go on in a second record: what
-// lies in the first is read. It is false where no such extension is in it, and to is then as it was.
+// 4.1.2) that b begins with, record header included. A ClientHello may be cut short, or go on in further records: what lies
+// in the first MaxHello bytes is read. It is false where no such extension is in it, and to is then as it was.
 func ServerName(to, b []byte) ([]byte, bool) {
 	if len(b) < 9 || b[0] != 22 || b[1] != 3 || b[5] != 1 {
 		return to, false
 	}
 	be := binary.BigEndian
 	if n := 5 + int(be.Uint16(b[3:])); n < len(b) {
-		b = b[:n]
+		if hello := int(b[6])<<16 | int(be.Uint16(b[7:])); 9+hello > n {
+			var joined [MaxHello]byte
+			b = joined[:joinRecords(joined[:], b)]
+		} else {
+			b = b[:n]
+		}
+		if len(b) < 9 {
+			return to, false
+		}
 	}
 	at := 9 + 2 + 32 // handshake header, version, random
 	if at >= len(b) {
@@ -229,4 +261,16 @@ func ServerName(to, b []byte) ([]byte, bool) {
 		return to, true
 	}
 	return to, false
+}
+
+// joinRecords puts the handshake that goes over several records in b together, behind the first one's header, and says how
+// long it is.
+func joinRecords(to, b []byte) int {
+	n := copy(to, b[:5])
+	for len(b) >= 5 && b[0] == 22 {
+		end := min(5+int(binary.BigEndian.Uint16(b[3:])), len(b))
+		n += copy(to[n:], b[5:end])
+		b = b[end:]
+	}
+	return n
 }

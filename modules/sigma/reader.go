@@ -205,7 +205,7 @@ var auditdCalls = map[event.Activity]string{
 	event.ActivitySetUID: "setuid\x00setreuid\x00setresuid", event.ActivitySetGID: "setgid\x00setregid\x00setresgid", event.ActivityCapSet: "capset", event.ActivityMemfdCreate: "memfd_create",
 	event.ActivityMemoryExecutable: "mprotect\x00mmap", event.ActivityUnshare: "unshare", event.ActivitySetNS: "setns", event.ActivityKeyctl: "keyctl", event.ActivityModuleLoad: "init_module\x00finit_module",
 	event.ActivityModuleUnload: "delete_module", event.ActivityBPF: "bpf", event.ActivityConnect: "connect", event.ActivityAccept: "accept\x00accept4", event.ActivityListen: "listen", event.ActivityBind: "bind",
-	event.ActivitySignal: "kill\x00tgkill\x00tkill",
+	event.ActivityRawSocket: "socket", event.ActivitySignal: "kill\x00tgkill\x00tkill",
 }
 
 func auditdCall(e *event.Event) string { return auditdCalls[e.Activity] }

@@ -118,13 +118,14 @@ const (
 	ActivityBaseline  // a baseline of watched files was taken
 	ActivityIntegrity // a watched file differs from its baseline: File.Other says in what
 	ActivityLost      // records were lost: Count of them, of the kind Access.Operation names
+	ActivityRawSocket // a socket past the kernel's own protocols was asked for: Access.Operation is its family and type, Number the protocol
 )
 
 var activityNames = [...]string{"unknown", "fork", "exec", "exit", "connect", "accept", "listen", "close", "refuse", "kill", "probe", "write", "logon_failure", "logon_success",
 	"create", "rename", "link", "unlink", "chmod", "chown", "setxattr", "mount", "umount", "pivot_root", "bind", "query",
 	"answer", "setuid", "setgid", "capset", "privilege_gain", "ptrace", "process_vm_writev", "signal", "memfd_create", "memory_executable", "unshare", "setns",
 	"keyctl", "io_uring", "module_load", "module_unload", "bpf", "kernel_fact", "session_open", "session_close", "sudo", "job_run", "service_start", "service_stop",
-	"account_change", "baseline", "integrity", "lost"}
+	"account_change", "baseline", "integrity", "lost", "raw_socket"}
 
 // Activities is the number of activities there are; every Activity is below it.
 const Activities = len(activityNames)
@@ -212,7 +213,7 @@ type Network struct {
 	BytesOut      uint64
 	Duration      time.Duration
 	Inbound       bool
-	Name          string // the remote's name: as this process asked for it by DNS, empty where unknown
+	Name          string // the remote's name: as this process asked for it by DNS or, where it did not, another of this host; empty where unknown
 	SNI           string // the server name of a TLS ClientHello on this flow, empty where none was seen
 }
 
