@@ -7,7 +7,7 @@ import (
 )
 
 // An inbound connection is established before anybody accepts it. It is told when accept() has given it to a process; one
-// that nobody takes within acceptWait, or that is closed before, or that is taken by io_uring, is told as the listener's.
+// that nobody takes within acceptWait, or that is closed before, or that is taken by io_uring, is told as the listener's, and its close as theirs who took it.
 const (
 	acceptWait = 200 * time.Millisecond
 	maxAccepts = 512 // connections that wait for it: with more, the oldest is told at once
@@ -42,8 +42,9 @@ func (a *accepts) take(cookie uint64) (w waiting, ok bool) {
 func (s *RingSensor) accepted(b []byte, e *event.Event, out func(*event.Event)) bool {
 	cookie := networkOf(b).Cookie
 	if e.Process.Key.PID != 0 {
-		s.accepts.take(cookie)
-		return true
+		w, ok := s.accepts.take(cookie)
+		e.Network = w.network
+		return ok // else it was told already
 	}
 	if cookie == 0 {
 		return true

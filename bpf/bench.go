@@ -29,6 +29,7 @@ func Benchmarks() []event.Benchmark {
 		{Name: "bpf/idle", Unit: "% of a core", Limit: 1, Measure: idle},
 		{Name: "sensor/user-space", Unit: "us-cpu/event", Limit: 1, Measure: func() (float64, error) { _, cpu, err := sustain(3 * time.Second); return cpu, err }},
 		{Name: "sensor/process-life", Unit: "us-cpu", Limit: 7, Measure: processLife},
+		{Name: "sensor/flow", Unit: "us-cpu", Limit: 2.5, Measure: flowLife},
 		{Name: "bpf/process-life", Unit: "us-cpu", Limit: 8, Measure: processLife},
 	}
 }

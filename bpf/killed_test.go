@@ -3,14 +3,20 @@ package bpf
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/omega-mesh/omega/swarm/event"
 )
@@ -23,6 +29,9 @@ const shortBlock = 4 * time.Second
 
 func blockAndWait(args string) int {
 	f := strings.Fields(args)
+	if len(f) == 5 {
+		return nameAndWait(f)
+	}
 	k, err := Load(context.Background(), Options{Cgroup: f[0], PinDir: f[1], Interfaces: []string{"eth0"}})
 	if err == nil {
 		_, err = k.Apply(context.Background(), event.Response{ID: id1, Action: event.ActionDeny, Target: event.Target{Address: netip.MustParsePrefix(f[2])}, TTL: shortBlock})
@@ -33,6 +42,175 @@ func blockAndWait(args string) int {
 	}
 	fmt.Println(k.Active()[0].Expires)
 	select {} // until it is killed
+}
+
+// nameAndWait denies a domain for an hour and a port for a moment: cgroup, pin folder, server to ask, domain, port.
+func nameAndWait(f []string) int {
+	port, err := strconv.ParseUint(f[4], 10, 16)
+	var k *Kernel
+	if err == nil {
+		k, err = Load(context.Background(), Options{Cgroup: f[0], PinDir: f[1], Interfaces: []string{"eth0"}, without: []string{"sensor/rights", "sensor/file"}})
+	}
+	for id, r := range map[string]event.Response{evil: {Target: event.Target{Domain: f[3]}, TTL: time.Hour}, other: {Target: event.Target{Port: uint16(port)}, TTL: shortPort}} {
+		if r.ID, r.Action = id, event.ActionDeny; err == nil {
+			_, err = k.Apply(context.Background(), r)
+		}
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	for _, e := range k.Active() {
+		if e.Target.Port != 0 {
+			fmt.Println(e.Expires)
+		}
+	}
+	select {} // until it is killed
+}
+
+const shortPort = 1500 * time.Millisecond
+
+// Names are learned, and refused, while nobody lives; a port's end comes all the same; the next node knows what stands.
+func TestNamesOfAKilledNodeStayDenied(t *testing.T) {
+	a, b := twoHosts(t)
+	if err := mountBPF(t); err != nil {
+		t.Skip("no BPF file system can be mounted here:", err)
+	}
+	pins := filepath.Join("/sys/fs/bpf", filepath.Base(a.cgroup))
+	t.Cleanup(func() { Cleanup(pins) })
+	nameServer(t, b, [4]byte{10, 99, 0, 2}, map[string]string{"cdn.innocent.example.": "x.evil.example."})
+	port := b.listen(t)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), killedEnv+"="+strings.Join([]string{a.cgroup, pins, b.addr, "evil.example", fmt.Sprint(port)}, " "))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.do(cmd.Start); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	var expires uint64
+	if line := bufio.NewScanner(out); !line.Scan() {
+		t.Fatal("the node says nothing")
+	} else if _, err := fmt.Sscan(line.Text(), &expires); err != nil {
+		t.Fatalf("the node says %q", line.Text())
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	r := &refusing{t: t, from: a, address: netip.AddrPortFrom(netip.MustParseAddr(b.addr), port).String(), calls: callsTo(t, b, port)}
+	if err := a.within(func() error {
+		for ctx := t.Context(); ctx.Err() == nil; {
+			c, err := net.Dial("tcp4", r.address)
+			if err == nil {
+				return c.Close()
+			}
+			if !errors.Is(err, syscall.EPERM) || BootTime() > expires+uint64(10*time.Second) {
+				return err
+			}
+		}
+		return t.Context().Err()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if now := BootTime(); now < expires {
+		t.Errorf("the port was open %s before the end of its block", time.Duration(expires-now))
+	}
+	r.ask(b.addr, "cdn.innocent.example.") // with no node to hear the answer
+	r.refused("a name denied by a node that was killed", 100, func() {
+		r.k = a.load(Options{PinDir: pins})
+		if got := r.k.Active(); len(got) != 1 || got[0].ID != evil || got[0].Target.Domain != "evil.example" || got[0].Hits < 100 {
+			t.Errorf("adopted %+v", got)
+		}
+		r.release(evil)()
+	})
+}
+
+// A network namespace is gone with its last process: what was open there is told closed, and those after it work.
+func TestNamespacesComeAndGo(t *testing.T) {
+	a, b := twoHosts(t)
+	k := a.load(Options{})
+	find := a.watch(k)
+	nameServer(t, b, [4]byte{10, 99, 0, 2}, nil)
+	port := b.listen(t)
+	if _, err := k.Apply(t.Context(), event.Response{ID: evil, Action: event.ActionDeny, Target: event.Target{Port: 6667}, TTL: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		script := "ip link set lo up; ip addr add 10.5.0.1/24 dev lo; exec 3<>/dev/udp/10.5.0.1/53; echo x >&3; (exec 4<>/dev/tcp/10.5.0.1/1) 2>/dev/null; " +
+			"(exec 4<>/dev/tcp/10.5.0.1/6667) 2>&1 | grep -q 'not permitted'"
+		if out, err := a.run(t.Context(), "unshare", "--net", "/bin/bash", "-c", script); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	if err := a.within(func() error {
+		if err := ask(b.addr, "after.example."); err != nil {
+			return err
+		}
+		c, err := net.Dial("tcp4", netip.AddrPortFrom(netip.MustParseAddr(b.addr), port).String())
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	refused := map[event.ProcessKey]bool{}
+	find("a close after all of them", func(e *event.Event) bool {
+		if e.Activity == event.ActivityRefuse && e.Network.Remote.Port() == 6667 {
+			refused[e.Process.Key] = true
+		}
+		return e.Activity == event.ActivityClose && e.Network.Remote.Port() == port && e.Network.Name == "after.example"
+	})
+	if len(refused) != 20 {
+		t.Errorf("%d of 20 refusals were told", len(refused))
+	}
+	if n, err := countEntries(k.network.Maps["flows"]); err != nil || n != 0 {
+		t.Errorf("%d flows are left over, %v", n, err)
+	}
+}
+
+func countEntries(m *ebpf.Map) (n int, err error) {
+	err = eachEntry(m, func([8]byte, [152]byte) { n++ })
+	return n, err
+}
+
+// With no room for one more connection it is made all the same, told, and its close counted as lost.
+func TestFlowsFullAreCounted(t *testing.T) {
+	a, b := twoHosts(t)
+	k := a.load(Options{})
+	find := a.watch(k)
+	port := b.listen(t)
+	flows := k.network.Maps["flows"]
+	keys, values := make([]uint64, flows.MaxEntries()), make([][152]byte, flows.MaxEntries())
+	for i := range keys {
+		keys[i] = uint64(i) + 1 // no socket lies there
+	}
+	if _, err := flows.BatchUpdate(keys, values, nil); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := b.dial(a.addr, a.listen(t)); err == nil {
+		c.Close()
+	}
+	if err := a.within(func() error {
+		c, err := net.Dial("tcp4", netip.AddrPortFrom(netip.MustParseAddr(b.addr), port).String())
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	find("the connect", func(e *event.Event) bool {
+		return e.Activity == event.ActivityConnect && e.Network.Remote.Port() == port
+	})
+	drops, err := k.Drops()
+	if err != nil || drops["close"] < 2 {
+		t.Errorf("%v %v", drops, err)
+	}
 }
 
 // With nobody left to lift it, a pinned block stands until its end and no longer.

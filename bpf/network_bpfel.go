@@ -28,6 +28,7 @@ type networkFilterSettings struct {
 type networkFlow struct {
 	_       structs.HostLayout
 	Began   uint64
+	Cookie  uint64
 	Inbound uint32
 	Pad     uint32
 	Process struct {

@@ -221,7 +221,8 @@ static __always_inline struct record_flow *flow(__u16 kind)
 static __always_inline int note(struct bpf_sock_addr *ctx, const __u8 remote[16], bool inbound)
 {
 	struct bpf_sock *sk = ctx->sk;
-	if (!sk)
+	// Of TCP only the names asked for need to know by whom: its flows are told elsewhere.
+	if (!sk || (ctx->protocol != IPPROTO_UDP && ctx->user_port != bpf_htons(DNS_PORT)))
 		return 1;
 	struct owner *o = bpf_sk_storage_get(&owners, sk, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!o)

@@ -32,6 +32,7 @@ struct exit_context {
 
 struct flow {
 	__u64 began;
+	__u64 cookie;
 	__u32 inbound;
 	__u32 pad;
 	struct record_process process; // zeros until an inbound one is accepted
@@ -46,21 +47,20 @@ struct {
 	__type(value, struct flow);
 } flows SEC(".maps");
 
-static __always_inline void fill_network(struct record_network *n, const struct sock *sk)
+// fill_network reads a socket that the kernel vouches for, so each load is one instruction.
+static __always_inline void fill_network(struct record_network *n, struct sock *sk)
 {
-	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	if (family == AF_INET) {
-		v4_mapped(n->local, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
-		v4_mapped(n->remote, BPF_CORE_READ(sk, __sk_common.skc_daddr));
+	if (sk->__sk_common.skc_family == AF_INET) {
+		v4_mapped(n->local, sk->__sk_common.skc_rcv_saddr);
+		v4_mapped(n->remote, sk->__sk_common.skc_daddr);
 	} else {
 		bpf_core_read(&n->local, 16, &sk->__sk_common.skc_v6_rcv_saddr);
 		bpf_core_read(&n->remote, 16, &sk->__sk_common.skc_v6_daddr);
 	}
-	n->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
-	if (!n->local_port) // given back already, at a close
-		n->local_port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
-	n->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	n->local_port = sk->__sk_common.skc_num;
+	n->remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
 	n->protocol = IPPROTO_TCP;
+	n->cookie = bpf_get_socket_cookie(sk);
 }
 
 static __always_inline struct record_flow *begin(__u16 kind)
@@ -84,14 +84,16 @@ static __always_inline void remember(const struct sock *sk, struct flow *f)
 		count_drop(RECORD_CLOSE);
 }
 
-static __always_inline __u16 local_port(const struct sock *sk) { return BPF_CORE_READ(sk, __sk_common.skc_num); }
-
-static __always_inline __u16 remote_port(const struct sock *sk) { return bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport)); }
+// muted_ports: does a filter mute either end?
+static __always_inline bool muted_ports(struct sock *sk)
+{
+	return filtering(FILTER_PORT) && (muted_port(sk->__sk_common.skc_num) || muted_port(bpf_ntohs(sk->__sk_common.skc_dport)));
+}
 
 static __always_inline int connecting(struct sock *sk)
 {
 	struct flow f = {};
-	if (!in_scope() || muted_port(remote_port(sk)) || muted_port(local_port(sk)))
+	if (!in_scope() || muted_ports(sk))
 		return 0;
 	f.began = bpf_ktime_get_boot_ns();
 	fill_process(&f.process, bpf_get_current_task_btf());
@@ -101,14 +103,13 @@ static __always_inline int connecting(struct sock *sk)
 		return 0;
 	r->process = f.process;
 	fill_network(&r->network, sk);
-	r->network.cookie = bpf_get_socket_cookie(sk);
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 	return 0;
 }
 
 static __always_inline int listening(struct sock *sk)
 {
-	if (!in_scope() || muted_port(local_port(sk)))
+	if (!in_scope() || muted_ports(sk))
 		return 0;
 	struct record_flow *r = begin(RECORD_LISTEN);
 	if (!r)
@@ -121,11 +122,9 @@ static __always_inline int listening(struct sock *sk)
 
 static __always_inline int established(struct sock *sk)
 {
-	if (scope_net && BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum) != scope_net)
+	if ((scope_net && sk->__sk_common.skc_net.net->ns.inum != scope_net) || muted_ports(sk))
 		return 0;
-	if (muted_port(local_port(sk)) || muted_port(remote_port(sk)))
-		return 0;
-	struct flow f = { .began = bpf_ktime_get_boot_ns(), .inbound = 1 };
+	struct flow f = { .began = bpf_ktime_get_boot_ns(), .cookie = bpf_get_socket_cookie(sk), .inbound = 1 };
 	remember(sk, &f);
 	struct record_flow *r = begin(RECORD_ACCEPT);
 	if (!r)
@@ -145,18 +144,21 @@ static __always_inline int closed(struct sock *sk, int old)
 		return 0;
 	struct record_flow *r = begin(RECORD_CLOSE);
 	if (r) {
-		struct tcp_sock *tcp = (struct tcp_sock *)sk;
 		r->process = f->process;
 		if (old == TCP_SYN_SENT) // why the connection never was
-			r->process.exit_code = BPF_CORE_READ(sk, sk_err) ?: BPF_CORE_READ(sk, sk_err_soft);
+			r->process.exit_code = sk->sk_err ?: sk->sk_err_soft;
 		fill_network(&r->network, sk);
 		r->network.inbound = f->inbound;
-		r->network.bytes_in = BPF_CORE_READ(tcp, bytes_received);
-		if (r->network.bytes_in && BPF_CORE_READ(sk, __sk_common.skc_flags) & SOCK_DONE)
-			r->network.bytes_in--; // the other side's FIN, which has a number of its own
-		r->network.bytes_out = BPF_CORE_READ(tcp, bytes_sent) - BPF_CORE_READ(tcp, bytes_retrans);
 		r->network.duration = r->header.boot - f->began;
-		r->network.cookie = bpf_get_socket_cookie(sk);
+		struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+		if (tcp) {
+			r->network.bytes_in = tcp->bytes_received;
+			if (r->network.bytes_in && sk->__sk_common.skc_flags & SOCK_DONE)
+				r->network.bytes_in--; // the other side's FIN, which has a number of its own
+			r->network.bytes_out = tcp->bytes_sent - tcp->bytes_retrans;
+			if (!r->network.local_port) // given back already
+				r->network.local_port = bpf_ntohs(tcp->inet_conn.icsk_inet.inet_sport);
+		}
 		bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 	}
 	bpf_map_delete_elem(&flows, &key);
@@ -179,31 +181,35 @@ int BPF_PROG(on_state, struct sock *sk, int old, int new)
 	return 0;
 }
 
-// socket_of is the TCP socket behind a descriptor of the current process, as an address to look up.
-static __always_inline struct sock *socket_of(struct task_struct *task, long fd)
+// accepted_flow is the flow behind a descriptor that the current process just got. The socket is known by its address alone.
+static __always_inline struct flow *accepted_flow(struct task_struct *task, long fd, __u64 *key)
 {
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	struct file **files = BPF_CORE_READ(table, fd), *file = NULL;
-	if (fd < 0 || fd >= BPF_CORE_READ(table, max_fds) || bpf_probe_read_kernel(&file, sizeof(file), files + fd))
+	struct fdtable *table = task->files->fdt;
+	struct file **files = table->fd, *file = NULL;
+	if (fd < 0 || fd >= table->max_fds || bpf_probe_read_kernel(&file, sizeof(file), files + fd))
 		return NULL;
 	struct socket *socket = BPF_CORE_READ(file, private_data);
 	struct sock *sk = BPF_CORE_READ(socket, sk);
+	*key = (__u64)sk;
+	struct flow *f = bpf_map_lookup_elem(&flows, key);
+	if (f)
+		return f;
 	struct mptcp_sock *several = (struct mptcp_sock *)sk;
-	if (bpf_core_field_exists(several->first) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_MPTCP)
-		return BPF_CORE_READ(several, first);
-	return sk;
+	if (!bpf_core_field_exists(several->first) || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_MPTCP)
+		return NULL;
+	*key = (__u64)BPF_CORE_READ(several, first);
+	return bpf_map_lookup_elem(&flows, key);
 }
 
-// After accept() and accept4(): who got the connection.
+// After accept() and accept4(): who got the connection. Which that is the reader knows by the cookie.
 SEC("tracepoint/syscalls/sys_exit_accept4")
 int on_accepted(struct exit_context *ctx)
 {
+	__u64 key = 0;
 	if (ctx->ret < 0)
 		return 0;
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct sock *sk = socket_of(task, ctx->ret);
-	__u64 key = (__u64)sk;
-	struct flow *f = bpf_map_lookup_elem(&flows, &key);
+	struct flow *f = accepted_flow(task, ctx->ret, &key);
 	if (!f || !f->inbound || f->process.pid)
 		return 0;
 	fill_process(&f->process, task);
@@ -212,9 +218,9 @@ int on_accepted(struct exit_context *ctx)
 	if (r) {
 		r->header.flags = quiet ? RECORD_FLAG_MUTED : 0;
 		r->process = f->process;
-		fill_network(&r->network, sk);
 		r->network.inbound = 1;
-		bpf_probe_read_kernel(&r->network.cookie, sizeof(r->network.cookie), &sk->__sk_common.skc_cookie);
+		r->network.protocol = IPPROTO_TCP;
+		r->network.cookie = f->cookie;
 		bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 	}
 	if (quiet)

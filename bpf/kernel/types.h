@@ -321,9 +321,11 @@ struct sock {
 	int sk_err_soft;
 };
 struct inet_sock { __be16 inet_sport; };
+struct inet_connection_sock { struct inet_sock icsk_inet; };
 struct mptcp_sock { struct sock *first; };
 struct socket { struct sock *sk; };
 struct tcp_sock {
+	struct inet_connection_sock inet_conn;
 	__u64 bytes_received;
 	__u64 bytes_sent;
 	__u64 bytes_retrans;
