@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -78,7 +79,14 @@ func TestServerName(t *testing.T) {
 			t.Errorf("of %d bytes: %q", n, got)
 		}
 	}
+	two := slices.Concat([]byte{22, 3, 1, 0, 50}, h[5:55], []byte{22, 3, 1, byte((len(h) - 55) >> 8), byte(len(h) - 55)}, h[55:])
+	if got, ok := ServerName(nil, two); !ok || string(got) != "www.evil.example" {
+		t.Errorf("over two records: %q %v", got, ok)
+	}
 	room := make([]byte, 0, 256)
+	if n := testing.AllocsPerRun(100, func() { ServerName(room, two) }); n != 0 {
+		t.Errorf("%v allocations over two records", n)
+	}
 	if n := testing.AllocsPerRun(100, func() { ServerName(room, h) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -102,6 +110,27 @@ func FuzzServerName(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if got, ok := ServerName(nil, b); ok && (len(got) == 0 || len(got) > MaxName) {
 			t.Errorf("%q", got)
+		}
+	})
+}
+
+// Whatever a ClientHello is cut into, in order or sent twice, gives what it gives whole.
+func FuzzHello(f *testing.F) {
+	f.Add(hello(f, "a.example"), uint16(1), uint16(70))
+	f.Fuzz(func(t *testing.T, b []byte, x, y uint16) {
+		b = b[:min(len(b), MaxHello)]
+		first, second := min(int(x), len(b)), min(int(y), len(b))
+		if first > second {
+			first, second = second, first
+		}
+		var h Hello
+		h.Add(0, b[:first])
+		h.Add(second, b[second:]) // too early: left out, or nothing is missing before it
+		h.Add(0, b[:second])
+		h.Add(second, b[second:])
+		want, wantOK := ServerName(nil, b)
+		if got, ok := h.ServerName(nil); ok != wantOK || !bytes.Equal(got, want) {
+			t.Errorf("in pieces %q %v, whole %q %v", got, ok, want, wantOK)
 		}
 	})
 }
