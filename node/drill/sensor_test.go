@@ -77,6 +77,25 @@ func everyAction(s swarm) {
 		{"connect", to, event.ActivityConnect, "Network Connection Creation", port},
 		{"connect", to, event.ActivityClose, "Network Traffic Flow", port},
 		{"listen", nil, event.ActivityListen, "Network Traffic Flow", nil},
+		{"bind", nil, event.ActivityBind, "Network Traffic Flow", func(e *event.Event) string {
+			if e.Network.Local.Port() != 4712 {
+				return "local " + e.Network.Local.String()
+			}
+			return ""
+		}},
+		{"raw_socket", nil, event.ActivityRawSocket, "Network Traffic Flow", operation("AF_PACKET")},
+		{"dns", to[:1], event.ActivityDNSQuery, "Network Traffic Content", func(e *event.Event) string {
+			if e.DNS.Name != "act.example" || e.DNS.Type != 1 || e.DNS.ID != 7 {
+				return fmt.Sprintf("question %+v", e.DNS)
+			}
+			return ""
+		}},
+		{"tls", to, event.ActivityClose, "Network Traffic Content", func(e *event.Event) string {
+			if e.Network.SNI != "act.example" {
+				return fmt.Sprintf("server name %q", e.Network.SNI)
+			}
+			return port(e)
+		}},
 		{"setuid", nil, event.ActivitySetUID, "Process Metadata", nil},
 		{"setgid", nil, event.ActivitySetGID, "Process Metadata", nil},
 		{"ptrace", nil, event.ActivityPtrace, access, nil},

@@ -87,6 +87,24 @@ int main(int argc, char **argv)
 		usleep(200000); // the connection ends before the process does
 	} else if (!strcmp(what, "listen")) {
 		ok = listen(inet("0.0.0.0", 4711, bind), 1) == 0;
+	} else if (!strcmp(what, "bind")) {
+		ok = inet("0.0.0.0", 4712, bind) >= 0;
+	} else if (!strcmp(what, "raw_socket")) {
+		ok = socket(AF_PACKET, SOCK_RAW, htons(3)) >= 0;
+	} else if (!strcmp(what, "dns")) {
+		static const char question[] = "\0\7\1\0\0\1\0\0\0\0\0\0\3act\7example\0\0\1\0\1";
+		int s = socket(AF_INET, SOCK_DGRAM, 0);
+		struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(53)};
+		inet_pton(AF_INET, file, &to.sin_addr);
+		ok = sendto(s, question, sizeof question - 1, 0, (struct sockaddr *)&to, sizeof to) == sizeof question - 1;
+	} else if (!strcmp(what, "tls")) {
+		// A ClientHello (RFC 8446, 4.1.2) that calls act.example, and no more.
+		static const char hello[] = "\x16\3\1\0\x43\1\0\0\x3f\3\3"
+			"0123456789abcdef0123456789abcdef"
+			"\0\0\2\x13\1\1\0\0\x14\0\0\0\x10\0\x0e\0\0\x0b" "act.example";
+		int s = inet(file, atoi(argv[3]), connect);
+		ok = s >= 0 && write(s, hello, sizeof hello - 1) == sizeof hello - 1 && close(s) == 0;
+		usleep(200000);
 	} else if (!strcmp(what, "setuid")) {
 		ok = setresuid(65534, 65534, 65534) == 0;
 	} else if (!strcmp(what, "setgid")) {
