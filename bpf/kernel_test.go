@@ -398,9 +398,6 @@ func TestDenyAddressEndsNewAndEstablished(t *testing.T) {
 	find("the probe", func(e *event.Event) bool {
 		return e.Activity == event.ActivityProbe && e.Network.Remote.Addr().String() == b.addr && e.Network.Local.Port() == port
 	})
-	find("the accept", func(e *event.Event) bool {
-		return e.Activity == event.ActivityAccept && e.Network.Remote.Addr().String() == b.addr && e.Network.Inbound
-	})
 
 	target := event.Target{Address: netip.MustParsePrefix("::ffff:" + b.addr + "/128")} // by its other name
 	r, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionDeny, Target: target, TTL: time.Hour})
