@@ -153,27 +153,26 @@ func (r *responder) release(ctx context.Context, o event.Response, all []event.R
 
 // end takes a response out of the kernel, if it is there, and keeps the books of that; why, if set, is said in the receipt.
 func (r *responder) end(ctx context.Context, id string, s roles.Standing, why string, heard uint64) {
-	resp, enforced := r.active[id]
-	rc := event.Receipt{Response: id, Outcome: event.OutcomeReleased, Detail: "nothing was enforced here", Time: r.p.Now().UnixNano(), Heard: heard, Acted: r.p.Boot()}
-	if enforced {
+	if resp, active := r.active[id]; active {
 		s.Response = resp
-		var err error
-		if rc, err = r.p.Release(ctx, id); err != nil {
-			rc.Outcome, rc.Detail = event.OutcomeFailed, redact.Printable(err.Error(), maxPath)
-		}
-		rc.Response = id
-		if rc.Time == 0 {
-			rc.Time = r.p.Now().UnixNano()
-		}
-		rc.Heard, rc.Acted = heard, max(rc.Acted, heard)
-		if rc.Outcome == event.OutcomeFailed {
-			// It still stands: the books say so, and its own end comes.
-			r.receipt(rc)
-			return
-		}
-		if why != "" {
-			rc.Detail = why
-		}
+	}
+	// What this host's own operator asked for at its socket is in the kernel and not in these books: it ends as well.
+	rc, err := r.p.Release(ctx, id)
+	if err != nil {
+		rc.Outcome, rc.Detail = event.OutcomeFailed, redact.Printable(err.Error(), maxPath)
+	}
+	rc.Response = id
+	if rc.Time == 0 {
+		rc.Time = r.p.Now().UnixNano()
+	}
+	rc.Heard, rc.Acted = heard, max(rc.Acted, heard)
+	if rc.Outcome == event.OutcomeFailed {
+		// It still stands: the books say so, and its own end comes.
+		r.receipt(rc)
+		return
+	}
+	if why != "" {
+		rc.Detail = why
 	}
 	r.forget(id)
 	r.board.Withdraw(id)
