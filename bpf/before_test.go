@@ -13,7 +13,7 @@ import (
 
 // What ran, listened and was connected before the sensor did is known once it looks, and lineage with it.
 func TestSeesWhatWasBefore(t *testing.T) {
-	a, _ := twoHosts(t)
+	a, _ := twoHostsAlways(t)
 	dir := t.TempDir()
 	cmd := exec.Command("/bin/sh", "-c", "sleep 100; true")
 	cmd.Dir = dir

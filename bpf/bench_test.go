@@ -7,6 +7,9 @@ import (
 
 // The figures are read by people; here only that each can be had.
 func TestBenchmarksMeasure(t *testing.T) {
+	if testing.Short() {
+		t.Skip("what is measured is the run without the race detector")
+	}
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: loads BPF programs")
 	}

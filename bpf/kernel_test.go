@@ -41,6 +41,15 @@ func needRoot(t *testing.T) {
 // twoHosts makes two hosts joined by a veth. Nothing of the machine's own network is touched: both ends live in new namespaces.
 func twoHosts(t *testing.T) (a, b *host) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("what the kernel does is tried once, in the run without -short: the race detector does not see it")
+	}
+	return twoHostsAlways(t)
+}
+
+// twoHostsAlways is for what is tried under the race detector too.
+func twoHostsAlways(t *testing.T) (a, b *host) {
+	t.Helper()
 	needRoot(t)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -232,7 +241,7 @@ func (h *host) watch(k *Kernel) func(want string, match func(*event.Event) bool)
 }
 
 func TestSensorSeesExec(t *testing.T) {
-	a, _ := twoHosts(t)
+	a, _ := twoHostsAlways(t)
 	k := a.load(Options{})
 	find := a.watch(k)
 	dir := t.TempDir()
@@ -383,7 +392,7 @@ func echo(c net.Conn) error {
 const id1, id2 = "000102030405060708090a0b0c0d0e0f", "100102030405060708090a0b0c0d0e0f"
 
 func TestDenyAddressEndsNewAndEstablished(t *testing.T) {
-	a, b := twoHosts(t)
+	a, b := twoHostsAlways(t)
 	k := a.load(Options{})
 	find := a.watch(k)
 	port, back := a.listen(t), b.listen(t)
@@ -653,7 +662,7 @@ func mountBPF(t *testing.T) error {
 }
 
 func TestFullRingIsCounted(t *testing.T) {
-	a, _ := twoHosts(t)
+	a, _ := twoHostsAlways(t)
 	k := a.load(Options{RingBytes: 64 << 10})
 	if out, err := a.run(t.Context(), "/bin/bash", "-c", "for i in $(seq 400); do (:); done"); err != nil {
 		t.Fatal(err, out)

@@ -141,7 +141,7 @@ func askFor(server, name string, kind dnsmessage.Type) error {
 }
 
 func TestSensorNamesFlows(t *testing.T) {
-	a, b := twoHosts(t)
+	a, b := twoHostsAlways(t)
 	k := a.load(Options{})
 	find := a.watch(k)
 	nameServer(t, b, [4]byte{10, 99, 0, 2}, nil)
@@ -316,7 +316,7 @@ func TestAcceptIsTheirsWhoAccepted(t *testing.T) {
 	if err != nil {
 		t.Skip("no python3")
 	}
-	a, b := twoHosts(t)
+	a, b := twoHostsAlways(t)
 	k := a.load(Options{})
 	find := a.watch(k)
 	r, w, err := os.Pipe()
