@@ -86,6 +86,7 @@ type Node struct {
 	access      atomic.Pointer[access] // who may call what
 	board       *roles.Board
 	decoy       *decoy.Decoy
+	rules       *rules // nil without any
 	sentinel    *sentinel.Sentinel
 	clock       *clock  // how far off this host's clock is
 	health      *health // what a person should know
@@ -208,7 +209,10 @@ func New(p Parts) (*Node, error) {
 	if n.decoy, err = decoy.New(decoy.Options{Services: n.cfg.Decoys, Log: n.log}); err != nil {
 		return fail(fmt.Errorf("decoys: %w", err))
 	}
-	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
+	if n.rules, err = loadRules(n.cfg.Rules, n.log); err != nil {
+		return fail(err)
+	}
+	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Detectors: n.rules.detectors(), SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
 	n.roles = roles.NewSupervisor(n, roles.SupervisorOptions{
 		Roles: []roles.Role{n.sentinel, n.decoy, analyst.New(analyst.Options{Board: n.board, Log: n.log})}, Log: n.log,
 	})
@@ -392,8 +396,16 @@ func (n *Node) becomeReady(ctx context.Context) error {
 	return nil
 }
 
-// sense runs the sensor; every event goes to the roles and to the journal.
+// sense runs the sensor; every event goes to the roles and to the journal. What comes before a sentinel that this host is
+// to be listens stays in the sensor: the first second of a host, and the whole of a short recording, is seen as well.
 func (n *Node) sense(ctx context.Context) error {
+	if n.HasRole(n.DID(), n.sentinel.Name()) {
+		select {
+		case <-n.telemetry.followed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	err := n.parts.Sensor.Run(ctx, n.telemetry.take)
 	if err != nil && ctx.Err() == nil {
 		n.health.sensorLost(err)

@@ -124,6 +124,8 @@ func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
 	if text := b.health.sensorText(); text != "" {
 		add("sensor", false, text, "nothing that happens on this host becomes a finding, but decoy touches")
 	}
+	ok, detail, lost := b.rules.check()
+	add("rules", ok, detail, lost)
 	mode, _ := b.mode.Load().(string)
 	add("mode", mode == config.ModeEnforce, mode, "responses are said, not done")
 	if os.Geteuid() == 0 {
@@ -131,7 +133,7 @@ func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
 	} else if mode == config.ModeEnforce || len(checks) > 0 {
 		add("two processes", true, fmt.Sprintf("the half that parses runs as uid %d without capabilities", os.Geteuid()), "")
 	}
-	ok, detail, lost := b.keyAtRest()
+	ok, detail, lost = b.keyAtRest()
 	add("key at rest", ok, detail, lost)
 	ok, detail, lost = b.randomness()
 	add("entropy", ok, detail, lost)

@@ -18,12 +18,14 @@ type telemetry struct {
 	journal     *journal.Journal
 	workloads   *workload.Table
 	test        atomic.Pointer[selftest.Watch] // while one runs
+	followed    chan struct{}                  // closed when somebody first subscribes
+	following   sync.Once
 }
 
 type subscriber struct{ f func(*event.Event) }
 
 func newTelemetry(j *journal.Journal, w *workload.Table) *telemetry {
-	t := &telemetry{journal: j, workloads: w}
+	t := &telemetry{journal: j, workloads: w, followed: make(chan struct{})}
 	t.subscribers.Store(&[]*subscriber{})
 	return t
 }
@@ -53,6 +55,7 @@ func (t *telemetry) subscribe(f func(*event.Event)) (cancel func()) {
 		t.subscribers.Store(&next)
 	}
 	change(func(l []*subscriber) []*subscriber { return append(l, s) })
+	t.following.Do(func() { close(t.followed) })
 	return func() {
 		change(func(l []*subscriber) []*subscriber {
 			for i := range l {

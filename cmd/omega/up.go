@@ -24,6 +24,7 @@ others wrote. Without root it is one process, sees by /proc and acts on nothing.
 A real host starts in observe mode: it says what it would have done. The first Ctrl-C drains, the second stops.`,
 		Example: `  omega up
   omega up --mode enforce
+  omega up --rules /etc/omega/rules
   omega up --sensor replay:incident.jsonl.gz
   omega up --listen /ip4/0.0.0.0/tcp/7946 --decoys tcp/2323,tcp/8081`,
 		Args: cobra.NoArgs,
@@ -43,6 +44,7 @@ func settingFlags(f *pflag.FlagSet) {
 	f.StringSlice("allow", nil, "addresses and paths no response may touch on this host")
 	f.String("sensor", "", "auto, kernel, procfs, off, or replay:FILE to see a recording (default auto)")
 	f.Bool("replay-in-step", false, "replay with the time between events that there was")
+	f.StringSlice("rules", nil, "folders and files of Sigma rules that this host's events are matched with; absolute paths")
 	f.String("cgroup", "", "see and act only within this cgroup v2 folder")
 	f.StringSlice("interfaces", nil, "interfaces packets are refused on (default all but loopback)")
 	keyFlags(f)

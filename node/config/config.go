@@ -58,6 +58,8 @@ type Config struct {
 	// Logs are the files that tell of log-ons, sudo, jobs and services, or the one word journal; auto is journald where it
 	// runs and the classic files elsewhere, of a whole host; off reads none. A node with a cgroup follows what it is told alone.
 	Logs []string `koanf:"logs"`
+	// Rules are folders and files of Sigma rules that this host's events are matched with, by absolute path; at most 256.
+	Rules []string `koanf:"rules"`
 	// Cgroup limits what is seen and stopped to one cgroup v2 folder; empty is the whole host.
 	Cgroup string `koanf:"cgroup"`
 	// FilterCgroups, FilterUIDs and FilterPaths say whose doings and which are not told: cgroup v2 folders, user ids, folders. FilterRate is how many records a second one cgroup may have told; 0 is no limit.
@@ -182,7 +184,7 @@ func (c *Config) Validate() error {
 	); err != nil {
 		return err
 	}
-	for key, list := range map[string][]string{"listen": c.Listen, "bootstrap": c.Bootstrap, "decoys": c.Decoys, "allow": c.Allow, "interfaces": c.Interfaces, "logs": c.Logs,
+	for key, list := range map[string][]string{"listen": c.Listen, "bootstrap": c.Bootstrap, "decoys": c.Decoys, "allow": c.Allow, "interfaces": c.Interfaces, "logs": c.Logs, "rules": c.Rules,
 		"filter_cgroups": c.FilterCgroups, "filter_uids": c.FilterUIDs, "filter_paths": c.FilterPaths} {
 		if len(list) > MaxList {
 			return bad(key, "%d values, more than %d", len(list), MaxList)
@@ -221,6 +223,11 @@ func (c *Config) Validate() error {
 	for key, path := range map[string]string{"tpm": c.TPM, "pkcs11_module": c.PKCS11Module, "pkcs11_pin_file": c.PKCS11PINFile} {
 		if path != "" && !filepath.IsAbs(path) {
 			return bad(key, "%q is not an absolute path", path)
+		}
+	}
+	for _, v := range c.Rules {
+		if !filepath.IsAbs(v) {
+			return bad("rules", "%q is not an absolute path", v)
 		}
 	}
 	for key, list := range map[string][]string{"filter_cgroups": c.FilterCgroups, "filter_paths": c.FilterPaths} {
