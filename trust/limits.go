@@ -242,7 +242,8 @@ const (
 	// MaxDelegated is the most orders under credentials that the fold keeps; the oldest go first.
 	MaxDelegated = 1024
 	// MaxReleasers is the most authors of module releases that the fold keeps where they speak under a credential, and
-	// MaxReleasesEach the most releases and withdrawals of one of them, the newest: of an operator it is MaxReleases.
+	// MaxReleasesEach the most releases and withdrawals of one of them, the newest: of an operator it is MaxReleases. The
+	// same bounds hold once more for deployments.
 	MaxReleasers    = 64
 	MaxReleasesEach = 64
 	// MaxCredential bounds one, in bytes: signature 4627, and some 16 capabilities of 4 hosts each.

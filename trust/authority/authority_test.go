@@ -163,7 +163,7 @@ func digest(s *State) string {
 	}
 	r := s.Root()
 	fmt.Fprintln(&b, r.Seq, r.Head, r.K, r.Frozen, r.Forks, r.Revoked, r.Unrevoked)
-	fmt.Fprintln(&b, s.Responses(), s.Verdicts(), s.Allowed(), s.ModuleReleases(), s.Problems())
+	fmt.Fprintln(&b, s.Responses(), s.Verdicts(), s.Allowed(), s.ModuleReleases(), s.Deployments(), s.Problems())
 	p, ok := s.Policy()
 	fmt.Fprintln(&b, p, ok)
 	return b.String()

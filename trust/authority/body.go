@@ -249,6 +249,10 @@ func emptyBody(kind ledger.Kind) checked {
 		return new(RevokeCredentialBody)
 	case ledger.KindModuleRelease:
 		return new(ModuleReleaseBody)
+	case ledger.KindModuleDeploy:
+		return new(DeployBody)
+	case ledger.KindModuleUndeploy:
+		return new(UndeployBody)
 	}
 	return nil
 }

@@ -36,6 +36,8 @@ func sampleBodies() []Body {
 		&RejectBody{Response: strings.Repeat("0a", 16)},
 		&ModuleReleaseBody{Module: subject, Name: "base", Version: "1.0.0"},
 		&ModuleReleaseBody{Module: subject, Withdraw: true, Why: "bad"},
+		&DeployBody{Module: subject, Name: "base", Version: "1.0.0", Roles: []string{"decoy", "sentinel"}, Labels: []string{"web"}, Peers: [][]byte{subject}, Share: 10, Shadow: true, Why: "try"},
+		&UndeployBody{Module: subject, Why: "noisy"},
 	}
 }
 

@@ -86,6 +86,7 @@ func (f *Fold) applyRevokeCredential(e *ledger.Entry, b *RevokeCredentialBody) {
 func (f *Fold) fillDelegated(s *State) {
 	s.delegated = &delegated{facts: f.delegated, serials: f.serials, frost: f.frost}
 	f.fillReleased(s) // rests on credentials as well
+	f.fillDeployed(s)
 }
 
 // delegated is what members ordered under credentials: facts, and what follows from them in one state.

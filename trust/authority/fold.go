@@ -43,6 +43,7 @@ type Fold struct {
 	delegated   []delegatedFact
 	serials     []serialFact
 	released    map[identity.DID][]releaseFact // by author, oldest first
+	deployed    map[identity.DID][]deployFact
 	verdicts    []verdictFact
 	policies    []policyFact
 	frost       *frost
@@ -67,7 +68,7 @@ func NewFold(g *Genesis) *Fold {
 		withdrawals: make(map[string][]withdrawFact), roles: make(map[identity.DID]map[string]*register), removals: make(map[identity.DID]*removal),
 		allowed: make(map[exemption]*register), tree: root.NewTree(g.Anchor()), waiting: make(map[identity.DID]*waiting), known: make(map[string]struct{}), perKey: make(map[[32]byte]int),
 		forks: make(map[ledger.Feed]map[uint32]uint64), rings: make(map[identity.DID]*keyring), unmatched: make(map[identity.DID][]*ledger.Proof),
-		proofs: make(map[identity.DID][]*ledger.Proof), members: make(map[identity.DID]*membership), released: make(map[identity.DID][]releaseFact),
+		proofs: make(map[identity.DID][]*ledger.Proof), members: make(map[identity.DID]*membership), released: make(map[identity.DID][]releaseFact), deployed: make(map[identity.DID][]deployFact),
 	}
 	f.frost = &frost{root: f.tree.State()}
 	f.publishAll()
@@ -152,6 +153,14 @@ func (f *Fold) apply(e *ledger.Entry) error {
 		if len(b.Credential) > 0 {
 			return f.applyModuleRelease(e, b)
 		}
+	case *DeployBody:
+		if len(b.Credential) > 0 {
+			return f.applyDeploy(e, b, b.Module, b.Credential)
+		}
+	case *UndeployBody:
+		if len(b.Credential) > 0 {
+			return f.applyDeploy(e, nil, b.Module, b.Credential)
+		}
 	case *RotateBody:
 		return f.applyRotate(e, b)
 	case *ContestBody:
@@ -192,6 +201,10 @@ func (f *Fold) apply(e *ledger.Entry) error {
 		f.applyRevokeCredential(e, b)
 	case *ModuleReleaseBody:
 		return f.applyModuleRelease(e, b)
+	case *DeployBody:
+		return f.applyDeploy(e, b, b.Module, nil)
+	case *UndeployBody:
+		return f.applyDeploy(e, nil, b.Module, nil)
 	}
 	return nil
 }

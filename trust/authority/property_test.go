@@ -62,7 +62,12 @@ func hostileWorld(t testing.TB) *world {
 	w.says("op1", &PolicyBody{Text: "permit (principal, action, resource);"})
 	w.says("op1", &ModuleReleaseBody{Module: w.hash("n1"), Name: "one"})
 	w.says("op0", &ModuleReleaseBody{Module: w.hash("n1"), Withdraw: true})
+	w.says("op0", &DeployBody{Module: w.hash("n2"), Roles: []string{"sentinel"}}) // before its release
 	w.says("op2", &ModuleReleaseBody{Module: w.hash("n2"), Name: "two"})
+	w.says("op1", &DeployBody{Module: w.hash("n2"), Share: 10})
+	w.says("op2", &UndeployBody{Module: w.hash("n2")})
+	w.says("op1", &DeployBody{Module: w.hash("n2"), Labels: []string{"web"}})
+	w.says("n1", &DeployBody{Module: w.hash("n2"), Name: "no operator's, no credential"})
 	w.says("n1", &ModuleReleaseBody{Module: w.hash("n3"), Name: "no operator's, no credential"})
 	// op2 forks: two entries of one number, and evidence by a member.
 	before := w.prev["op2"]

@@ -111,6 +111,7 @@ type State struct {
 	orders     *orders
 	delegated  *delegated
 	released   *released
+	deployed   *deployed
 	allowed    []Allowed
 	problems   []string
 	byName     *sortedMembers

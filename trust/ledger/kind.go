@@ -57,8 +57,10 @@ const (
 
 	KindWitness = KindOptional | 18 // a member's ML-DSA-44 key, by which it cosigns checkpoints
 	// KindAnonymousKey: the key by which a member hides among others.
-	KindAnonymousKey  = KindOptional | 0x15
-	KindModuleRelease = KindOptional | 0x16 // a module's release, or its withdrawal
+	KindAnonymousKey   = KindOptional | 0x15
+	KindModuleRelease  = KindOptional | 0x16 // a module's release, or its withdrawal
+	KindModuleDeploy   = KindOptional | 0x17 // where a released module runs
+	KindModuleUndeploy = KindOptional | 0x18 // the end of that
 )
 
 // Kinds of the activity chain.
@@ -167,6 +169,10 @@ func kindName(k Kind) (string, bool) {
 		return "anonymous-key", true
 	case KindModuleRelease:
 		return "module-release", true
+	case KindModuleDeploy:
+		return "module-deploy", true
+	case KindModuleUndeploy:
+		return "module-undeploy", true
 	case KindAnonymous:
 		return "anonymous", true
 	case KindCoverage:
