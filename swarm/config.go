@@ -11,6 +11,7 @@ import (
 
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/omega-mesh/omega/swarm/block"
 	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/authority"
 	"github.com/omega-mesh/omega/trust/identity"
@@ -85,6 +86,9 @@ type Config struct {
 	// Carry takes a letter that another member asks this one to carry (Swarm.Hand), or says that it does not; it is called
 	// one at a time and may take tens of milliseconds. May be nil: this peer carries none.
 	Carry func(ctx context.Context, from identity.DID, letter []byte) bool
+
+	// Blocks is what other members may be given by content (Fetch). May be nil: this peer gives none.
+	Blocks block.Source
 
 	// Duplicate is told that one identity runs in two processes at once: the key was copied. At most once a minute a
 	// member; it must be quick. May be nil.

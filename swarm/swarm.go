@@ -22,6 +22,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/omega-mesh/omega/swarm/auth"
+	"github.com/omega-mesh/omega/swarm/block"
 	"github.com/omega-mesh/omega/swarm/discovery"
 	"github.com/omega-mesh/omega/swarm/gossip"
 	"github.com/omega-mesh/omega/swarm/host"
@@ -68,6 +69,7 @@ type Swarm struct {
 	introductions, joins *sourceLimit
 	joining              chan struct{}
 	carrying             sync.Mutex // one letter at a time
+	blocks               *block.Server
 
 	mu       sync.Mutex
 	sessions map[string]*session
@@ -97,6 +99,9 @@ func New(cfg Config) (_ *Swarm, err error) {
 		joins:         newSourceLimit(joinRate, joinBurst, allJoins, 2*allJoins),
 		joining:       make(chan struct{}, maxJoining),
 		sessions:      make(map[string]*session), met: make(map[peer.ID]bool), rejected: make(map[string]uint64),
+	}
+	if cfg.Blocks != nil {
+		s.blocks = block.NewServer(cfg.Blocks)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	defer func() {
@@ -165,6 +170,7 @@ func (s *Swarm) open() error {
 	members.SetStreamHandler(s.protocol("sync/1"), s.serveSync)
 	members.SetStreamHandler(s.protocol("push/1"), s.servePush)
 	members.SetStreamHandler(s.protocol("carry/1"), s.serveCarry)
+	members.SetStreamHandler(s.protocol("block/1"), s.serveBlock)
 	for _, p := range s.book.All() {
 		s.host.Peerstore().AddAddrs(p.ID, p.Addrs, peerstore.PermanentAddrTTL)
 	}
