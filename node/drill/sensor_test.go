@@ -11,7 +11,6 @@ import (
 
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/swarm/event"
-	"github.com/omega-mesh/omega/swarm/event/ocsf"
 )
 
 // action is one thing done by a real system call, and the event that must come of it.
@@ -221,17 +220,6 @@ func (s swarm) coverage(on string) map[string]*apiv1.Component {
 // events are those that a host keeps, oldest first.
 func (s swarm) events(on string) (out []*event.Event) {
 	s.Helper()
-	stream, err := s.host(on).Client().Events(s.Context(), &apiv1.EventsRequest{})
-	if err != nil {
-		s.Fatal(err)
-	}
-	defer stream.Close()
-	for stream.Receive() {
-		e, err := ocsf.Decode([]byte(stream.Msg().GetOcsfJson()))
-		if err != nil {
-			s.Fatalf("%v: %s", err, stream.Msg().GetOcsfJson())
-		}
-		out = append(out, e)
-	}
+	s.eachEvent(on, func(e *event.Event) { out = append(out, e) })
 	return out
 }
