@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -165,14 +168,55 @@ func lock(path string) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the state folder: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s: %w", filepath.Dir(path), ErrLocked)
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+			break
 		}
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			if waited := time.Since(began); waited < killTime || waited < dyingTime && dying(f) {
+				continue
+			}
+			err = fmt.Errorf("%s: %w", filepath.Dir(path), ErrLocked)
+		} else {
+			err = fmt.Errorf("lock the state folder: %w", err)
+		}
+		f.Close()
+		return nil, err
+	}
+	if _, err := f.WriteAt(fmt.Appendf(nil, "%-20d\n", os.Getpid()), 0); err != nil {
+		f.Close()
 		return nil, fmt.Errorf("lock the state folder: %w", err)
 	}
 	return func() { f.Close() }, nil
+}
+
+// dyingTime bounds the wait for a node that was killed: the kernel takes seconds to let go of all that it had attached, and
+// whoever starts it again does not wait for that.
+const (
+	killTime  = 200 * time.Millisecond // until a process that is killed shows it
+	dyingTime = 20 * time.Second
+)
+
+// dying says whether the node whose process wrote itself into the lock's file is on its way out.
+func dying(f *os.File) bool {
+	b := make([]byte, 20)
+	n, _ := f.ReadAt(b, 0)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b[:n])))
+	if err != nil {
+		return false
+	}
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist) // gone since
+	}
+	// Behind the name, which may hold anything: the state, five numbers, and the task's flags (proc_pid_stat(5)).
+	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
+	if len(fields) < 7 {
+		return false
+	}
+	flags, err := strconv.ParseUint(fields[6], 10, 64)
+	const exiting = 4 // PF_EXITING, include/linux/sched.h
+	return err == nil && (flags&exiting != 0 || fields[0] == "Z" || fields[0] == "X")
 }
 
 // listen makes the API's socket, for its owner alone. The lock is held, so what lies there is left over.

@@ -27,6 +27,12 @@ func TestChaos(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			for _, h := range n.State().Hosts {
+				text, _ := os.ReadFile(h.Log)
+				t.Logf("%s:\n%s", h.Name, text)
+			}
+		}
 		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
