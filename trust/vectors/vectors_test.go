@@ -7,8 +7,6 @@ import (
 	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/hkdf"
-	"crypto/mlkem"
-	"crypto/mlkem/mlkemtest"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -61,6 +59,7 @@ func TestVectors(t *testing.T) {
 	n := &tally{counts: make(map[string]int)}
 	t.Run("all", func(t *testing.T) {
 		t.Run("differential", func(t *testing.T) { differential(t, n) })
+		t.Run("IETF composite", func(t *testing.T) { ietfComposite(t, n) })
 		t.Run("ACVP", func(t *testing.T) {
 			dir := circl(t)
 			t.Run("ML-DSA keyGen", func(t *testing.T) { acvpMLDSAKeyGen(t, dir, n) })
@@ -74,7 +73,9 @@ func TestVectors(t *testing.T) {
 			t.Run("ML-DSA-87", func(t *testing.T) { wycheproofMLDSA87(t, dir, n) })
 			t.Run("ML-DSA-65", func(t *testing.T) { wycheproofMLDSA65(t, dir, n) })
 			t.Run("Ed25519", func(t *testing.T) { wycheproofEd25519(t, dir, n) })
-			t.Run("ML-KEM", func(t *testing.T) { wycheproofMLKEM(t, dir, n) })
+			t.Run("ML-KEM keyGen", func(t *testing.T) { wycheproofMLKEMKeyGen(t, dir, n) })
+			t.Run("ML-KEM encapsulation", func(t *testing.T) { wycheproofMLKEMEncapsulate(t, dir, n) })
+			t.Run("ML-KEM decapsulation", func(t *testing.T) { wycheproofMLKEMDecapsulate(t, dir, n) })
 			t.Run("X25519", func(t *testing.T) { wycheproofX25519(t, dir, n) })
 			t.Run("XChaCha20-Poly1305", func(t *testing.T) { wycheproofXChaCha(t, dir, n) })
 			t.Run("HKDF", func(t *testing.T) { wycheproofHKDF(t, dir, n) })
@@ -257,96 +258,6 @@ func acvpMLDSAInternal(t *testing.T, dir string, n *tally) {
 	}
 }
 
-// acvpMLKEMKeyGen runs against crypto/mlkem, which is what crypto/tls agrees on keys with.
-func acvpMLKEMKeyGen(t *testing.T, dir string, n *tally) {
-	var prompt, results acvp
-	dir = filepath.Join(dir, "kem/mlkem/testdata/ML-KEM-keyGen-FIPS203")
-	read(t, &prompt, dir, "prompt.json.gz")
-	read(t, &results, dir, "expectedResults.json.gz")
-	want, cases := results.byID(), 0
-	for _, g := range prompt.TestGroups {
-		if g.ParameterSet == "ML-KEM-512" {
-			continue
-		}
-		for _, c := range g.Tests {
-			ek, err := encapsulationKey(g.ParameterSet, append(bytes.Clone(c.D), c.Z...))
-			if err != nil || !bytes.Equal(ek, want[c.TcID].EK) {
-				t.Errorf("%s test %d: another key, %v", g.ParameterSet, c.TcID, err)
-			}
-			cases++
-		}
-	}
-	pass(t, n, "ACVP ML-KEM keyGen", cases)
-}
-
-// acvpMLKEMEncapsulate runs against crypto/mlkem. The file's decapsulation keys are in the expanded form, which that
-// package does not take: Wycheproof's, which are seeds, stand for them.
-func acvpMLKEMEncapsulate(t *testing.T, dir string, n *tally) {
-	var prompt, results acvp
-	dir = filepath.Join(dir, "kem/mlkem/testdata/ML-KEM-encapDecap-FIPS203")
-	read(t, &prompt, dir, "prompt.json.gz")
-	read(t, &results, dir, "expectedResults.json.gz")
-	want, cases := results.byID(), 0
-	for _, g := range prompt.TestGroups {
-		if g.ParameterSet == "ML-KEM-512" || g.Function != "encapsulation" {
-			continue
-		}
-		for _, c := range g.Tests {
-			key, ciphertext, err := encapsulate(g.ParameterSet, c.EK, c.M)
-			if err != nil || !bytes.Equal(key, want[c.TcID].K) || !bytes.Equal(ciphertext, want[c.TcID].C) {
-				t.Errorf("%s test %d: another key or ciphertext, %v", g.ParameterSet, c.TcID, err)
-			}
-			cases++
-		}
-	}
-	pass(t, n, "ACVP ML-KEM encapsulation", cases)
-}
-
-func encapsulate(set string, ek, random []byte) (key, ciphertext []byte, err error) {
-	if set == "ML-KEM-768" {
-		k, err := mlkem.NewEncapsulationKey768(ek)
-		if err != nil {
-			return nil, nil, err
-		}
-		return mlkemtest.Encapsulate768(k, random)
-	}
-	k, err := mlkem.NewEncapsulationKey1024(ek)
-	if err != nil {
-		return nil, nil, err
-	}
-	return mlkemtest.Encapsulate1024(k, random)
-}
-
-func encapsulationKey(set string, seed []byte) ([]byte, error) {
-	if set == "ML-KEM-768" {
-		k, err := mlkem.NewDecapsulationKey768(seed)
-		if err != nil {
-			return nil, err
-		}
-		return k.EncapsulationKey().Bytes(), nil
-	}
-	k, err := mlkem.NewDecapsulationKey1024(seed)
-	if err != nil {
-		return nil, err
-	}
-	return k.EncapsulationKey().Bytes(), nil
-}
-
-func decapsulate(set string, seed, c []byte) ([]byte, error) {
-	if set == "ML-KEM-768" {
-		k, err := mlkem.NewDecapsulationKey768(seed)
-		if err != nil {
-			return nil, err
-		}
-		return k.Decapsulate(c)
-	}
-	k, err := mlkem.NewDecapsulationKey1024(seed)
-	if err != nil {
-		return nil, err
-	}
-	return k.Decapsulate(c)
-}
-
 // acvpSLHDSA is of the recovery keys: SLH-DSA-SHA2-128s, pure, as trust/root signs and verifies.
 func acvpSLHDSA(t *testing.T, dir string, n *tally) {
 	dir = filepath.Join(dir, "sign/slhdsa/testdata")
@@ -513,37 +424,6 @@ func wycheproofEd25519(t *testing.T, dir string, n *tally) {
 		}
 	}
 	pass(t, n, "Wycheproof Ed25519", cases)
-}
-
-// wycheproofMLKEM runs against crypto/mlkem, which is what crypto/tls agrees on keys with.
-func wycheproofMLKEM(t *testing.T, dir string, n *tally) {
-	cases := 0
-	for _, file := range []string{"mlkem_768_test.json", "mlkem_1024_test.json"} {
-		var v struct {
-			TestGroups []struct {
-				ParameterSet string `json:"parameterSet"`
-				Tests        []struct {
-					TcID   int      `json:"tcId"`
-					Seed   hexBytes `json:"seed"`
-					EK     hexBytes `json:"ek"`
-					C      hexBytes `json:"c"`
-					K      hexBytes `json:"K"`
-					Result string   `json:"result"`
-				} `json:"tests"`
-			} `json:"testGroups"`
-		}
-		read(t, &v, dir, file)
-		for _, g := range v.TestGroups {
-			for _, c := range g.Tests {
-				cases++
-				k, err := decapsulate(g.ParameterSet, c.Seed, c.C)
-				if ok := err == nil && bytes.Equal(k, c.K); ok != (c.Result == "valid") {
-					t.Errorf("%s test %d: %v, want %s", g.ParameterSet, c.TcID, ok, c.Result)
-				}
-			}
-		}
-	}
-	pass(t, n, "Wycheproof ML-KEM", cases)
 }
 
 func wycheproofX25519(t *testing.T, dir string, n *tally) {
