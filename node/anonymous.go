@@ -70,13 +70,18 @@ const (
 	passageDone         // in this node's feed
 )
 
-func newNameless(swarm trust.SwarmID, self *identity.Identity, n *Node) (*nameless, error) {
+// namelessKey is the key that follows from the identity's current one.
+func namelessKey(self *identity.Identity) (*anonymous.Key, error) {
 	secret, err := self.Derive(anonymous.KeyLabel)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(secret[:])
-	key, err := anonymous.NewKey(secret)
+	return anonymous.NewKey(secret)
+}
+
+func newNameless(swarm trust.SwarmID, self *identity.Identity, n *Node) (*nameless, error) {
+	key, err := namelessKey(self)
 	if err != nil {
 		return nil, err
 	}

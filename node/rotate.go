@@ -36,7 +36,7 @@ func exists(path string) bool {
 }
 
 // Rotate implements api.Backend: from here on the node signs with key, which must be the one its identity committed to.
-func (b backend) Rotate(_ context.Context, seed []byte, next [32]byte) (uint32, string, error) {
+func (b backend) Rotate(ctx context.Context, seed []byte, next [32]byte) (uint32, string, error) {
 	key, err := composite.FromSeed(b.self.Suite(), seed)
 	if err != nil {
 		return 0, "", fmt.Errorf("%w: %w", api.ErrInvalid, err)
@@ -49,9 +49,26 @@ func (b backend) Rotate(_ context.Context, seed []byte, next [32]byte) (uint32, 
 		return 0, "", fmt.Errorf("rotate: %w", err)
 	}
 	b.log.Warn("this node's key was rotated", "number", e.Rotation, "entry", e.ID())
+	b.rekey(context.WithoutCancel(ctx))
 	b.changes.ring()
 	b.swarm.Redial()
 	return e.Rotation, e.ID(), nil
+}
+
+// rekey puts the keys that follow from the identity's in the place of those that followed from its last: whoever stole
+// that has them, too. The rotation stands whether or not this is done at once; a start does it again.
+func (n *Node) rekey(ctx context.Context) {
+	key, err := namelessKey(n.self)
+	if err == nil {
+		n.nameless.desk.Rekey(key)
+		err = n.giveKey(ctx)
+	}
+	if err != nil {
+		n.log.Warn("the new key for anonymous reports was not given out: no report can be made before the next start", "err", err)
+	}
+	if err := n.witness.Rekey(ctx); err != nil {
+		n.log.Warn("the new key of this witness is not certified yet; it is before it is used", "err", err)
+	}
 }
 
 // Identity implements api.Backend: the public history of a member's key; of this node's own where name is empty.

@@ -28,12 +28,12 @@ type Desk struct {
 
 	swarm trust.SwarmID
 	self  identity.DID
-	key   *Key
 	state func() *authority.State
 	spent *Spent // by everybody
 	mine  *Spent // by this member, taken or still under way
 
 	mu     sync.Mutex
+	key    *Key
 	barred map[identity.DID]Epoch
 }
 
@@ -42,14 +42,28 @@ func NewDesk(swarm trust.SwarmID, self identity.DID, key *Key, state func() *aut
 	return &Desk{Keys: NewRegistry(), swarm: swarm, self: self, key: key, state: state, spent: NewSpent(), mine: NewSpent(), barred: make(map[identity.DID]Epoch)}
 }
 
+// Rekey goes on with another key of this member's: who knows the old one finds the author of what is signed with it. What
+// is on its way with the old key stays good until the new one is given out.
+func (d *Desk) Rekey(k *Key) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.key = k
+}
+
+func (d *Desk) own() *Key {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.key
+}
+
 // Given reports whether this member's own key is known to its own fold, and so to all in sync.
 func (d *Desk) Given() bool {
 	k, ok := d.Keys.Of(d.self)
-	return ok && k == d.key.Public()
+	return ok && k == d.own().Public()
 }
 
 // KeyBody is the body of the KindAnonymousKey entry that gives the key out.
-func (d *Desk) KeyBody() ([]byte, error) { return EncodeKey(d.swarm, d.self, d.key) }
+func (d *Desk) KeyBody() ([]byte, error) { return EncodeKey(d.swarm, d.self, d.own()) }
 
 // Write signs a finding as one of those who meet the threshold, in the first slot of this hour that is free. Errors:
 // ErrTelling, ErrRing where fewer than trust.MinRing meet it or this member does not, ErrExhausted.
@@ -59,14 +73,14 @@ func (d *Desk) Write(t Threshold, f event.Finding, now time.Time) (*Report, erro
 	if err != nil {
 		return nil, err
 	}
-	epoch, s := EpochOf(now), d.state()
+	key, epoch, s := d.own(), EpochOf(now), d.state()
 	keys := d.Keys.Keys(func(did identity.DID) bool { return t.Meets(s, did, epoch, now) })
-	ring, err := PickRing(d.swarm, epoch, keys, d.key.Public())
+	ring, err := PickRing(d.swarm, epoch, keys, key.Public())
 	if err != nil {
 		return nil, err
 	}
 	for slot := range uint8(trust.AnonymousSlots) {
-		r, err := d.key.Sign(d.swarm, epoch, slot, ring, body)
+		r, err := key.Sign(d.swarm, epoch, slot, ring, body)
 		if err != nil {
 			return nil, err
 		}

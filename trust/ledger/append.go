@@ -278,6 +278,7 @@ func (l *Ledger) signOne(w *writer, kind Kind, body []byte, t int64, full bool) 
 		if err := e.signFull(l.self); err != nil {
 			return signed{}, err
 		}
+		_, e.Rotation, _ = l.keyAt(w.feed.id, e.Seq) // as whoever takes it finds
 	} else {
 		e.Epoch = w.number
 		if err := e.signEpoch(l.self.DID(), w.key); err != nil {

@@ -124,7 +124,7 @@ func (l *Ledger) check(raw []byte) (*Entry, error) {
 		if e.Seq == s.count && e.Prev == s.head {
 			return nil, err // it says itself that it follows what is stored
 		}
-		return nil, branched(e, err)
+		return nil, branched(e, s.ahead(e, err))
 	}
 	if e.Seq > s.count && (f == nil || !f.passAhead(e.Seq)) {
 		return nil, &GapError{Feed: e.Feed(), Have: s.count, Got: e.Seq}
@@ -189,6 +189,16 @@ func branched(e *Entry, err error) error {
 	var r *RejectError
 	if e.Full == nil && errors.As(err, &r) && r.Cause == CauseSignature {
 		return &GapError{Feed: e.Feed(), Have: e.Epoch - 1, Got: e.Seq}
+	}
+	return err
+}
+
+// ahead is what a failed composite signature comes to where entries between are missing: a rotation may be among them, and
+// gossip brings what follows it first now and then. What is pulled then is judged by the key it names.
+func (s *state) ahead(e *Entry, err error) error {
+	var r *RejectError
+	if e.Full != nil && e.Seq > s.count && errors.As(err, &r) && r.Cause == CauseSignature {
+		return &GapError{Feed: e.Feed(), Have: s.count, Got: e.Seq}
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package witness
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -47,12 +48,12 @@ type Options struct {
 type Witness struct {
 	*Registry
 	opt   Options
-	key   *tlog.Key
 	queue chan *ledger.Entry // checkpoints of others, and cosignatures that may let a feed be trimmed
 
 	pending map[place]map[string]tlog.Cosignature // Run's own
 
 	mu        sync.Mutex
+	key       *tlog.Key
 	certified bool  // own key stands in the own authority chain
 	news      int   // own entries since the last own checkpoint that are worth one
 	since     int64 // time of that checkpoint
@@ -82,14 +83,43 @@ func New(opt Options) (*Witness, error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	seed, err := opt.Self.Derive(keyLabel)
+	key, err := keyOf(opt.Self)
+	if err != nil {
+		return nil, err
+	}
+	return &Witness{
+		Registry: NewRegistry(opt.Swarm, opt.State), opt: opt, key: key, queue: make(chan *ledger.Entry, waiting),
+		last: make(map[ledger.Feed]word), conflicts: make(map[ledger.Feed]error), pending: make(map[place]map[string]tlog.Cosignature),
+	}, nil
+}
+
+func keyOf(self *identity.Identity) (*tlog.Key, error) {
+	seed, err := self.Derive(keyLabel)
 	if err != nil {
 		return nil, fmt.Errorf("witness: key: %w", err)
 	}
-	return &Witness{
-		Registry: NewRegistry(opt.Swarm, opt.State), opt: opt, key: tlog.NewKey(seed), queue: make(chan *ledger.Entry, waiting),
-		last: make(map[ledger.Feed]word), conflicts: make(map[ledger.Feed]error), pending: make(map[place]map[string]tlog.Cosignature),
-	}, nil
+	defer clear(seed[:])
+	return tlog.NewKey(seed), nil
+}
+
+// Rekey goes on with the key of the identity's current one, and certifies it: after a rotation, since whoever stole the old
+// key can cosign with what follows from it. What was cosigned before stays good.
+func (w *Witness) Rekey(ctx context.Context) error {
+	key, err := keyOf(w.opt.Self)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	used := w.certified
+	if !bytes.Equal(w.key.Public(), key.Public()) {
+		w.key, w.certified = key, false
+	}
+	w.mu.Unlock()
+	if !used {
+		return nil
+	}
+	_, err = w.certify(ctx)
+	return err
 }
 
 // Observe takes an entry that the ledger stored. live is false for what is read again at a start. It never blocks.
@@ -99,9 +129,9 @@ func (w *Witness) Observe(e *ledger.Entry, live bool) {
 	case ledger.KindWitness:
 		if err := w.Learn(e); err != nil {
 			w.opt.Log.Warn("a witness's key does not read", "entry", e.ID(), "err", err)
-		} else if k, err := DecodeKey(e); own && err == nil && k.Is(w.key) {
+		} else if k, err := DecodeKey(e); own && err == nil {
 			w.mu.Lock()
-			w.certified = true
+			w.certified = w.certified || k.Is(w.key)
 			w.mu.Unlock()
 		}
 	case ledger.KindCosign:
@@ -329,10 +359,11 @@ func (w *Witness) cosign(ctx context.Context, f ledger.Feed, c tlog.Checkpoint) 
 			return w.conflict(f, fmt.Errorf("%s at %d: %w", c.Origin, before.size, ErrInconsistent))
 		}
 	}
-	if err := w.certify(ctx); err != nil {
+	key, err := w.certify(ctx)
+	if err != nil {
 		return err
 	}
-	sig, err := w.key.Cosign(c, string(w.opt.Self.DID()), uint64(w.opt.Now().Unix()))
+	sig, err := key.Cosign(c, string(w.opt.Self.DID()), uint64(w.opt.Now().Unix()))
 	if err != nil {
 		return err
 	}
@@ -356,23 +387,23 @@ func (w *Witness) conflict(f ledger.Feed, err error) error {
 	return err
 }
 
-// certify has the composite key vouch for the cosigning key, once.
-func (w *Witness) certify(ctx context.Context) error {
+// certify has the composite key vouch for the cosigning key, once, and gives that key.
+func (w *Witness) certify(ctx context.Context) (*tlog.Key, error) {
 	w.mu.Lock()
-	done := w.certified
+	key, done := w.key, w.certified
 	w.mu.Unlock()
 	if done {
-		return nil
+		return key, nil
 	}
-	body, err := encodeKey(w.key.Public())
+	body, err := encodeKey(key.Public())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := w.opt.Ledger.Append(ctx, ledger.Authority, ledger.KindWitness, body, true); err != nil {
-		return fmt.Errorf("witness: certify: %w", err)
+		return nil, fmt.Errorf("witness: certify: %w", err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.certified = true
-	return nil
+	w.certified = w.certified || w.key == key
+	return key, nil
 }

@@ -24,6 +24,7 @@ type peer struct {
 	fold   *authority.Fold
 	ledger *ledger.Ledger
 	dir    string
+	home   string // of the identity
 }
 
 // swarm is some members of one operator, in one process, on a clock moved by hand.
@@ -35,27 +36,29 @@ type swarm struct {
 	admit   [][]byte
 }
 
-func newIdentity(t *testing.T, name string) *identity.Identity {
+func newIdentity(t *testing.T, name string) (id *identity.Identity, dir string) {
 	t.Helper()
-	id, err := identity.Create(filepath.Join(t.TempDir(), name), identity.Options{Name: name})
+	dir = filepath.Join(t.TempDir(), name)
+	id, err := identity.Create(dir, identity.Options{Name: name})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = id.Close() })
-	return id
+	return id, dir
 }
 
 func newSwarm(t *testing.T, members int) *swarm {
 	t.Helper()
 	s := &swarm{t: t, now: time.Now()}
-	op := newIdentity(t, "op")
+	op, _ := newIdentity(t, "op")
 	var err error
 	if s.genesis, err = authority.NewGenesis("witness", []*identity.Inception{op.Inception()}, 1, authority.GenesisOptions{Now: s.now}); err != nil {
 		t.Fatal(err)
 	}
 	var prev ledger.Hash
 	for i := range members {
-		p := &peer{id: newIdentity(t, fmt.Sprint("m", i)), dir: t.TempDir()}
+		p := &peer{dir: t.TempDir()}
+		p.id, p.home = newIdentity(t, fmt.Sprint("m", i))
 		body, err := (&authority.MemberBody{Inception: p.id.Inception().Encode()}).Encode()
 		if err != nil {
 			t.Fatal(err)
@@ -333,4 +336,64 @@ func FuzzBodies(f *testing.F) {
 			t.Fatalf("%x encodes as %x, %v", raw, again, err)
 		}
 	})
+}
+
+// TestRotationBringsAnotherKey: the cosigning key follows from the identity's, so that a thief of the old one has it. From
+// the rotation on another is certified and used; what was cosigned before stays good.
+func TestRotationBringsAnotherKey(t *testing.T) {
+	s := newSwarm(t, 3)
+	p, other := s.peers[0], s.peers[1]
+	ctx := t.Context()
+	witnessed := func() []identity.DID {
+		t.Helper()
+		s.now = s.now.Add(time.Hour)
+		s.say(other, "news")
+		if _, err := other.ledger.Checkpoint(ctx); err != nil {
+			t.Fatal(err)
+		}
+		s.mix()
+		return s.cosigned(other, ledger.Feed{Author: other.id.DID(), Chain: ledger.Activity})
+	}
+	if err := p.Rekey(ctx); err != nil || len(p.keys) != 0 {
+		t.Fatalf("a witness that has certified no key has nothing to renew: %v", err)
+	}
+	before := witnessed()
+	if len(before) != 2 || len(other.keys[p.id.DID()]) != 1 {
+		t.Fatalf("%v cosigned", before)
+	}
+	stolen := p.key
+	step, err := identity.Succeed(p.home, identity.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = step.Close() }()
+	if _, err := p.ledger.Rotate(step.Key, step.Next, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := step.Done(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Rekey(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.mix()
+	keys := other.keys[p.id.DID()]
+	if len(keys) != 2 || !keys[0].Is(stolen) || !keys[1].Is(p.key) || keys[1].Is(stolen) {
+		t.Fatalf("%d keys certified", len(keys))
+	}
+	if after := witnessed(); len(after) != 4 {
+		t.Fatalf("%v cosigned", after)
+	}
+	var last *Cosigned
+	if err := other.ledger.Replay(func(e *ledger.Entry) error {
+		if e.Kind == ledger.KindCosign && e.Author == p.id.DID() {
+			last, err = DecodeCosigned(e)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := keys[1].Verify(last.Checkpoint(s.genesis.SwarmID()), last.By); err != nil {
+		t.Errorf("it still cosigns with the key that was stolen: %v", err)
+	}
 }
