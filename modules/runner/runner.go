@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -101,6 +102,7 @@ type Module struct {
 	told     uint32
 	disabled atomic.Bool
 	counts   struct{ calls, events, findings, dropped, traps, nanos, slowest atomic.Uint64 }
+	times    [64]atomic.Uint64 // events by the bits of their nanoseconds
 	mu       sync.Mutex
 	last     error
 }
@@ -113,8 +115,31 @@ type Counts struct {
 	Traps    uint64
 	Time     time.Duration // in all calls together
 	Slowest  time.Duration
+	P99      time.Duration // of one event, as the upper end of its power of two
 	Disabled bool
 	Last     error // what it did wrong last
+}
+
+// Mean is the time of one event.
+func (c *Counts) Mean() time.Duration {
+	if c.Events == 0 {
+		return 0
+	}
+	return c.Time / time.Duration(c.Events)
+}
+
+// quantile is the upper end of the power of two that the p-th part of what was counted lies under.
+func quantile(buckets *[64]atomic.Uint64, p float64) time.Duration {
+	var all, upTo uint64
+	for i := range buckets {
+		all += buckets[i].Load()
+	}
+	for i := range buckets {
+		if upTo += buckets[i].Load(); all > 0 && float64(upTo) >= p*float64(all) {
+			return time.Duration(1)<<i - 1
+		}
+	}
+	return 0
 }
 
 // Counts reads them.
@@ -123,7 +148,7 @@ func (m *Module) Counts() Counts {
 	defer m.mu.Unlock()
 	c := &m.counts
 	return Counts{Events: c.events.Load(), Findings: c.findings.Load(), Dropped: c.dropped.Load(), Traps: c.traps.Load(),
-		Time: time.Duration(c.nanos.Load()), Slowest: time.Duration(c.slowest.Load()), Disabled: m.disabled.Load(), Last: m.last}
+		Time: time.Duration(c.nanos.Load()), Slowest: time.Duration(c.slowest.Load()), P99: quantile(&m.times, 0.99), Disabled: m.disabled.Load(), Last: m.last}
 }
 
 // Detect implements modules.Detector. It takes events one by one, so that a trap costs one.
@@ -165,6 +190,7 @@ func (m *Module) event(ctx context.Context, e *event.Event, emit func(event.Find
 	m.one[0] = nil
 	m.counts.events.Add(1)
 	m.counts.nanos.Add(took)
+	m.times[bits.Len64(took)&63].Add(1)
 	if took > m.counts.slowest.Load() {
 		m.counts.slowest.Store(took)
 	}
