@@ -203,7 +203,7 @@ func (b backend) Submit(ctx context.Context, raw []byte) (string, error) {
 	if e.Chain != ledger.Authority || !b.fold.State().IsOperator(e.Author) {
 		return "", fmt.Errorf("%w: only an operator's authority entries are taken here", api.ErrForbidden)
 	}
-	if err := b.checkSuspension(e); err != nil {
+	if err := errors.Join(b.checkSuspension(e), b.checkDeployment(e)); err != nil {
 		return "", err
 	}
 	e, err = b.ledger.Submit(ctx, raw)

@@ -32,6 +32,16 @@ func (l Layout) Ledger() string { return filepath.Join(l.Dir, "ledger") }
 // Journal is the folder of what this host saw.
 func (l Layout) Journal() string { return filepath.Join(l.Dir, "journal") }
 
+// Modules is the folder of modules by content; Compiled, within it, that of what was compiled of them, and ModuleFailures the
+// file that remembers which failed here.
+func (l Layout) Modules() string { return filepath.Join(l.Dir, "modules") }
+
+// Compiled is described at Modules.
+func (l Layout) Compiled() string { return filepath.Join(l.Modules(), "compiled") }
+
+// ModuleFailures is described at Modules.
+func (l Layout) ModuleFailures() string { return filepath.Join(l.Modules(), "failures.json") }
+
 // Swarm is the folder of what the network half remembers.
 func (l Layout) Swarm() string { return filepath.Join(l.Dir, "swarm") }
 

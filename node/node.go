@@ -16,10 +16,12 @@ import (
 
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/bpf/workload"
+	modulestore "github.com/omega-mesh/omega/modules/store"
 	"github.com/omega-mesh/omega/node/api"
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/journal"
 	"github.com/omega-mesh/omega/node/privileged"
+	"github.com/omega-mesh/omega/node/rollout"
 	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/roles/analyst"
 	"github.com/omega-mesh/omega/roles/decoy"
@@ -81,6 +83,9 @@ type Node struct {
 	local       *responses             // what this host's own socket asked for, and what an earlier life left in the kernel
 	joining     *joining               // who waits for an operator's approval
 	coverages   *coverages             // what each member can see
+	moduleHosts *moduleHosts           // what each member says of the modules on its host
+	modules     *modulestore.Store     // kept by content
+	rollout     *rollout.Rollout       // those that run here
 	credentials *credentials           // what issuers lent to whom
 	nameless    *nameless              // reports whose authors nobody knows
 	access      atomic.Pointer[access] // who may call what
@@ -168,6 +173,10 @@ func New(p Parts) (*Node, error) {
 	n.joining = newJoining()
 	n.credentials = newCredentials()
 	n.coverages = newCoverages()
+	n.moduleHosts = newModuleHosts()
+	if err := n.openModules(); err != nil {
+		return fail(err)
+	}
 	n.access.Store(&access{})
 	if n.nameless, err = newNameless(n.genesis.SwarmID(), n.self, n); err != nil {
 		return fail(err)
@@ -196,7 +205,7 @@ func New(p Parts) (*Node, error) {
 	// What joins it to the others.
 	n.swarm, err = swarm.New(swarm.Config{
 		Transport: n.self.Transport(), Swarm: n.genesis.SwarmID(), Self: n.self, Listen: n.cfg.Listen, Bootstrap: n.cfg.Bootstrap,
-		AddressBook: n.layout.Peers(), MDNS: n.cfg.MDNS, Ledger: n.ledger, Members: members{n.fold}, Admit: n.admit, Duplicate: n.onDuplicate, Carry: n.carryLetter, Now: n.clock.now, Heard: n.clock.met, Log: n.log,
+		AddressBook: n.layout.Peers(), MDNS: n.cfg.MDNS, Ledger: n.ledger, Members: members{n.fold}, Admit: n.admit, Duplicate: n.onDuplicate, Carry: n.carryLetter, Blocks: blocks{n.modules}, Now: n.clock.now, Heard: n.clock.met, Log: n.log,
 	})
 	if err != nil {
 		return fail(fmt.Errorf("swarm: %w", err))
@@ -212,7 +221,7 @@ func New(p Parts) (*Node, error) {
 	if n.rules, err = loadRules(n.cfg.Rules, n.log); err != nil {
 		return fail(err)
 	}
-	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Detectors: n.rules.detectors(), SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
+	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Detectors: append(n.rules.detectors(), n.rollout.Detector()), SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
 	n.roles = roles.NewSupervisor(n, roles.SupervisorOptions{
 		Roles: []roles.Role{n.sentinel, n.decoy, analyst.New(analyst.Options{Board: n.board, Log: n.log})}, Log: n.log,
 	})
@@ -286,6 +295,8 @@ func (n *Node) Run(ctx context.Context) error {
 	work.Add(service{"issuer", n.issue})
 	work.Add(service{"refresh", n.refresh})
 	work.Add(service{"coverage", n.cover})
+	work.Add(service{"modules", func(ctx context.Context) error { return n.rollout.Run(ctx, n.changes.listen(ctx)) }})
+	work.Add(service{"module reports", n.reportModules})
 	if n.parts.Sensor != nil {
 		work.Add(service{"sensor", n.sense})
 	}

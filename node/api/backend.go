@@ -78,6 +78,10 @@ type Backend interface {
 	Credentials(ctx context.Context) ([]*apiv1.Credential, error)
 	// ReportAnonymously signs a finding as one of those who meet a threshold, and returns once another member carried it.
 	ReportAnonymously(ctx context.Context, t anonymous.Threshold, f event.Finding) (*apiv1.ReportResponse, error)
+	// AddModule reads a bundle and keeps it.
+	AddModule(ctx context.Context, bundle io.Reader) (*apiv1.AddModuleResponse, error)
+	// Modules are the released ones: all, or the one of a CID, or those of a name.
+	Modules(ctx context.Context, module string) ([]*apiv1.Module, error)
 	Respond(ctx context.Context, r event.Response) (event.Response, event.Receipt, error)
 	Allowed(ctx context.Context) ([]*apiv1.Allowed, error)
 	Allow(ctx context.Context, what string) error

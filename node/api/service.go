@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -248,6 +249,44 @@ func (s *service) Report(ctx context.Context, in *apiv1.ReportRequest) (*apiv1.R
 	}
 	out, err := s.b.ReportAnonymously(ctx, anonymous.Threshold{Standing: in.StandingHours, Role: in.Role}, f)
 	return out, code(err)
+}
+
+func (s *service) AddModule(ctx context.Context, in *connect.ClientStream[apiv1.AddModuleRequest]) (*apiv1.AddModuleResponse, error) {
+	out, err := s.b.AddModule(ctx, &partReader{in: in})
+	if err == nil {
+		err = in.Err()
+	}
+	return out, code(err)
+}
+
+// partReader reads what a client sends in messages.
+type partReader struct {
+	in   *connect.ClientStream[apiv1.AddModuleRequest]
+	rest []byte
+}
+
+// Read implements io.Reader.
+func (p *partReader) Read(b []byte) (int, error) {
+	for len(p.rest) == 0 {
+		if !p.in.Receive() {
+			if err := p.in.Err(); err != nil {
+				return 0, err
+			}
+			return 0, io.EOF
+		}
+		p.rest = p.in.Msg().Part
+	}
+	n := copy(b, p.rest)
+	p.rest = p.rest[n:]
+	return n, nil
+}
+
+func (s *service) ListModules(ctx context.Context, in *apiv1.ListModulesRequest) (*apiv1.ListModulesResponse, error) {
+	if len(in.Module) > 128 {
+		return nil, code(fmt.Errorf("%w: a module's name of %d bytes", ErrInvalid, len(in.Module)))
+	}
+	rows, err := s.b.Modules(ctx, in.Module)
+	return &apiv1.ListModulesResponse{Modules: rows}, code(err)
 }
 
 func (s *service) RespondLocal(ctx context.Context, in *apiv1.RespondLocalRequest) (*apiv1.RespondLocalResponse, error) {

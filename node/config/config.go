@@ -84,6 +84,13 @@ type Config struct {
 	// JournalMiB is how much of what this host saw is kept on its disk: 8 MiB to 1 TiB; 0, the default, is 2048 or a tenth of
 	// the disk, whichever is less. The oldest goes first, and also where the disk has less free than is reserved.
 	JournalMiB int `koanf:"journal_mib"`
+	// Labels are what this host calls itself, for deployments: lower-case letters, digits and '-', at most 32 bytes each.
+	Labels []string `koanf:"labels"`
+	// ModulesMiB is how much disk the modules of the swarm may take: 16 MiB to 64 GiB.
+	ModulesMiB int `koanf:"modules_mib"`
+	// ModuleReleasers is how many operators, or members with the credential, must have released a module before it runs
+	// here: 1 to 16. What the root released needs no other.
+	ModuleReleasers int `koanf:"module_releasers"`
 	// ReservedDisk is the free space in MiB under which the node reports a full disk.
 	ReservedDisk int `koanf:"reserved_disk_mib"`
 	// PassphraseFile holds the passphrase of the identity key, where one was set; empty asks for none.
@@ -106,17 +113,18 @@ type Config struct {
 // Default is the configuration of a node that was told nothing.
 func Default(dir string) *Config {
 	return &Config{
-		Dir:           dir,
-		Mode:          ModeObserve,
-		Listen:        []string{"/ip4/0.0.0.0/udp/7946/quic-v1", "/ip4/0.0.0.0/tcp/7946", "/ip6/::/udp/7946/quic-v1", "/ip6/::/tcp/7946"},
-		MDNS:          true,
-		Decoys:        []string{"tcp/2323"},
-		Sensor:        "auto",
-		Logs:          []string{"auto"},
-		Split:         true,
-		Window:        10_000,
-		SilentAfter:   30,
-		ReservedDisk:  64,
+		Dir:          dir,
+		Mode:         ModeObserve,
+		Listen:       []string{"/ip4/0.0.0.0/udp/7946/quic-v1", "/ip4/0.0.0.0/tcp/7946", "/ip6/::/udp/7946/quic-v1", "/ip6/::/tcp/7946"},
+		MDNS:         true,
+		Decoys:       []string{"tcp/2323"},
+		Sensor:       "auto",
+		Logs:         []string{"auto"},
+		Split:        true,
+		Window:       10_000,
+		SilentAfter:  30,
+		ReservedDisk: 64,
+		ModulesMiB:   256, ModuleReleasers: 1,
 		RetentionDays: 30,
 		RetentionMiB:  1024,
 		LogLevel:      "info",
@@ -184,7 +192,7 @@ func (c *Config) Validate() error {
 	); err != nil {
 		return err
 	}
-	for key, list := range map[string][]string{"listen": c.Listen, "bootstrap": c.Bootstrap, "decoys": c.Decoys, "allow": c.Allow, "interfaces": c.Interfaces, "logs": c.Logs, "rules": c.Rules,
+	for key, list := range map[string][]string{"listen": c.Listen, "bootstrap": c.Bootstrap, "decoys": c.Decoys, "allow": c.Allow, "interfaces": c.Interfaces, "logs": c.Logs, "rules": c.Rules, "labels": c.Labels,
 		"filter_cgroups": c.FilterCgroups, "filter_uids": c.FilterUIDs, "filter_paths": c.FilterPaths} {
 		if len(list) > MaxList {
 			return bad(key, "%d values, more than %d", len(list), MaxList)
@@ -267,6 +275,17 @@ func (c *Config) Validate() error {
 	}
 	if c.JournalMiB != 0 && c.JournalMiB < 8 || c.JournalMiB > 1<<20 {
 		return bad("journal_mib", "%d is neither 0 nor within 8 and %d", c.JournalMiB, 1<<20)
+	}
+	if c.ModulesMiB < 16 || c.ModulesMiB > 64<<10 {
+		return bad("modules_mib", "%d is not within 16 and %d", c.ModulesMiB, 64<<10)
+	}
+	if c.ModuleReleasers < 1 || c.ModuleReleasers > 16 {
+		return bad("module_releasers", "%d is not within 1 and 16", c.ModuleReleasers)
+	}
+	for _, v := range c.Labels {
+		if len(v) > 32 || strings.Trim(v, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			return bad("labels", "%q: lower-case letters, digits and '-', at most 32", v)
+		}
 	}
 	if c.ReservedDisk < 0 || c.ReservedDisk > 1<<20 {
 		return bad("reserved_disk_mib", "%d is not within 0 and %d", c.ReservedDisk, 1<<20)

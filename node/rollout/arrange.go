@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/omega-mesh/omega/modules"
+	"github.com/omega-mesh/omega/modules/runner"
+	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/swarm/event/redact"
 	"github.com/omega-mesh/omega/trust/authority"
@@ -24,12 +26,15 @@ type named struct {
 
 // here are the deployments for this host whose modules are whole and did not fail, oldest first.
 func (r *Rollout) here(s *authority.State, deployments []authority.Deployment) []named {
-	roles := r.opt.Roles()
+	held := r.opt.Roles()
+	if !slices.Contains(held, roles.NameSentinel) {
+		return nil // nothing here sees events
+	}
 	var out []named
 	for _, d := range deployments {
 		rel, ok := s.Released(d.Module)
 		name := r.complete[modules.ID(d.Module)]
-		if !ok || !rel.Enough(r.opt.Releasers) || name == "" || !d.Matches(r.opt.Self, roles, r.opt.Labels) {
+		if !ok || !rel.Enough(r.opt.Releasers) || name == "" || !d.Matches(r.opt.Self, held, r.opt.Labels) {
 			continue
 		}
 		if _, failed := r.failure(d.Entry); !failed {
@@ -123,6 +128,7 @@ func (r *Rollout) exchange(ctx context.Context, next []*running) {
 	}
 	r.mu.Lock()
 	r.running = next
+	r.move()
 	r.mu.Unlock()
 	for _, x := range old {
 		if slices.Contains(next, x) {
@@ -147,11 +153,10 @@ func (r *Rollout) settle(ctx context.Context, s *authority.State, deployments []
 			continue
 		}
 		why := "it was ended"
-		if err := x.why(); err != nil {
+		if err := x.why(); errors.Is(err, runner.ErrDisabled) {
+			why = fmt.Sprintf("it failed %d times, the last: %v", runner.MaxTraps, x.module.Counts().Last)
+		} else if err != nil {
 			why = err.Error()
-		}
-		if last := x.module.Counts().Last; last != nil {
-			why += ": " + last.Error()
 		}
 		if r.fail(x.deployment.Entry, why) {
 			r.tell(ctx, s, x.deployment, why)

@@ -60,6 +60,7 @@ func (r *Rollout) fail(entry, why string) bool {
 	}
 	r.failures[entry] = Failure{redact.Printable(why, maxWhy), r.opt.Now().UTC()}
 	r.save()
+	r.move()
 	return true
 }
 

@@ -72,6 +72,7 @@ type Rollout struct {
 	mu       sync.Mutex
 	failures map[string]Failure // by a deployment's entry
 	running  []*running
+	movers   map[chan struct{}]struct{}
 	fetching map[modules.ID]error // nil: now
 }
 
@@ -99,7 +100,7 @@ func New(opt Options) (*Rollout, error) {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
 	r := &Rollout{opt: opt, set: NewSet(), complete: map[modules.ID]string{}, pending: map[modules.ID]*pending{}, fetched: make(chan fetched, maxFetches),
-		fetching: map[modules.ID]error{}}
+		fetching: map[modules.ID]error{}, movers: map[chan struct{}]struct{}{}}
 	var err error
 	if r.failures, err = readFailures(opt.Failures); err != nil {
 		opt.Log.Warn("what failed here before is not known", "err", err)
@@ -110,6 +111,30 @@ func New(opt Options) (*Rollout, error) {
 
 // Detector is what the sentinel gives its events to.
 func (r *Rollout) Detector() modules.Detector { return r.set }
+
+// Moved gives a token after each change of what runs or failed, until ctx ends; tokens coalesce.
+func (r *Rollout) Moved(ctx context.Context) <-chan struct{} {
+	ch := make(chan struct{}, 1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.movers[ch] = struct{}{}
+	context.AfterFunc(ctx, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.movers, ch)
+	})
+	return ch
+}
+
+// move tells of a change. The caller holds mu.
+func (r *Rollout) move() {
+	for ch := range r.movers {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
 
 // Run follows the authority until ctx ends. changes tells that it moved.
 func (r *Rollout) Run(ctx context.Context, changes <-chan struct{}) error {

@@ -75,6 +75,32 @@ func DecodeReceipt(e *Entry) (event.Receipt, error) {
 	return r, nil
 }
 
+// EncodeModules is the body of a KindModules entry.
+func EncodeModules(r *event.ModuleReport) ([]byte, error) { return encodeActivity(r) }
+
+// DecodeModules reads a KindModules entry. Peer is the entry's.
+func DecodeModules(e *Entry) (event.ModuleReport, error) {
+	var r event.ModuleReport
+	if e.Kind != KindModules {
+		return r, fmt.Errorf("ledger: %s is not a report of modules", e.Kind)
+	}
+	if err := canonical.Unmarshal(e.Body, &r, trust.MaxActivityBody); err != nil {
+		return event.ModuleReport{}, err
+	}
+	if len(r.Modules) > event.MaxModuleStates {
+		return event.ModuleReport{}, fmt.Errorf("ledger: report %s of %d modules", e.ID(), len(r.Modules))
+	}
+	for i := range r.Modules {
+		m := &r.Modules[i]
+		if len(m.Module) != 32 || len(m.Why) > 128 || len(m.State) > 16 {
+			return event.ModuleReport{}, fmt.Errorf("ledger: report %s: a digest of %d bytes, texts of %d and %d", e.ID(), len(m.Module), len(m.Why), len(m.State))
+		}
+		plain(&m.State, &m.Why)
+	}
+	r.Peer = string(e.Author)
+	return r, nil
+}
+
 // EncodeCoverage is the body of a KindCoverage entry.
 func EncodeCoverage(c *event.Coverage) ([]byte, error) { return encodeActivity(c) }
 

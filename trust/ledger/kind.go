@@ -78,6 +78,7 @@ const (
 	KindCredential = KindOptional | 0x1011 // an issuer's credential for a member
 	KindAnonymous  = KindOptional | 0x1012 // what some member reports, in the feed of another
 	KindCoverage   = KindOptional | 0x1021 // event.Coverage: what the author's host can see and stop
+	KindModules    = KindOptional | 0x1022 // event.ModuleReport: what became of deployed modules on the author's host
 )
 
 // Chain is the chain that k belongs to.
@@ -177,6 +178,8 @@ func kindName(k Kind) (string, bool) {
 		return "anonymous", true
 	case KindCoverage:
 		return "coverage", true
+	case KindModules:
+		return "modules", true
 	}
 	return "", false
 }

@@ -22,6 +22,7 @@ const (
 	Socket   CallerKind = "Local"    // this host's own socket
 	Operator CallerKind = "Operator" // by its signature
 	Delegate CallerKind = "Delegate" // a member, by its credential
+	Module   CallerKind = "Module"   // a module, by the name in its manifest
 )
 
 // Call is one question to Access: a method of the API, or an order that this host is to carry out.

@@ -4714,6 +4714,760 @@ func (x *RotateResponse) GetEntry() string {
 	return ""
 }
 
+type AddModuleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Part          []byte                 `protobuf:"bytes,1,opt,name=part,proto3" json:"part,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddModuleRequest) Reset() {
+	*x = AddModuleRequest{}
+	mi := &file_omega_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddModuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddModuleRequest) ProtoMessage() {}
+
+func (x *AddModuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddModuleRequest.ProtoReflect.Descriptor instead.
+func (*AddModuleRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *AddModuleRequest) GetPart() []byte {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+type AddModuleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cid           string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddModuleResponse) Reset() {
+	*x = AddModuleResponse{}
+	mi := &file_omega_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddModuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddModuleResponse) ProtoMessage() {}
+
+func (x *AddModuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddModuleResponse.ProtoReflect.Descriptor instead.
+func (*AddModuleResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *AddModuleResponse) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *AddModuleResponse) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *AddModuleResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddModuleResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type ListModulesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Module        string                 `protobuf:"bytes,1,opt,name=module,proto3" json:"module,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListModulesRequest) Reset() {
+	*x = ListModulesRequest{}
+	mi := &file_omega_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListModulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListModulesRequest) ProtoMessage() {}
+
+func (x *ListModulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListModulesRequest.ProtoReflect.Descriptor instead.
+func (*ListModulesRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *ListModulesRequest) GetModule() string {
+	if x != nil {
+		return x.Module
+	}
+	return ""
+}
+
+type Deployment struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entry         string                 `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	Roles         []string               `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
+	Labels        []string               `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty"`
+	Peers         []string               `protobuf:"bytes,4,rep,name=peers,proto3" json:"peers,omitempty"`
+	Share         uint32                 `protobuf:"varint,5,opt,name=share,proto3" json:"share,omitempty"`
+	Shadow        bool                   `protobuf:"varint,6,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	Why           string                 `protobuf:"bytes,7,opt,name=why,proto3" json:"why,omitempty"`
+	By            string                 `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=time,proto3" json:"time,omitempty"`
+	Here          bool                   `protobuf:"varint,10,opt,name=here,proto3" json:"here,omitempty"` // here: this host is one of those
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Deployment) Reset() {
+	*x = Deployment{}
+	mi := &file_omega_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Deployment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Deployment) ProtoMessage() {}
+
+func (x *Deployment) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Deployment.ProtoReflect.Descriptor instead.
+func (*Deployment) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *Deployment) GetEntry() string {
+	if x != nil {
+		return x.Entry
+	}
+	return ""
+}
+
+func (x *Deployment) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *Deployment) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Deployment) GetPeers() []string {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *Deployment) GetShare() uint32 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *Deployment) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
+}
+
+func (x *Deployment) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Deployment) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Deployment) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Deployment) GetHere() bool {
+	if x != nil {
+		return x.Here
+	}
+	return false
+}
+
+// Module: state is that on this host: kept, fetching, running, shadow or stopped. The counts are of its instance here.
+type Module struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cid           string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	Kind          string                 `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
+	Title         string                 `protobuf:"bytes,6,opt,name=title,proto3" json:"title,omitempty"`
+	Attack        []string               `protobuf:"bytes,7,rep,name=attack,proto3" json:"attack,omitempty"`
+	Capabilities  []string               `protobuf:"bytes,8,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	Author        string                 `protobuf:"bytes,9,opt,name=author,proto3" json:"author,omitempty"`
+	Size          uint64                 `protobuf:"varint,10,opt,name=size,proto3" json:"size,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,11,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	ReleasedBy    []string               `protobuf:"bytes,12,rep,name=released_by,json=releasedBy,proto3" json:"released_by,omitempty"`
+	Root          bool                   `protobuf:"varint,13,opt,name=root,proto3" json:"root,omitempty"`
+	Deployments   []*Deployment          `protobuf:"bytes,14,rep,name=deployments,proto3" json:"deployments,omitempty"`
+	State         string                 `protobuf:"bytes,15,opt,name=state,proto3" json:"state,omitempty"`
+	Why           string                 `protobuf:"bytes,16,opt,name=why,proto3" json:"why,omitempty"`
+	Events        uint64                 `protobuf:"varint,17,opt,name=events,proto3" json:"events,omitempty"`
+	Findings      uint64                 `protobuf:"varint,18,opt,name=findings,proto3" json:"findings,omitempty"`
+	Dropped       uint64                 `protobuf:"varint,19,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Traps         uint64                 `protobuf:"varint,20,opt,name=traps,proto3" json:"traps,omitempty"`
+	MeanMs        float64                `protobuf:"fixed64,21,opt,name=mean_ms,json=meanMs,proto3" json:"mean_ms,omitempty"`
+	P99Ms         float64                `protobuf:"fixed64,22,opt,name=p99_ms,json=p99Ms,proto3" json:"p99_ms,omitempty"`
+	Shadow        *ShadowDifference      `protobuf:"bytes,23,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	Builder       string                 `protobuf:"bytes,24,opt,name=builder,proto3" json:"builder,omitempty"`
+	SourceSha256  string                 `protobuf:"bytes,25,opt,name=source_sha256,json=sourceSha256,proto3" json:"source_sha256,omitempty"`
+	Reproducible  bool                   `protobuf:"varint,26,opt,name=reproducible,proto3" json:"reproducible,omitempty"`
+	Hosts         []*ModuleHost          `protobuf:"bytes,27,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Released      *timestamppb.Timestamp `protobuf:"bytes,28,opt,name=released,proto3" json:"released,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Module) Reset() {
+	*x = Module{}
+	mi := &file_omega_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Module) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Module) ProtoMessage() {}
+
+func (x *Module) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Module.ProtoReflect.Descriptor instead.
+func (*Module) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *Module) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *Module) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *Module) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Module) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Module) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Module) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *Module) GetAttack() []string {
+	if x != nil {
+		return x.Attack
+	}
+	return nil
+}
+
+func (x *Module) GetCapabilities() []string {
+	if x != nil {
+		return x.Capabilities
+	}
+	return nil
+}
+
+func (x *Module) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *Module) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Module) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Module) GetReleasedBy() []string {
+	if x != nil {
+		return x.ReleasedBy
+	}
+	return nil
+}
+
+func (x *Module) GetRoot() bool {
+	if x != nil {
+		return x.Root
+	}
+	return false
+}
+
+func (x *Module) GetDeployments() []*Deployment {
+	if x != nil {
+		return x.Deployments
+	}
+	return nil
+}
+
+func (x *Module) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Module) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Module) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *Module) GetFindings() uint64 {
+	if x != nil {
+		return x.Findings
+	}
+	return 0
+}
+
+func (x *Module) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+func (x *Module) GetTraps() uint64 {
+	if x != nil {
+		return x.Traps
+	}
+	return 0
+}
+
+func (x *Module) GetMeanMs() float64 {
+	if x != nil {
+		return x.MeanMs
+	}
+	return 0
+}
+
+func (x *Module) GetP99Ms() float64 {
+	if x != nil {
+		return x.P99Ms
+	}
+	return 0
+}
+
+func (x *Module) GetShadow() *ShadowDifference {
+	if x != nil {
+		return x.Shadow
+	}
+	return nil
+}
+
+func (x *Module) GetBuilder() string {
+	if x != nil {
+		return x.Builder
+	}
+	return ""
+}
+
+func (x *Module) GetSourceSha256() string {
+	if x != nil {
+		return x.SourceSha256
+	}
+	return ""
+}
+
+func (x *Module) GetReproducible() bool {
+	if x != nil {
+		return x.Reproducible
+	}
+	return false
+}
+
+func (x *Module) GetHosts() []*ModuleHost {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *Module) GetReleased() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Released
+	}
+	return nil
+}
+
+type ShadowDifference struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Both          uint64                 `protobuf:"varint,1,opt,name=both,proto3" json:"both,omitempty"`
+	Shadow        uint64                 `protobuf:"varint,2,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	Live          uint64                 `protobuf:"varint,3,opt,name=live,proto3" json:"live,omitempty"`
+	Examples      []string               `protobuf:"bytes,4,rep,name=examples,proto3" json:"examples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShadowDifference) Reset() {
+	*x = ShadowDifference{}
+	mi := &file_omega_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShadowDifference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShadowDifference) ProtoMessage() {}
+
+func (x *ShadowDifference) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShadowDifference.ProtoReflect.Descriptor instead.
+func (*ShadowDifference) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *ShadowDifference) GetBoth() uint64 {
+	if x != nil {
+		return x.Both
+	}
+	return 0
+}
+
+func (x *ShadowDifference) GetShadow() uint64 {
+	if x != nil {
+		return x.Shadow
+	}
+	return 0
+}
+
+func (x *ShadowDifference) GetLive() uint64 {
+	if x != nil {
+		return x.Live
+	}
+	return 0
+}
+
+func (x *ShadowDifference) GetExamples() []string {
+	if x != nil {
+		return x.Examples
+	}
+	return nil
+}
+
+// ModuleHost is what another member says of a module on its host.
+type ModuleHost struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Why           string                 `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	Events        uint64                 `protobuf:"varint,6,opt,name=events,proto3" json:"events,omitempty"`
+	Findings      uint64                 `protobuf:"varint,7,opt,name=findings,proto3" json:"findings,omitempty"`
+	Traps         uint64                 `protobuf:"varint,8,opt,name=traps,proto3" json:"traps,omitempty"`
+	P99Ms         float64                `protobuf:"fixed64,9,opt,name=p99_ms,json=p99Ms,proto3" json:"p99_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModuleHost) Reset() {
+	*x = ModuleHost{}
+	mi := &file_omega_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModuleHost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModuleHost) ProtoMessage() {}
+
+func (x *ModuleHost) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModuleHost.ProtoReflect.Descriptor instead.
+func (*ModuleHost) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *ModuleHost) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *ModuleHost) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ModuleHost) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ModuleHost) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *ModuleHost) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ModuleHost) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *ModuleHost) GetFindings() uint64 {
+	if x != nil {
+		return x.Findings
+	}
+	return 0
+}
+
+func (x *ModuleHost) GetTraps() uint64 {
+	if x != nil {
+		return x.Traps
+	}
+	return 0
+}
+
+func (x *ModuleHost) GetP99Ms() float64 {
+	if x != nil {
+		return x.P99Ms
+	}
+	return 0
+}
+
+type ListModulesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Modules       []*Module              `protobuf:"bytes,1,rep,name=modules,proto3" json:"modules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListModulesResponse) Reset() {
+	*x = ListModulesResponse{}
+	mi := &file_omega_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListModulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListModulesResponse) ProtoMessage() {}
+
+func (x *ListModulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListModulesResponse.ProtoReflect.Descriptor instead.
+func (*ListModulesResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *ListModulesResponse) GetModules() []*Module {
+	if x != nil {
+		return x.Modules
+	}
+	return nil
+}
+
 type RespondLocalRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Response      *Response              `protobuf:"bytes,1,opt,name=response,proto3" json:"response,omitempty"`
@@ -4723,7 +5477,7 @@ type RespondLocalRequest struct {
 
 func (x *RespondLocalRequest) Reset() {
 	*x = RespondLocalRequest{}
-	mi := &file_omega_proto_msgTypes[69]
+	mi := &file_omega_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4735,7 +5489,7 @@ func (x *RespondLocalRequest) String() string {
 func (*RespondLocalRequest) ProtoMessage() {}
 
 func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[69]
+	mi := &file_omega_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4748,7 +5502,7 @@ func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalRequest.ProtoReflect.Descriptor instead.
 func (*RespondLocalRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{69}
+	return file_omega_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *RespondLocalRequest) GetResponse() *Response {
@@ -4768,7 +5522,7 @@ type RespondLocalResponse struct {
 
 func (x *RespondLocalResponse) Reset() {
 	*x = RespondLocalResponse{}
-	mi := &file_omega_proto_msgTypes[70]
+	mi := &file_omega_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4780,7 +5534,7 @@ func (x *RespondLocalResponse) String() string {
 func (*RespondLocalResponse) ProtoMessage() {}
 
 func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[70]
+	mi := &file_omega_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4793,7 +5547,7 @@ func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalResponse.ProtoReflect.Descriptor instead.
 func (*RespondLocalResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{70}
+	return file_omega_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RespondLocalResponse) GetResponse() *Response {
@@ -4818,7 +5572,7 @@ type ListAllowedRequest struct {
 
 func (x *ListAllowedRequest) Reset() {
 	*x = ListAllowedRequest{}
-	mi := &file_omega_proto_msgTypes[71]
+	mi := &file_omega_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4830,7 +5584,7 @@ func (x *ListAllowedRequest) String() string {
 func (*ListAllowedRequest) ProtoMessage() {}
 
 func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[71]
+	mi := &file_omega_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4843,7 +5597,7 @@ func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedRequest.ProtoReflect.Descriptor instead.
 func (*ListAllowedRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{71}
+	return file_omega_proto_rawDescGZIP(), []int{79}
 }
 
 type Allowed struct {
@@ -4857,7 +5611,7 @@ type Allowed struct {
 
 func (x *Allowed) Reset() {
 	*x = Allowed{}
-	mi := &file_omega_proto_msgTypes[72]
+	mi := &file_omega_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4869,7 +5623,7 @@ func (x *Allowed) String() string {
 func (*Allowed) ProtoMessage() {}
 
 func (x *Allowed) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[72]
+	mi := &file_omega_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4882,7 +5636,7 @@ func (x *Allowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allowed.ProtoReflect.Descriptor instead.
 func (*Allowed) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{72}
+	return file_omega_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Allowed) GetWhat() string {
@@ -4915,7 +5669,7 @@ type ListAllowedResponse struct {
 
 func (x *ListAllowedResponse) Reset() {
 	*x = ListAllowedResponse{}
-	mi := &file_omega_proto_msgTypes[73]
+	mi := &file_omega_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4927,7 +5681,7 @@ func (x *ListAllowedResponse) String() string {
 func (*ListAllowedResponse) ProtoMessage() {}
 
 func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[73]
+	mi := &file_omega_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4940,7 +5694,7 @@ func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedResponse.ProtoReflect.Descriptor instead.
 func (*ListAllowedResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{73}
+	return file_omega_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ListAllowedResponse) GetAllowed() []*Allowed {
@@ -4959,7 +5713,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_omega_proto_msgTypes[74]
+	mi := &file_omega_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4971,7 +5725,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[74]
+	mi := &file_omega_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4984,7 +5738,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{74}
+	return file_omega_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *AllowRequest) GetWhat() string {
@@ -5002,7 +5756,7 @@ type AllowResponse struct {
 
 func (x *AllowResponse) Reset() {
 	*x = AllowResponse{}
-	mi := &file_omega_proto_msgTypes[75]
+	mi := &file_omega_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5014,7 +5768,7 @@ func (x *AllowResponse) String() string {
 func (*AllowResponse) ProtoMessage() {}
 
 func (x *AllowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[75]
+	mi := &file_omega_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5027,7 +5781,7 @@ func (x *AllowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowResponse.ProtoReflect.Descriptor instead.
 func (*AllowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{75}
+	return file_omega_proto_rawDescGZIP(), []int{83}
 }
 
 type DisallowRequest struct {
@@ -5039,7 +5793,7 @@ type DisallowRequest struct {
 
 func (x *DisallowRequest) Reset() {
 	*x = DisallowRequest{}
-	mi := &file_omega_proto_msgTypes[76]
+	mi := &file_omega_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5051,7 +5805,7 @@ func (x *DisallowRequest) String() string {
 func (*DisallowRequest) ProtoMessage() {}
 
 func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[76]
+	mi := &file_omega_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5064,7 +5818,7 @@ func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowRequest.ProtoReflect.Descriptor instead.
 func (*DisallowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{76}
+	return file_omega_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *DisallowRequest) GetWhat() string {
@@ -5082,7 +5836,7 @@ type DisallowResponse struct {
 
 func (x *DisallowResponse) Reset() {
 	*x = DisallowResponse{}
-	mi := &file_omega_proto_msgTypes[77]
+	mi := &file_omega_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5094,7 +5848,7 @@ func (x *DisallowResponse) String() string {
 func (*DisallowResponse) ProtoMessage() {}
 
 func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[77]
+	mi := &file_omega_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5107,7 +5861,7 @@ func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowResponse.ProtoReflect.Descriptor instead.
 func (*DisallowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{77}
+	return file_omega_proto_rawDescGZIP(), []int{85}
 }
 
 type PanicRequest struct {
@@ -5118,7 +5872,7 @@ type PanicRequest struct {
 
 func (x *PanicRequest) Reset() {
 	*x = PanicRequest{}
-	mi := &file_omega_proto_msgTypes[78]
+	mi := &file_omega_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5130,7 +5884,7 @@ func (x *PanicRequest) String() string {
 func (*PanicRequest) ProtoMessage() {}
 
 func (x *PanicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[78]
+	mi := &file_omega_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5143,7 +5897,7 @@ func (x *PanicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicRequest.ProtoReflect.Descriptor instead.
 func (*PanicRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{78}
+	return file_omega_proto_rawDescGZIP(), []int{86}
 }
 
 type PanicResponse struct {
@@ -5155,7 +5909,7 @@ type PanicResponse struct {
 
 func (x *PanicResponse) Reset() {
 	*x = PanicResponse{}
-	mi := &file_omega_proto_msgTypes[79]
+	mi := &file_omega_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5167,7 +5921,7 @@ func (x *PanicResponse) String() string {
 func (*PanicResponse) ProtoMessage() {}
 
 func (x *PanicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[79]
+	mi := &file_omega_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5180,7 +5934,7 @@ func (x *PanicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicResponse.ProtoReflect.Descriptor instead.
 func (*PanicResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{79}
+	return file_omega_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *PanicResponse) GetReleased() uint32 {
@@ -5198,7 +5952,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_omega_proto_msgTypes[80]
+	mi := &file_omega_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5210,7 +5964,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[80]
+	mi := &file_omega_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5223,7 +5977,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{80}
+	return file_omega_proto_rawDescGZIP(), []int{88}
 }
 
 type LeaveResponse struct {
@@ -5234,7 +5988,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_omega_proto_msgTypes[81]
+	mi := &file_omega_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5246,7 +6000,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[81]
+	mi := &file_omega_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5259,7 +6013,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{81}
+	return file_omega_proto_rawDescGZIP(), []int{89}
 }
 
 var File_omega_proto protoreflect.FileDescriptor
@@ -5650,7 +6404,78 @@ const file_omega_proto_rawDesc = "" +
 	"\x04next\x18\x02 \x01(\fR\x04next\">\n" +
 	"\x0eRotateResponse\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
-	"\x05entry\x18\x02 \x01(\tR\x05entry\"E\n" +
+	"\x05entry\x18\x02 \x01(\tR\x05entry\"&\n" +
+	"\x10AddModuleRequest\x12\x12\n" +
+	"\x04part\x18\x01 \x01(\fR\x04part\"k\n" +
+	"\x11AddModuleResponse\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\",\n" +
+	"\x12ListModulesRequest\x12\x16\n" +
+	"\x06module\x18\x01 \x01(\tR\x06module\"\xfa\x01\n" +
+	"\n" +
+	"Deployment\x12\x14\n" +
+	"\x05entry\x18\x01 \x01(\tR\x05entry\x12\x14\n" +
+	"\x05roles\x18\x02 \x03(\tR\x05roles\x12\x16\n" +
+	"\x06labels\x18\x03 \x03(\tR\x06labels\x12\x14\n" +
+	"\x05peers\x18\x04 \x03(\tR\x05peers\x12\x14\n" +
+	"\x05share\x18\x05 \x01(\rR\x05share\x12\x16\n" +
+	"\x06shadow\x18\x06 \x01(\bR\x06shadow\x12\x10\n" +
+	"\x03why\x18\a \x01(\tR\x03why\x12\x0e\n" +
+	"\x02by\x18\b \x01(\tR\x02by\x12.\n" +
+	"\x04time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04here\x18\n" +
+	" \x01(\bR\x04here\"\xac\x06\n" +
+	"\x06Module\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x12\n" +
+	"\x04kind\x18\x05 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05title\x18\x06 \x01(\tR\x05title\x12\x16\n" +
+	"\x06attack\x18\a \x03(\tR\x06attack\x12\"\n" +
+	"\fcapabilities\x18\b \x03(\tR\fcapabilities\x12\x16\n" +
+	"\x06author\x18\t \x01(\tR\x06author\x12\x12\n" +
+	"\x04size\x18\n" +
+	" \x01(\x04R\x04size\x12\x14\n" +
+	"\x05bytes\x18\v \x01(\x04R\x05bytes\x12\x1f\n" +
+	"\vreleased_by\x18\f \x03(\tR\n" +
+	"releasedBy\x12\x12\n" +
+	"\x04root\x18\r \x01(\bR\x04root\x126\n" +
+	"\vdeployments\x18\x0e \x03(\v2\x14.omega.v1.DeploymentR\vdeployments\x12\x14\n" +
+	"\x05state\x18\x0f \x01(\tR\x05state\x12\x10\n" +
+	"\x03why\x18\x10 \x01(\tR\x03why\x12\x16\n" +
+	"\x06events\x18\x11 \x01(\x04R\x06events\x12\x1a\n" +
+	"\bfindings\x18\x12 \x01(\x04R\bfindings\x12\x18\n" +
+	"\adropped\x18\x13 \x01(\x04R\adropped\x12\x14\n" +
+	"\x05traps\x18\x14 \x01(\x04R\x05traps\x12\x17\n" +
+	"\amean_ms\x18\x15 \x01(\x01R\x06meanMs\x12\x15\n" +
+	"\x06p99_ms\x18\x16 \x01(\x01R\x05p99Ms\x122\n" +
+	"\x06shadow\x18\x17 \x01(\v2\x1a.omega.v1.ShadowDifferenceR\x06shadow\x12\x18\n" +
+	"\abuilder\x18\x18 \x01(\tR\abuilder\x12#\n" +
+	"\rsource_sha256\x18\x19 \x01(\tR\fsourceSha256\x12\"\n" +
+	"\freproducible\x18\x1a \x01(\bR\freproducible\x12*\n" +
+	"\x05hosts\x18\x1b \x03(\v2\x14.omega.v1.ModuleHostR\x05hosts\x126\n" +
+	"\breleased\x18\x1c \x01(\v2\x1a.google.protobuf.TimestampR\breleased\"n\n" +
+	"\x10ShadowDifference\x12\x12\n" +
+	"\x04both\x18\x01 \x01(\x04R\x04both\x12\x16\n" +
+	"\x06shadow\x18\x02 \x01(\x04R\x06shadow\x12\x12\n" +
+	"\x04live\x18\x03 \x01(\x04R\x04live\x12\x1a\n" +
+	"\bexamples\x18\x04 \x03(\tR\bexamples\"\xed\x01\n" +
+	"\n" +
+	"ModuleHost\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06events\x18\x06 \x01(\x04R\x06events\x12\x1a\n" +
+	"\bfindings\x18\a \x01(\x04R\bfindings\x12\x14\n" +
+	"\x05traps\x18\b \x01(\x04R\x05traps\x12\x15\n" +
+	"\x06p99_ms\x18\t \x01(\x01R\x05p99Ms\"A\n" +
+	"\x13ListModulesResponse\x12*\n" +
+	"\amodules\x18\x01 \x03(\v2\x10.omega.v1.ModuleR\amodules\"E\n" +
 	"\x13RespondLocalRequest\x12.\n" +
 	"\bresponse\x18\x01 \x01(\v2\x12.omega.v1.ResponseR\bresponse\"s\n" +
 	"\x14RespondLocalResponse\x12.\n" +
@@ -5673,7 +6498,7 @@ const file_omega_proto_rawDesc = "" +
 	"\rPanicResponse\x12\x1a\n" +
 	"\breleased\x18\x01 \x01(\rR\breleased\"\x0e\n" +
 	"\fLeaveRequest\"\x0f\n" +
-	"\rLeaveResponse2\xd1\x0f\n" +
+	"\rLeaveResponse2\xe5\x10\n" +
 	"\x04Node\x12;\n" +
 	"\x06Status\x12\x17.omega.v1.StatusRequest\x1a\x18.omega.v1.StatusResponse\x12;\n" +
 	"\x06Doctor\x12\x17.omega.v1.DoctorRequest\x1a\x18.omega.v1.DoctorResponse\x12A\n" +
@@ -5701,7 +6526,9 @@ const file_omega_proto_rawDesc = "" +
 	"\n" +
 	"ShowPolicy\x12\x1b.omega.v1.ShowPolicyRequest\x1a\x1c.omega.v1.ShowPolicyResponse\x12V\n" +
 	"\x0fListCredentials\x12 .omega.v1.ListCredentialsRequest\x1a!.omega.v1.ListCredentialsResponse\x12;\n" +
-	"\x06Report\x12\x17.omega.v1.ReportRequest\x1a\x18.omega.v1.ReportResponse\x12M\n" +
+	"\x06Report\x12\x17.omega.v1.ReportRequest\x1a\x18.omega.v1.ReportResponse\x12F\n" +
+	"\tAddModule\x12\x1a.omega.v1.AddModuleRequest\x1a\x1b.omega.v1.AddModuleResponse(\x01\x12J\n" +
+	"\vListModules\x12\x1c.omega.v1.ListModulesRequest\x1a\x1d.omega.v1.ListModulesResponse\x12M\n" +
 	"\fRespondLocal\x12\x1d.omega.v1.RespondLocalRequest\x1a\x1e.omega.v1.RespondLocalResponse\x12J\n" +
 	"\vListAllowed\x12\x1c.omega.v1.ListAllowedRequest\x1a\x1d.omega.v1.ListAllowedResponse\x128\n" +
 	"\x05Allow\x12\x16.omega.v1.AllowRequest\x1a\x17.omega.v1.AllowResponse\x12A\n" +
@@ -5721,7 +6548,7 @@ func file_omega_proto_rawDescGZIP() []byte {
 	return file_omega_proto_rawDescData
 }
 
-var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 87)
+var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 95)
 var file_omega_proto_goTypes = []any{
 	(*StatusRequest)(nil),           // 0: omega.v1.StatusRequest
 	(*Problem)(nil),                 // 1: omega.v1.Problem
@@ -5792,141 +6619,160 @@ var file_omega_proto_goTypes = []any{
 	(*IdentityResponse)(nil),        // 66: omega.v1.IdentityResponse
 	(*RotateRequest)(nil),           // 67: omega.v1.RotateRequest
 	(*RotateResponse)(nil),          // 68: omega.v1.RotateResponse
-	(*RespondLocalRequest)(nil),     // 69: omega.v1.RespondLocalRequest
-	(*RespondLocalResponse)(nil),    // 70: omega.v1.RespondLocalResponse
-	(*ListAllowedRequest)(nil),      // 71: omega.v1.ListAllowedRequest
-	(*Allowed)(nil),                 // 72: omega.v1.Allowed
-	(*ListAllowedResponse)(nil),     // 73: omega.v1.ListAllowedResponse
-	(*AllowRequest)(nil),            // 74: omega.v1.AllowRequest
-	(*AllowResponse)(nil),           // 75: omega.v1.AllowResponse
-	(*DisallowRequest)(nil),         // 76: omega.v1.DisallowRequest
-	(*DisallowResponse)(nil),        // 77: omega.v1.DisallowResponse
-	(*PanicRequest)(nil),            // 78: omega.v1.PanicRequest
-	(*PanicResponse)(nil),           // 79: omega.v1.PanicResponse
-	(*LeaveRequest)(nil),            // 80: omega.v1.LeaveRequest
-	(*LeaveResponse)(nil),           // 81: omega.v1.LeaveResponse
-	nil,                             // 82: omega.v1.StatusResponse.SensorsEntry
-	nil,                             // 83: omega.v1.StatusResponse.QueuesEntry
-	nil,                             // 84: omega.v1.StatusResponse.RejectedEntry
-	nil,                             // 85: omega.v1.Coverage.DropsEntry
-	nil,                             // 86: omega.v1.RootResponse.ReleasesEntry
-	(*timestamppb.Timestamp)(nil),   // 87: google.protobuf.Timestamp
+	(*AddModuleRequest)(nil),        // 69: omega.v1.AddModuleRequest
+	(*AddModuleResponse)(nil),       // 70: omega.v1.AddModuleResponse
+	(*ListModulesRequest)(nil),      // 71: omega.v1.ListModulesRequest
+	(*Deployment)(nil),              // 72: omega.v1.Deployment
+	(*Module)(nil),                  // 73: omega.v1.Module
+	(*ShadowDifference)(nil),        // 74: omega.v1.ShadowDifference
+	(*ModuleHost)(nil),              // 75: omega.v1.ModuleHost
+	(*ListModulesResponse)(nil),     // 76: omega.v1.ListModulesResponse
+	(*RespondLocalRequest)(nil),     // 77: omega.v1.RespondLocalRequest
+	(*RespondLocalResponse)(nil),    // 78: omega.v1.RespondLocalResponse
+	(*ListAllowedRequest)(nil),      // 79: omega.v1.ListAllowedRequest
+	(*Allowed)(nil),                 // 80: omega.v1.Allowed
+	(*ListAllowedResponse)(nil),     // 81: omega.v1.ListAllowedResponse
+	(*AllowRequest)(nil),            // 82: omega.v1.AllowRequest
+	(*AllowResponse)(nil),           // 83: omega.v1.AllowResponse
+	(*DisallowRequest)(nil),         // 84: omega.v1.DisallowRequest
+	(*DisallowResponse)(nil),        // 85: omega.v1.DisallowResponse
+	(*PanicRequest)(nil),            // 86: omega.v1.PanicRequest
+	(*PanicResponse)(nil),           // 87: omega.v1.PanicResponse
+	(*LeaveRequest)(nil),            // 88: omega.v1.LeaveRequest
+	(*LeaveResponse)(nil),           // 89: omega.v1.LeaveResponse
+	nil,                             // 90: omega.v1.StatusResponse.SensorsEntry
+	nil,                             // 91: omega.v1.StatusResponse.QueuesEntry
+	nil,                             // 92: omega.v1.StatusResponse.RejectedEntry
+	nil,                             // 93: omega.v1.Coverage.DropsEntry
+	nil,                             // 94: omega.v1.RootResponse.ReleasesEntry
+	(*timestamppb.Timestamp)(nil),   // 95: google.protobuf.Timestamp
 }
 var file_omega_proto_depIdxs = []int32{
-	82, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
-	83, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
+	90, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
+	91, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
 	1,  // 2: omega.v1.StatusResponse.problems:type_name -> omega.v1.Problem
-	84, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
+	92, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
 	5,  // 4: omega.v1.DoctorResponse.checks:type_name -> omega.v1.Check
-	87, // 5: omega.v1.Coverage.time:type_name -> google.protobuf.Timestamp
+	95, // 5: omega.v1.Coverage.time:type_name -> google.protobuf.Timestamp
 	8,  // 6: omega.v1.Coverage.components:type_name -> omega.v1.Component
 	5,  // 7: omega.v1.Coverage.gaps:type_name -> omega.v1.Check
-	85, // 8: omega.v1.Coverage.drops:type_name -> omega.v1.Coverage.DropsEntry
+	93, // 8: omega.v1.Coverage.drops:type_name -> omega.v1.Coverage.DropsEntry
 	9,  // 9: omega.v1.CoverageResponse.coverages:type_name -> omega.v1.Coverage
-	87, // 10: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	95, // 10: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
 	12, // 11: omega.v1.ListPeersResponse.peers:type_name -> omega.v1.Peer
-	87, // 12: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
+	95, // 12: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
 	15, // 13: omega.v1.ListRolesResponse.grants:type_name -> omega.v1.RoleGrant
-	87, // 14: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
+	95, // 14: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
 	18, // 15: omega.v1.Finding.subject:type_name -> omega.v1.Subject
 	19, // 16: omega.v1.Finding.evidence:type_name -> omega.v1.Evidence
 	21, // 17: omega.v1.Finding.anonymous:type_name -> omega.v1.Anonymity
 	20, // 18: omega.v1.ReportRequest.finding:type_name -> omega.v1.Finding
-	87, // 19: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
-	87, // 20: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	95, // 19: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	95, // 20: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
 	32, // 21: omega.v1.Response.target:type_name -> omega.v1.Target
-	87, // 22: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
+	95, // 22: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
 	33, // 23: omega.v1.ListResponsesResponse.responses:type_name -> omega.v1.Response
 	33, // 24: omega.v1.Pending.proposal:type_name -> omega.v1.Response
 	20, // 25: omega.v1.Pending.evidence:type_name -> omega.v1.Finding
-	87, // 26: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
+	95, // 26: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
 	37, // 27: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
 	38, // 28: omega.v1.ListPendingResponse.joiners:type_name -> omega.v1.Joiner
 	41, // 29: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
-	87, // 30: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
+	95, // 30: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
 	44, // 31: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
 	33, // 32: omega.v1.OrderRequest.response:type_name -> omega.v1.Response
-	87, // 33: omega.v1.ShowPolicyResponse.time:type_name -> google.protobuf.Timestamp
-	87, // 34: omega.v1.Credential.not_before:type_name -> google.protobuf.Timestamp
-	87, // 35: omega.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
+	95, // 33: omega.v1.ShowPolicyResponse.time:type_name -> google.protobuf.Timestamp
+	95, // 34: omega.v1.Credential.not_before:type_name -> google.protobuf.Timestamp
+	95, // 35: omega.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
 	51, // 36: omega.v1.Credential.capabilities:type_name -> omega.v1.Capability
 	52, // 37: omega.v1.ListCredentialsResponse.credentials:type_name -> omega.v1.Credential
-	87, // 38: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
+	95, // 38: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
 	60, // 39: omega.v1.RootFork.children:type_name -> omega.v1.RootEntry
 	59, // 40: omega.v1.RootResponse.operators:type_name -> omega.v1.RootOperator
 	60, // 41: omega.v1.RootResponse.chain:type_name -> omega.v1.RootEntry
 	61, // 42: omega.v1.RootResponse.forks:type_name -> omega.v1.RootFork
-	86, // 43: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
-	33, // 44: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
-	33, // 45: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
-	25, // 46: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
-	72, // 47: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
-	2,  // 48: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
-	0,  // 49: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
-	4,  // 50: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
-	7,  // 51: omega.v1.Node.Coverage:input_type -> omega.v1.CoverageRequest
-	11, // 52: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
-	14, // 53: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
-	17, // 54: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
-	24, // 55: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
-	26, // 56: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
-	28, // 57: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
-	30, // 58: omega.v1.Node.ExportLedger:input_type -> omega.v1.ExportLedgerRequest
-	34, // 59: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
-	36, // 60: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
-	40, // 61: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
-	43, // 62: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
-	54, // 63: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
-	56, // 64: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
-	58, // 65: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
-	63, // 66: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
-	65, // 67: omega.v1.Node.Identity:input_type -> omega.v1.IdentityRequest
-	67, // 68: omega.v1.Node.Rotate:input_type -> omega.v1.RotateRequest
-	46, // 69: omega.v1.Node.Order:input_type -> omega.v1.OrderRequest
-	48, // 70: omega.v1.Node.ShowPolicy:input_type -> omega.v1.ShowPolicyRequest
-	50, // 71: omega.v1.Node.ListCredentials:input_type -> omega.v1.ListCredentialsRequest
-	22, // 72: omega.v1.Node.Report:input_type -> omega.v1.ReportRequest
-	69, // 73: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
-	71, // 74: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
-	74, // 75: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
-	76, // 76: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
-	78, // 77: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
-	80, // 78: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
-	3,  // 79: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
-	6,  // 80: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
-	10, // 81: omega.v1.Node.Coverage:output_type -> omega.v1.CoverageResponse
-	13, // 82: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
-	16, // 83: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
-	20, // 84: omega.v1.Node.Findings:output_type -> omega.v1.Finding
-	25, // 85: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
-	27, // 86: omega.v1.Node.Events:output_type -> omega.v1.Event
-	29, // 87: omega.v1.Node.Entries:output_type -> omega.v1.Entry
-	31, // 88: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
-	35, // 89: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
-	39, // 90: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
-	42, // 91: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
-	45, // 92: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
-	55, // 93: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
-	57, // 94: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
-	62, // 95: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
-	64, // 96: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
-	66, // 97: omega.v1.Node.Identity:output_type -> omega.v1.IdentityResponse
-	68, // 98: omega.v1.Node.Rotate:output_type -> omega.v1.RotateResponse
-	47, // 99: omega.v1.Node.Order:output_type -> omega.v1.OrderResponse
-	49, // 100: omega.v1.Node.ShowPolicy:output_type -> omega.v1.ShowPolicyResponse
-	53, // 101: omega.v1.Node.ListCredentials:output_type -> omega.v1.ListCredentialsResponse
-	23, // 102: omega.v1.Node.Report:output_type -> omega.v1.ReportResponse
-	70, // 103: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
-	73, // 104: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
-	75, // 105: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
-	77, // 106: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
-	79, // 107: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
-	81, // 108: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
-	79, // [79:109] is the sub-list for method output_type
-	49, // [49:79] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	94, // 43: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
+	95, // 44: omega.v1.Deployment.time:type_name -> google.protobuf.Timestamp
+	72, // 45: omega.v1.Module.deployments:type_name -> omega.v1.Deployment
+	74, // 46: omega.v1.Module.shadow:type_name -> omega.v1.ShadowDifference
+	75, // 47: omega.v1.Module.hosts:type_name -> omega.v1.ModuleHost
+	95, // 48: omega.v1.Module.released:type_name -> google.protobuf.Timestamp
+	95, // 49: omega.v1.ModuleHost.time:type_name -> google.protobuf.Timestamp
+	73, // 50: omega.v1.ListModulesResponse.modules:type_name -> omega.v1.Module
+	33, // 51: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
+	33, // 52: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
+	25, // 53: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
+	80, // 54: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
+	2,  // 55: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
+	0,  // 56: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
+	4,  // 57: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
+	7,  // 58: omega.v1.Node.Coverage:input_type -> omega.v1.CoverageRequest
+	11, // 59: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
+	14, // 60: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
+	17, // 61: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
+	24, // 62: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
+	26, // 63: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
+	28, // 64: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
+	30, // 65: omega.v1.Node.ExportLedger:input_type -> omega.v1.ExportLedgerRequest
+	34, // 66: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
+	36, // 67: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
+	40, // 68: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
+	43, // 69: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
+	54, // 70: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
+	56, // 71: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
+	58, // 72: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
+	63, // 73: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
+	65, // 74: omega.v1.Node.Identity:input_type -> omega.v1.IdentityRequest
+	67, // 75: omega.v1.Node.Rotate:input_type -> omega.v1.RotateRequest
+	46, // 76: omega.v1.Node.Order:input_type -> omega.v1.OrderRequest
+	48, // 77: omega.v1.Node.ShowPolicy:input_type -> omega.v1.ShowPolicyRequest
+	50, // 78: omega.v1.Node.ListCredentials:input_type -> omega.v1.ListCredentialsRequest
+	22, // 79: omega.v1.Node.Report:input_type -> omega.v1.ReportRequest
+	69, // 80: omega.v1.Node.AddModule:input_type -> omega.v1.AddModuleRequest
+	71, // 81: omega.v1.Node.ListModules:input_type -> omega.v1.ListModulesRequest
+	77, // 82: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
+	79, // 83: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
+	82, // 84: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
+	84, // 85: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
+	86, // 86: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
+	88, // 87: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
+	3,  // 88: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
+	6,  // 89: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
+	10, // 90: omega.v1.Node.Coverage:output_type -> omega.v1.CoverageResponse
+	13, // 91: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
+	16, // 92: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
+	20, // 93: omega.v1.Node.Findings:output_type -> omega.v1.Finding
+	25, // 94: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
+	27, // 95: omega.v1.Node.Events:output_type -> omega.v1.Event
+	29, // 96: omega.v1.Node.Entries:output_type -> omega.v1.Entry
+	31, // 97: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
+	35, // 98: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
+	39, // 99: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
+	42, // 100: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
+	45, // 101: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
+	55, // 102: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
+	57, // 103: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
+	62, // 104: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
+	64, // 105: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
+	66, // 106: omega.v1.Node.Identity:output_type -> omega.v1.IdentityResponse
+	68, // 107: omega.v1.Node.Rotate:output_type -> omega.v1.RotateResponse
+	47, // 108: omega.v1.Node.Order:output_type -> omega.v1.OrderResponse
+	49, // 109: omega.v1.Node.ShowPolicy:output_type -> omega.v1.ShowPolicyResponse
+	53, // 110: omega.v1.Node.ListCredentials:output_type -> omega.v1.ListCredentialsResponse
+	23, // 111: omega.v1.Node.Report:output_type -> omega.v1.ReportResponse
+	70, // 112: omega.v1.Node.AddModule:output_type -> omega.v1.AddModuleResponse
+	76, // 113: omega.v1.Node.ListModules:output_type -> omega.v1.ListModulesResponse
+	78, // 114: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
+	81, // 115: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
+	83, // 116: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
+	85, // 117: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
+	87, // 118: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
+	89, // 119: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
+	88, // [88:120] is the sub-list for method output_type
+	56, // [56:88] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_omega_proto_init() }
@@ -5940,7 +6786,7 @@ func file_omega_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_omega_proto_rawDesc), len(file_omega_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   87,
+			NumMessages:   95,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -84,6 +84,10 @@ const (
 	NodeListCredentialsProcedure = "/omega.v1.Node/ListCredentials"
 	// NodeReportProcedure is the fully-qualified name of the Node's Report RPC.
 	NodeReportProcedure = "/omega.v1.Node/Report"
+	// NodeAddModuleProcedure is the fully-qualified name of the Node's AddModule RPC.
+	NodeAddModuleProcedure = "/omega.v1.Node/AddModule"
+	// NodeListModulesProcedure is the fully-qualified name of the Node's ListModules RPC.
+	NodeListModulesProcedure = "/omega.v1.Node/ListModules"
 	// NodeRespondLocalProcedure is the fully-qualified name of the Node's RespondLocal RPC.
 	NodeRespondLocalProcedure = "/omega.v1.Node/RespondLocal"
 	// NodeListAllowedProcedure is the fully-qualified name of the Node's ListAllowed RPC.
@@ -136,6 +140,10 @@ type NodeClient interface {
 	ListCredentials(context.Context, *v1.ListCredentialsRequest) (*v1.ListCredentialsResponse, error)
 	// Report lets this member say something without saying that it did: another carries it.
 	Report(context.Context, *v1.ReportRequest) (*v1.ReportResponse, error)
+	// AddModule takes a module, a bundle in parts, into this host's store; others are given it once it is released.
+	AddModule(context.Context) (*connect.ClientStreamForClientSimple[v1.AddModuleRequest, v1.AddModuleResponse], error)
+	// ListModules are the released modules, where they are deployed, and how they do on this host.
+	ListModules(context.Context, *v1.ListModulesRequest) (*v1.ListModulesResponse, error)
 	RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error)
 	ListAllowed(context.Context, *v1.ListAllowedRequest) (*v1.ListAllowedResponse, error)
 	Allow(context.Context, *v1.AllowRequest) (*v1.AllowResponse, error)
@@ -299,6 +307,18 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(nodeMethods.ByName("Report")),
 			connect.WithClientOptions(opts...),
 		),
+		addModule: connect.NewClient[v1.AddModuleRequest, v1.AddModuleResponse](
+			httpClient,
+			baseURL+NodeAddModuleProcedure,
+			connect.WithSchema(nodeMethods.ByName("AddModule")),
+			connect.WithClientOptions(opts...),
+		),
+		listModules: connect.NewClient[v1.ListModulesRequest, v1.ListModulesResponse](
+			httpClient,
+			baseURL+NodeListModulesProcedure,
+			connect.WithSchema(nodeMethods.ByName("ListModules")),
+			connect.WithClientOptions(opts...),
+		),
 		respondLocal: connect.NewClient[v1.RespondLocalRequest, v1.RespondLocalResponse](
 			httpClient,
 			baseURL+NodeRespondLocalProcedure,
@@ -364,6 +384,8 @@ type nodeClient struct {
 	showPolicy      *connect.Client[v1.ShowPolicyRequest, v1.ShowPolicyResponse]
 	listCredentials *connect.Client[v1.ListCredentialsRequest, v1.ListCredentialsResponse]
 	report          *connect.Client[v1.ReportRequest, v1.ReportResponse]
+	addModule       *connect.Client[v1.AddModuleRequest, v1.AddModuleResponse]
+	listModules     *connect.Client[v1.ListModulesRequest, v1.ListModulesResponse]
 	respondLocal    *connect.Client[v1.RespondLocalRequest, v1.RespondLocalResponse]
 	listAllowed     *connect.Client[v1.ListAllowedRequest, v1.ListAllowedResponse]
 	allow           *connect.Client[v1.AllowRequest, v1.AllowResponse]
@@ -568,6 +590,20 @@ func (c *nodeClient) Report(ctx context.Context, req *v1.ReportRequest) (*v1.Rep
 	return nil, err
 }
 
+// AddModule calls omega.v1.Node.AddModule.
+func (c *nodeClient) AddModule(ctx context.Context) (*connect.ClientStreamForClientSimple[v1.AddModuleRequest, v1.AddModuleResponse], error) {
+	return c.addModule.CallClientStreamSimple(ctx)
+}
+
+// ListModules calls omega.v1.Node.ListModules.
+func (c *nodeClient) ListModules(ctx context.Context, req *v1.ListModulesRequest) (*v1.ListModulesResponse, error) {
+	response, err := c.listModules.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // RespondLocal calls omega.v1.Node.RespondLocal.
 func (c *nodeClient) RespondLocal(ctx context.Context, req *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error) {
 	response, err := c.respondLocal.CallUnary(ctx, connect.NewRequest(req))
@@ -660,6 +696,10 @@ type NodeHandler interface {
 	ListCredentials(context.Context, *v1.ListCredentialsRequest) (*v1.ListCredentialsResponse, error)
 	// Report lets this member say something without saying that it did: another carries it.
 	Report(context.Context, *v1.ReportRequest) (*v1.ReportResponse, error)
+	// AddModule takes a module, a bundle in parts, into this host's store; others are given it once it is released.
+	AddModule(context.Context, *connect.ClientStream[v1.AddModuleRequest]) (*v1.AddModuleResponse, error)
+	// ListModules are the released modules, where they are deployed, and how they do on this host.
+	ListModules(context.Context, *v1.ListModulesRequest) (*v1.ListModulesResponse, error)
 	RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error)
 	ListAllowed(context.Context, *v1.ListAllowedRequest) (*v1.ListAllowedResponse, error)
 	Allow(context.Context, *v1.AllowRequest) (*v1.AllowResponse, error)
@@ -819,6 +859,18 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(nodeMethods.ByName("Report")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeAddModuleHandler := connect.NewClientStreamHandlerSimple(
+		NodeAddModuleProcedure,
+		svc.AddModule,
+		connect.WithSchema(nodeMethods.ByName("AddModule")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeListModulesHandler := connect.NewUnaryHandlerSimple(
+		NodeListModulesProcedure,
+		svc.ListModules,
+		connect.WithSchema(nodeMethods.ByName("ListModules")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeRespondLocalHandler := connect.NewUnaryHandlerSimple(
 		NodeRespondLocalProcedure,
 		svc.RespondLocal,
@@ -905,6 +957,10 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeListCredentialsHandler.ServeHTTP(w, r)
 		case NodeReportProcedure:
 			nodeReportHandler.ServeHTTP(w, r)
+		case NodeAddModuleProcedure:
+			nodeAddModuleHandler.ServeHTTP(w, r)
+		case NodeListModulesProcedure:
+			nodeListModulesHandler.ServeHTTP(w, r)
 		case NodeRespondLocalProcedure:
 			nodeRespondLocalHandler.ServeHTTP(w, r)
 		case NodeListAllowedProcedure:
@@ -1020,6 +1076,14 @@ func (UnimplementedNodeHandler) ListCredentials(context.Context, *v1.ListCredent
 
 func (UnimplementedNodeHandler) Report(context.Context, *v1.ReportRequest) (*v1.ReportResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.Report is not implemented"))
+}
+
+func (UnimplementedNodeHandler) AddModule(context.Context, *connect.ClientStream[v1.AddModuleRequest]) (*v1.AddModuleResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.AddModule is not implemented"))
+}
+
+func (UnimplementedNodeHandler) ListModules(context.Context, *v1.ListModulesRequest) (*v1.ListModulesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.ListModules is not implemented"))
 }
 
 func (UnimplementedNodeHandler) RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error) {
