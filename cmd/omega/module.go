@@ -18,8 +18,9 @@ import (
 )
 
 func newModuleCommand(a *app) *cobra.Command {
-	return group("module", "Detection logic that travels: written, tried, published", "  omega module init --lang go fetch-watch\n  omega module build fetch-watch && omega module test fetch-watch",
-		newModuleInit(a), newModuleBuild(a), newModuleTest(a), newModuleRun(a))
+	return group("module", "Detection logic that travels: written, tried, published", "  omega module init --lang go fetch-watch\n  omega module build fetch-watch && omega module test fetch-watch\n  omega module publish fetch-watch && omega module deploy fetch-watch --role sentinel",
+		newModuleInit(a), newModuleBuild(a), newModuleTest(a), newModuleRun(a),
+		newModulePublish(a), newModuleDeploy(a), newModuleUndeploy(a), newModuleList(a), newModuleShow(a))
 }
 
 func newModuleInit(a *app) *cobra.Command {
