@@ -63,7 +63,8 @@ func newModuleBuild(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.say(moduleJSON(b, id, out), "%s\n%s %s, %d bytes, by %s: %s", id, b.Manifest.Name, b.Manifest.Version, b.Manifest.Size, b.Manifest.Provenance.Builder, out)
+			a.progress(fmt.Sprintf("%s %s, %d bytes, by %s: %s", b.Manifest.Name, b.Manifest.Version, b.Manifest.Size, b.Manifest.Provenance.Builder, out))
+			return a.say(moduleJSON(b, id, out), "%s", id)
 		},
 	}
 	cmd.Flags().StringVar(&out, "out", "", "file to write (default NAME-VERSION.car in the folder)")

@@ -347,7 +347,7 @@ func newModuleShow(a *app) *cobra.Command {
 				}
 			}
 			for _, h := range m.Hosts {
-				rows = append(rows, []string{"on " + h.Host, strings.TrimSpace(fmt.Sprintf("%s since %s %s", h.State, clock(h.Time), h.Why))})
+				rows = append(rows, []string{"on " + h.Host, strings.TrimSpace(fmt.Sprintf("%s, as it said at %s %s", h.State, clock(h.Time), h.Why))})
 			}
 			return a.table([]string{"WHAT", ""}, rows)
 		},
