@@ -4,13 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/omega-mesh/omega/bpf"
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/node/config"
+	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/ledger"
 )
@@ -240,7 +245,7 @@ func (h *health) refresh(ctx context.Context) {
 	}
 	drops, err := h.n.service.Counters(ctx)
 	if err != nil {
-		drops = nil
+		drops = h.kernelDrops() // what is not known did not change
 	}
 	ok, logs := false, "off"
 	for _, c := range checks {
@@ -252,8 +257,22 @@ func (h *health) refresh(ctx context.Context) {
 		ok = ok || c.OK && c.Name == "actuator/deny-address"
 	}
 	h.mu.Lock()
+	before := h.drops
 	h.actuator, h.drops, h.logs = ok, drops, logs
 	h.mu.Unlock()
+	h.n.tellLost(before, drops)
+}
+
+// tellLost has the journal say what is missing in it: of each kind, how many records the kernel lost since it last said so.
+func (n *Node) tellLost(before, now map[string]uint64) {
+	for _, kind := range slices.Sorted(maps.Keys(now)) {
+		if now[kind] <= before[kind] {
+			continue
+		}
+		lost := now[kind] - before[kind]
+		n.telemetry.take(&event.Event{Time: time.Now().UnixNano(), Boot: bpf.BootTime(), Sensor: "kernel", Class: event.ClassKernel, Activity: event.ActivityLost,
+			Count: uint32(min(lost-1, math.MaxUint32)), Access: event.Access{Operation: kind, Number: lost}})
+	}
 }
 
 // kernelDrops is what the kernel half lost, by kind, as of the last refresh.

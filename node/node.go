@@ -15,6 +15,7 @@ import (
 	"github.com/thejerf/suture/v4"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/facts"
 	"github.com/omega-mesh/omega/bpf/workload"
 	modulestore "github.com/omega-mesh/omega/modules/store"
 	"github.com/omega-mesh/omega/node/api"
@@ -299,6 +300,11 @@ func (n *Node) Run(ctx context.Context) error {
 	work.Add(service{"module reports", n.reportModules})
 	if n.parts.Sensor != nil {
 		work.Add(service{"sensor", n.sense})
+	}
+	if n.cfg.Replay() == "" && n.cfg.Sensor != "off" {
+		work.Add(service{"facts", func(ctx context.Context) error {
+			return facts.New("/", facts.Every, bpf.BootTime).Run(ctx, n.telemetry.take)
+		}})
 	}
 	if n.parts.Logs != nil {
 		work.Add(service{"logs", func(ctx context.Context) error { return n.parts.Logs.Run(ctx, n.telemetry.take) }})

@@ -5,16 +5,19 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/facts"
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/swarm/event/ocsf"
+	"github.com/omega-mesh/omega/swarm/event/redact"
 	"github.com/omega-mesh/omega/trust"
 )
 
@@ -124,6 +127,7 @@ func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
 	if text := b.health.sensorText(); text != "" {
 		add("sensor", false, text, "nothing that happens on this host becomes a finding, but decoy touches")
 	}
+	add("kernel integrity", kernelWhole(), kernelText(), "what runs in the kernel was not all made with it, and may hide from every sensor")
 	ok, detail, lost := b.rules.check()
 	add("rules", ok, detail, lost)
 	mode, _ := b.mode.Load().(string)
@@ -165,6 +169,44 @@ func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
 		}
 	}
 	return out, nil
+}
+
+// kernelWhole says that no module hides, and that none came from outside the kernel's tree, unsigned or by force.
+func kernelWhole() bool {
+	for _, f := range facts.Read("/") {
+		if f.Name == facts.HiddenModules && f.Value != "" || f.Name == "kernel.tainted" && strings.ContainsAny(facts.Taint(f.Value), "FOE") {
+			return false
+		}
+	}
+	return true
+}
+
+// kernelText is what the doctor says of the kernel: its taint, and what it lets root do to it.
+func kernelText() string {
+	var parts []string
+	for _, f := range facts.Read("/") {
+		switch f.Name {
+		case "kernel.tainted":
+			if t := facts.Taint(f.Value); t != "" {
+				parts = append(parts, "tainted "+t)
+			} else {
+				parts = append(parts, "not tainted")
+			}
+		case "kernel.lockdown":
+			_, on, _ := strings.Cut(f.Value, "[")
+			on, _, _ = strings.Cut(on, "]")
+			parts = append(parts, "lockdown "+on)
+		case "kernel.modules_disabled":
+			if f.Value == "1" {
+				parts = append(parts, "no more modules")
+			}
+		case facts.HiddenModules:
+			if f.Value != "" {
+				parts = append(parts, "hidden modules "+f.Value)
+			}
+		}
+	}
+	return redact.Printable(strings.Join(parts, ", "), 200)
 }
 
 // encodeEvent is one line of OCSF, as this host saw it.
