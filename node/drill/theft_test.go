@@ -183,4 +183,8 @@ func TestTheftOfAStateFolder(t *testing.T) {
 	if out, code := x.runs(n1.Dir, "did", "show", "n2"); code != 0 || !strings.Contains(out, `"rotation":1`) && !strings.Contains(out, `"rotation": 1`) {
 		t.Error("n1's document of n2 does not show the rotation")
 	}
+	// The proof in n1's ledger and the branch that was set aside are no faults of it.
+	if _, code := x.runs(n1.Dir, "ledger", "verify"); code != 0 {
+		t.Error("what n1 holds does not verify")
+	}
 }

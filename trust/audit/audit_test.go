@@ -32,6 +32,7 @@ type world struct {
 	t       testing.TB
 	now     time.Time
 	genesis *authority.Genesis
+	op      *identity.Identity
 	peers   []*peer
 }
 
@@ -52,7 +53,7 @@ func newWorld(t testing.TB, members int) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, genesis: g, now: time.Now()}
+	w := &world{t: t, genesis: g, op: op, now: time.Now()}
 	var raws [][]byte
 	var prev ledger.Hash
 	var ids []*identity.Identity
@@ -294,11 +295,18 @@ func TestTruncatedAndTrailing(t *testing.T) {
 // forge writes an export anew, with checksums and digest that agree, after change had its way with the entries.
 func forge(t testing.TB, raw []byte, change func(kind record, payload []byte) [][]byte) []byte {
 	t.Helper()
+	return forgeWith(t, raw, func(*writer) {}, change)
+}
+
+// forgeWith is forge that hands out what it writes with.
+func forgeWith(t testing.TB, raw []byte, begin func(*writer), change func(kind record, payload []byte) [][]byte) []byte {
+	t.Helper()
 	var b bytes.Buffer
 	out, err := newWriter(&b)
 	if err != nil {
 		t.Fatal(err)
 	}
+	begin(out)
 	in := newReader(bytes.NewReader(raw))
 	if err := in.magic(); err != nil {
 		t.Fatal(err)

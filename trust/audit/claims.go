@@ -1,7 +1,9 @@
 package audit
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/omega-mesh/omega/trust/ledger"
 	"github.com/omega-mesh/omega/trust/tlog"
@@ -35,6 +37,7 @@ type claim struct {
 	point
 	root  tlog.Hash // of checkpoints and cosignatures
 	id    [16]byte  // of seen heads
+	knew  uint64    // as of a mention
 	by    ledger.Head
 	at    int64
 	cause string
@@ -57,6 +60,146 @@ func (v *verifier) remember(seq uint64, id [16]byte) {
 	}
 }
 
+// mention is the most of a feed that one chain says there is.
+type mention struct {
+	size  uint64 // entries
+	knew  uint64 // entries of the feed's author's authority chain that who says so had seen by then
+	by    ledger.Head
+	at    int64
+	cause string
+}
+
+// maxMentions is how many chains are remembered for what they say of one feed. More than that many would have to lie alike
+// about it to hide what honest ones say.
+const maxMentions = 16
+
+// mentioned remembers what a verified entry says there is of another feed: of each chain the last word, since what it has
+// seen only grows, except by a rotation.
+func (v *verifier) mentioned(f ledger.Feed, size uint64, e *ledger.Entry, at int64, cause string) {
+	list := v.named[f]
+	m := mention{size: size, knew: v.knew[f.Author], by: e.Head(), at: at, cause: cause}
+	more := func(a, b mention) int { return cmp.Or(cmp.Compare(a.knew, b.knew), cmp.Compare(a.size, b.size)) }
+	worst := -1
+	for i := range list {
+		if list[i].by.Author == m.by.Author && list[i].by.Chain == m.by.Chain {
+			worst = i
+			break
+		}
+		if worst < 0 || more(list[i], list[worst]) < 0 {
+			worst = i
+		}
+	}
+	switch {
+	case worst >= 0 && list[worst].by.Author == m.by.Author && list[worst].by.Chain == m.by.Chain, len(list) >= maxMentions:
+		if more(list[worst], m) < 0 {
+			list[worst] = m
+		}
+	default:
+		v.named[f] = append(list, m)
+	}
+}
+
+// whole looks for what others say there is and the file has not: a feed that was left out, or whose end was.
+func (v *verifier) whole(at int64) {
+	feeds := make([]ledger.Feed, 0, len(v.named))
+	for f := range v.named {
+		feeds = append(feeds, f)
+	}
+	slices.SortFunc(feeds, func(a, b ledger.Feed) int {
+		return cmp.Or(cmp.Compare(a.Chain, b.Chain), cmp.Compare(a.Author, b.Author))
+	})
+	for _, f := range feeds {
+		var most mention
+		doubt := ""
+		held := v.held(f)
+		for _, m := range v.named[f] {
+			size, why := v.counts(f, m)
+			if why != "" && m.size > held {
+				doubt = why
+			}
+			if size > most.size {
+				most = m
+				most.size = size
+			}
+		}
+		what := "what it says"
+		switch most.cause {
+		case CauseSeen:
+			what = "has seen"
+		case CauseCheckpoint:
+			what = "has a checkpoint of"
+		case CauseCosign:
+			what = "cosigned"
+		}
+		switch {
+		case most.size > held:
+			v.fault(Fault{Record: recordFeed.String(), Feed: name(f), Seq: held, Entry: fmt.Sprintf("%x", most.by.Hash[:16]), Offset: at, Cause: CauseMissing,
+				Detail: fmt.Sprintf("entries %d to %d are not in the file, and entry %d of %s %s the first %d: the file was cut, or made before all had arrived, or that entry lies",
+					held, most.size-1, most.by.Seq, name(ledger.Feed{Author: most.by.Author, Chain: most.by.Chain}), what, most.size)})
+		case doubt != "":
+			v.note(f, fmt.Sprintf("%s names entries behind the %d in the file: that proves nothing", doubt, held))
+		}
+	}
+	for _, m := range v.fold.State().Members() {
+		for _, chain := range []ledger.Chain{ledger.Authority, ledger.Activity} {
+			if f := (ledger.Feed{Author: m.DID, Chain: chain}); v.past[f] == nil && v.named[f] == nil {
+				v.note(f, "not in the file, and nothing in the file says that there is one")
+			}
+		}
+	}
+}
+
+// held is how much of a feed the file has or stands for.
+func (v *verifier) held(f ledger.Feed) uint64 {
+	if h := v.past[f]; h != nil {
+		return h.first + uint64(len(h.ids))
+	}
+	return 0
+}
+
+// counts is how much of a feed a mention proves; why says whose word it is where it proves less than it says. What operators
+// or the author itself took back need not be there, and whoever is out is not believed about others.
+func (v *verifier) counts(f ledger.Feed, m mention) (size uint64, why string) {
+	s := v.fold.State()
+	size = m.size
+	if n, cut := v.fold.Cut(f.Author, f.Chain); cut {
+		size = min(size, n)
+	}
+	if m.by.Author == f.Author {
+		return size, ""
+	}
+	if author, ok := s.Member(f.Author); ok {
+		if author.Forked || author.Contest != nil {
+			return 0, "who saw another branch of a feed that its author forked"
+		}
+		if n := author.Keys.Number(); n > 0 && m.knew <= author.Keys.Rotations[n-1].Authority {
+			if stands, _, _ := v.fold.Stands(f); stands < size {
+				size, why = stands, "who did not know of its author's last rotation"
+			}
+		}
+	}
+	if by, ok := s.Member(m.by.Author); ok && (by.Revoked || by.Forked || by.Contest != nil) {
+		return 0, fmt.Sprintf("%s, who is revoked or convicted,", m.by.Author)
+	}
+	return size, why
+}
+
+// note keeps what is no fault and proves nothing either.
+func (v *verifier) note(f ledger.Feed, detail string) {
+	if len(v.res.Notes) < MaxFaults {
+		v.res.Notes = append(v.res.Notes, Note{Feed: name(f), Detail: detail})
+	}
+}
+
+// knows takes over how far e's chain has seen the authority chains of others.
+func (v *verifier) knows(e *ledger.Entry) {
+	for _, s := range e.Seen {
+		if s.Chain == ledger.Authority {
+			v.knew[s.Author] = max(v.knew[s.Author], s.Seq+1)
+		}
+	}
+}
+
 // maxClaims bounds what waits for the end of the file; an export has fewer than entries.
 const maxClaims = 4 << 20
 
@@ -68,17 +211,20 @@ func (v *verifier) later(c claim) {
 
 // heads compares the heads that e has seen with the feeds they are of, or leaves it for the end.
 func (v *verifier) heads(e *ledger.Entry, at int64) {
+	v.knows(e)
 	for _, s := range e.Seen {
-		c := claim{point: point{ledger.Feed{Author: s.Author, Chain: s.Chain}, s.Seq}, id: [16]byte(s.Hash[:16]), by: e.Head(), at: at, cause: CauseSeen}
-		if _, ok := v.past[c.feed].id(s.Seq); ok {
-			v.compare(c)
-		} else {
-			v.later(c)
+		f := ledger.Feed{Author: s.Author, Chain: s.Chain}
+		v.mentioned(f, s.Seq+1, e, at, CauseSeen)
+		id := [16]byte(s.Hash[:16])
+		if stands, ok := v.past[f].id(s.Seq); ok && stands == id {
+			continue
 		}
+		v.later(claim{point: point{f, s.Seq}, id: id, knew: v.knew[s.Author], by: e.Head(), at: at, cause: CauseSeen})
 	}
 }
 
-// compare holds a claim against the feed it is about. Where that part of the feed is not in the file it says nothing.
+// compare holds a claim against the feed it is about. Where that part of the feed is not in the file it says nothing,
+// and neither does it of a branch that its author has rotated or was convicted away from.
 func (v *verifier) compare(c claim) {
 	var detail string
 	switch h := v.past[c.feed]; {
@@ -99,7 +245,14 @@ func (v *verifier) compare(c claim) {
 			detail = fmt.Sprintf("names a root of the first %d entries of %s that is not theirs", c.size, name(c.feed))
 		}
 	}
-	if detail != "" {
+	if detail == "" {
+		return
+	}
+	size := c.size
+	if c.cause == CauseSeen {
+		size++
+	}
+	if proven, _ := v.counts(c.feed, mention{size: size, knew: c.knew, by: c.by}); proven == size {
 		v.fault(Fault{Record: "entry", Feed: string(c.by.Author) + "/" + c.by.Chain.String(), Seq: c.by.Seq, Entry: fmt.Sprintf("%x", c.by.Hash[:16]), Offset: c.at, Cause: c.cause, Detail: detail})
 	}
 }

@@ -117,10 +117,9 @@ func (x *exporter) feed(h ledger.Head) error {
 		}
 		head.First = base.First
 	}
-	if h.Seq < head.First {
-		return nil // trimmed past the head that stands
+	if h.Seq >= head.First { // else it was trimmed past the head that stands: its base says how much there was
+		head.Count = h.Seq + 1 - head.First
 	}
-	head.Count = h.Seq + 1 - head.First
 	raw, err := canonical.Marshal(head)
 	if err != nil {
 		return err

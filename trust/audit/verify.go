@@ -17,57 +17,6 @@ import (
 	"github.com/omega-mesh/omega/trust/witness"
 )
 
-// Causes of a Fault beside those of a *ledger.RejectError.
-const (
-	CauseChecksum   = "checksum"   // the bytes are not those that were written
-	CauseGenesis    = "genesis"    // not the genesis of the swarm asked for, or none
-	CauseMissing    = "missing"    // what the file announces is not in it
-	CauseTruncated  = "truncated"  // the file ends too early
-	CauseTrailing   = "trailing"   // bytes behind the end
-	CauseSeen       = "seen"       // an entry names a head that is not in that feed
-	CauseCheckpoint = "checkpoint" // a checkpoint is not of the feed it names
-	CauseCosign     = "cosign"     // a cosignature does not verify, or is of another history
-	CauseBase       = "base"       // a trimmed feed begins where too few witnesses say so
-	CauseEvidence   = "evidence"   // a proof of equivocation proves nothing
-	CauseDigest     = "digest"     // the whole is not what was written, though each part is
-)
-
-// MaxFaults is the most faults that are listed; the rest are counted.
-const MaxFaults = 1000
-
-// Fault is one thing wrong, and where.
-type Fault struct {
-	Record string `json:"record"`         // header, genesis, feed, entry, evidence or end
-	Feed   string `json:"feed,omitempty"` // DID and chain, "did:omega:…/activity"
-	Seq    uint64 `json:"seq"`            // of the entry; in other records that of the next entry
-	Entry  string `json:"entry,omitempty"`
-	Offset int64  `json:"offset"` // of the record in the file
-	Cause  string `json:"cause"`
-	Detail string `json:"detail"`
-}
-
-// Evidence is a proven equivocation in the file: no fault of the file, but of its author.
-type Evidence struct {
-	Feed string `json:"feed"`
-	Seq  uint64 `json:"seq"`
-	A    string `json:"a"` // ids of the two entries
-	B    string `json:"b"`
-}
-
-// Result is what Verify found.
-type Result struct {
-	OK           bool       `json:"ok"`
-	Swarm        string     `json:"swarm"`
-	Feeds        uint64     `json:"feeds"`
-	Entries      uint64     `json:"entries"`
-	Seals        uint64     `json:"seals"`        // composite signatures that verified
-	Checkpoints  uint64     `json:"checkpoints"`  // that agree with their feeds
-	Cosignatures uint64     `json:"cosignatures"` // that verified
-	Evidence     []Evidence `json:"evidence"`
-	Faults       []Fault    `json:"faults"`
-	MoreFaults   uint64     `json:"more_faults"` // beyond MaxFaults
-}
-
 // Options of Verify.
 type Options struct {
 	// Swarm is the id the genesis must have; nil takes the file's own, which then proves only that it is whole.
@@ -80,8 +29,8 @@ type Options struct {
 // heads and proofs. What is wrong with the file is in the Result; the error is the reader's, or ctx's.
 func Verify(ctx context.Context, r io.Reader, opt Options) (*Result, error) {
 	v := &verifier{
-		opt: opt, in: newReader(r), res: &Result{Evidence: []Evidence{}, Faults: []Fault{}},
-		past: make(map[ledger.Feed]*history), roots: make(map[point]tlog.Hash),
+		opt: opt, in: newReader(r), res: &Result{Evidence: []Evidence{}, Faults: []Fault{}, Notes: []Note{}},
+		named: make(map[ledger.Feed][]mention), past: make(map[ledger.Feed]*history), roots: make(map[point]tlog.Hash),
 	}
 	if err := v.run(ctx); err != nil {
 		return v.res, fmt.Errorf("audit: verify: %w", err)
@@ -114,6 +63,8 @@ type verifier struct {
 	past   map[ledger.Feed]*history
 	roots  map[point]tlog.Hash
 	claims []claim
+	named  map[ledger.Feed][]mention
+	knew   map[identity.DID]uint64 // entries of authority chains that the feed being read has seen by now
 }
 
 func (v *verifier) fault(f Fault) {
@@ -261,6 +212,7 @@ func (v *verifier) announce(payload []byte, at int64) {
 // open begins a feed.
 func (v *verifier) open(f ledger.Feed, base *ledger.Base, until uint64, at int64) {
 	v.feed, v.until, v.strange = f, until, false
+	v.knew = make(map[identity.DID]uint64)
 	if v.past[f] != nil {
 		v.audit = nil
 		v.here(recordFeed, at, ledger.CauseMalformed, "a feed twice")
@@ -353,8 +305,11 @@ func (v *verifier) entry(raw []byte, at int64) {
 	if n, cut := v.fold.Cut(e.Author, e.Chain); cut && e.Seq >= n {
 		v.entryFault(ledger.AuditFault{Seq: e.Seq, Err: &ledger.RejectError{Cause: ledger.CauseRevoked, Author: e.Author, Detail: fmt.Sprintf("revoked at %d", n)}}, at)
 	}
-	v.heads(e, at)
-	if len(faults) == 0 && !v.strange {
+	if len(faults) > 0 {
+		return
+	}
+	v.heads(e, at) // a stranger's are not verified, but then the file does not stand, and what it lacks may say why
+	if !v.strange {
 		v.learn(e, at)
 	}
 }
@@ -437,7 +392,8 @@ func (v *verifier) learn(e *ledger.Entry, at int64) {
 		}
 		v.res.Checkpoints++
 		v.roots[point{v.feed, own.Size}] = own.Root
-		v.later(claim{point: point{ledger.Feed{Author: e.Author, Chain: ledger.Authority}, other.Size}, root: other.Root, by: e.Head(), at: at, cause: CauseCheckpoint})
+		v.mentioned(ledger.Feed{Author: e.Author, Chain: ledger.Authority}, other.Size, e, at, CauseCheckpoint)
+		v.later(claim{point: point{ledger.Feed{Author: e.Author, Chain: ledger.Authority}, other.Size}, root: other.Root, knew: v.knew[e.Author], by: e.Head(), at: at, cause: CauseCheckpoint})
 	case e.Kind == ledger.KindCosign:
 		c, err := witness.DecodeCosigned(e)
 		if err == nil {
@@ -448,7 +404,8 @@ func (v *verifier) learn(e *ledger.Entry, at int64) {
 			return
 		}
 		v.res.Cosignatures++
-		v.later(claim{point: point{c.Feed, c.Size}, root: c.Root, by: e.Head(), at: at, cause: CauseCosign})
+		v.mentioned(c.Feed, c.Size, e, at, CauseCosign)
+		v.later(claim{point: point{c.Feed, c.Size}, root: c.Root, knew: v.knew[c.Feed.Author], by: e.Head(), at: at, cause: CauseCosign})
 	}
 }
 
@@ -514,4 +471,5 @@ func (v *verifier) finish(at int64) {
 	for _, c := range v.claims {
 		v.compare(c)
 	}
+	v.whole(at)
 }
