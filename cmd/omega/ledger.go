@@ -170,7 +170,11 @@ func newLedgerVerify(a *app) *cobra.Command {
 		Use: "verify [--file FILE [--genesis ID]]", Short: "Check every signature, link, checkpoint and cosignature",
 		Long: `Check every signature, link, checkpoint, cosignature and seen head: of what this node holds or, with --file, of an
 export, for which neither a node nor the network is needed. Each fault is named by feed, entry and cause; with any, the
-exit code is 1.`,
+exit code is 1.
+
+A feed or the end of one that was left out is a fault (missing) where an entry in the file names what is not there: as seen,
+by a cosignature or by a checkpoint. What its author said after all that others name can be left out unseen, and so can a
+member that nobody had heard: notes say of which members there is nothing.`,
 		Example: "  omega ledger verify\n  omega ledger verify --file swarm.omega --genesis 3f0c…   # the id, as `omega status --json` names the swarm", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" && genesis != "" {
@@ -212,7 +216,20 @@ func (a *app) verify(ctx context.Context, file string, want *trust.SwarmID) (*au
 			return nil, err
 		}
 		opt.Swarm = &id
-		return a.verifyOwn(ctx, opt)
+		r, err := a.verifyOwn(ctx, opt)
+		// Gossip may bring an entry before what it names: what is on its way is no fault of what is here.
+		for range arriveTries {
+			if err != nil || !r.OnlyMissing() {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(arriveSoon):
+			}
+			r, err = a.verifyOwn(ctx, opt)
+		}
+		return r, err
 	case "-":
 		return audit.Verify(ctx, a.in, opt)
 	}
@@ -223,6 +240,12 @@ func (a *app) verify(ctx context.Context, file string, want *trust.SwarmID) (*au
 	defer f.Close()
 	return audit.Verify(ctx, f, opt)
 }
+
+// What this node holds is verified again where entries are named that it has not.
+const (
+	arriveTries = 3
+	arriveSoon  = time.Second
+)
 
 // verifyOwn verifies what the node exports while it exports it.
 func (a *app) verifyOwn(ctx context.Context, opt audit.Options) (*audit.Result, error) {
@@ -261,6 +284,11 @@ func (a *app) verified(r *audit.Result) error {
 		}
 		for _, e := range r.Evidence {
 			if _, err := fmt.Fprintf(a.out, "proved: %s signed two entries %d: %s and %s\n", printable(e.Feed), e.Seq, e.A, e.B); err != nil {
+				return err
+			}
+		}
+		for _, n := range r.Notes {
+			if _, err := fmt.Fprintf(a.out, "note: %s: %s\n", printable(n.Feed), printable(n.Detail)); err != nil {
 				return err
 			}
 		}

@@ -57,3 +57,14 @@ type Result struct {
 	Notes        []Note     `json:"notes"`
 	MoreFaults   uint64     `json:"more_faults"` // beyond MaxFaults
 }
+
+// OnlyMissing reports whether all that is wrong is that entries are named which are not there: where the file is made of a
+// ledger that still fills, they come.
+func (r *Result) OnlyMissing() bool {
+	for _, f := range r.Faults {
+		if f.Cause != CauseMissing || f.Record != recordFeed.String() {
+			return false
+		}
+	}
+	return len(r.Faults) > 0 && r.MoreFaults == 0
+}
