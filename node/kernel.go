@@ -34,6 +34,9 @@ type kernel struct {
 	half *bpf.Kernel // nil where there is none
 	logs *logs.Follower
 	log  *slog.Logger
+
+	files   *integrity.Keeper // nil where no files are watched
+	noFiles string            // why
 }
 
 // newHost loads the kernel half and puts the guard rails before it. A host that refuses eBPF is no error: what it lost
@@ -48,12 +51,16 @@ func newHost(ctx context.Context, cfg *config.Config, resume bool, log *slog.Log
 		k.close()
 		return nil, nil, err
 	}
+	if err := k.watchFiles(); err != nil {
+		k.close()
+		return nil, nil, err
+	}
 	inception, err := identity.ReadInception(Layout{cfg.Dir}.Identity())
 	if err != nil {
 		k.close()
 		return nil, nil, err
 	}
-	opt := privileged.HostOptions{Self: string(inception.DID()), Rails: guard.New(), Mode: cfg.Mode, Resume: resume, Dir: cfg.Dir, Allow: cfg.Allow, Logs: k.logs, Checks: checks, Log: log}
+	opt := privileged.HostOptions{Self: string(inception.DID()), Rails: guard.New(), Mode: cfg.Mode, Resume: resume, Dir: cfg.Dir, Allow: cfg.Allow, Logs: k.logs, Checks: checks, Baseline: k.files, NoBaseline: k.noFiles, Log: log}
 	if k.half != nil {
 		opt.Kernel = k.half
 	}
@@ -93,9 +100,6 @@ func (k *kernel) load(ctx context.Context) ([]privileged.Check, error) {
 		return nil, fmt.Errorf("filter_… in the configuration: %w", err)
 	}
 	k.half = half
-	if err := half.WatchFiles(integrity.DefaultPaths(), integrity.DefaultExclude()); err != nil {
-		k.log.Warn("changes of the host's own files are told only as any other's", "err", err)
-	}
 	return nil, nil
 }
 
@@ -125,6 +129,13 @@ func (k *kernel) run(ctx context.Context) {
 			k.log.Error("logs are no longer followed", "err", err)
 		}
 	})
+	if k.files != nil {
+		wg.Go(func() {
+			if err := k.files.Run(ctx); err != nil && ctx.Err() == nil {
+				k.log.Error("the baseline of watched files is no longer kept", "err", err)
+			}
+		})
+	}
 	if k.half == nil {
 		return
 	}

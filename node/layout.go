@@ -54,6 +54,9 @@ func (l Layout) Genesis() string { return filepath.Join(l.Dir, "genesis.cbor") }
 // Allowed is the list of what this host's own socket said must never be blocked here, one a line.
 func (l Layout) Allowed() string { return filepath.Join(l.Dir, "allow.txt") }
 
+// Baseline is what watched files are to be; it belongs to the privileged half.
+func (l Layout) Baseline() string { return filepath.Join(l.Dir, "baseline") }
+
 // PanicMark is there after a panic, until a start that names its mode.
 func (l Layout) PanicMark() string { return filepath.Join(l.Dir, "panic") }
 

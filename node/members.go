@@ -85,6 +85,8 @@ func (n *Node) take(e *ledger.Entry, live bool) error {
 		err = n.coverages.take(e)
 	case ledger.KindModules:
 		err = n.moduleHosts.take(e)
+	case ledger.KindBaseline:
+		err = n.baselines.take(e)
 	case ledger.KindAnonymous:
 		n.nameless.take(e, live, n.clock.now())
 	}

@@ -87,6 +87,8 @@ type Node struct {
 	moduleHosts *moduleHosts           // what each member says of the modules on its host
 	modules     *modulestore.Store     // kept by content
 	rollout     *rollout.Rollout       // those that run here
+	baselines   *baselines             // each member's last word on its watched files
+	watched     *watched               // changes of this host's watched files, on their way
 	credentials *credentials           // what issuers lent to whom
 	nameless    *nameless              // reports whose authors nobody knows
 	access      atomic.Pointer[access] // who may call what
@@ -178,6 +180,8 @@ func New(p Parts) (*Node, error) {
 	if err := n.openModules(); err != nil {
 		return fail(err)
 	}
+	n.baselines = newBaselines()
+	n.watched = newWatched(p.Config)
 	n.access.Store(&access{})
 	if n.nameless, err = newNameless(n.genesis.SwarmID(), n.self, n); err != nil {
 		return fail(err)
@@ -199,6 +203,7 @@ func New(p Parts) (*Node, error) {
 	if err := n.replay(); err != nil {
 		return fail(fmt.Errorf("ledger: %w", err))
 	}
+	n.baselines.judge() // what was stored was judged when it came
 	n.beginFresh()
 
 	n.finishRotation()
@@ -298,6 +303,11 @@ func (n *Node) Run(ctx context.Context) error {
 	work.Add(service{"coverage", n.cover})
 	work.Add(service{"modules", func(ctx context.Context) error { return n.rollout.Run(ctx, n.changes.listen(ctx)) }})
 	work.Add(service{"module reports", n.reportModules})
+	work.Add(service{"baseline", n.keepBaseline})
+	work.Add(service{"baselines", n.judgeBaselines})
+	if n.watched.paths != nil && n.parts.Sensor != nil {
+		work.Add(service{"watched files", n.lookAtChanges})
+	}
 	if n.parts.Sensor != nil {
 		work.Add(service{"sensor", n.sense})
 	}
@@ -491,6 +501,7 @@ func (n *Node) refresh(ctx context.Context) error {
 		if round%surveyEvery == 0 {
 			n.clock.settle()
 			n.health.refresh(ctx)
+			n.noteGaps(ctx)
 		}
 		proved := n.proved()
 		if !slices.Equal(proved, last) {

@@ -86,6 +86,7 @@ func (n *Node) queues() map[string]*apiv1.Queue {
 	for name, q := range n.swarm.Queues() {
 		out["swarm/"+name] = &apiv1.Queue{Len: uint64(q.Len), Cap: uint64(q.Cap), Dropped: q.Dropped}
 	}
+	out["watched-files"] = &apiv1.Queue{Len: uint64(n.watched.waiting()), Cap: maxPending, Dropped: n.watched.lost.Load()}
 	if n.parts.Sensor != nil {
 		for name, lost := range n.parts.Sensor.Drops() {
 			out["sensor/"+name] = &apiv1.Queue{Dropped: lost}

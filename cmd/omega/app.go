@@ -203,7 +203,7 @@ attacks one of them is refused in the kernel of all of them.`,
 	}
 	add("node",
 		newInitCommand(a), newInviteCommand(a), newJoinCommand(a), newLeaveCommand(a), newUpCommand(a), newPanicCommand(a), newInstallCommand(a), newUninstallCommand(a), newCleanupCommand(a),
-		newStatusCommand(a), newPeersCommand(a), newPeerCommand(a), newRootChainCommand(a), newRoleCommand(a), newLedgerCommand(a), newDoctorCommand(a), newCoverageCommand(a), newConfigCommand(a),
+		newStatusCommand(a), newPeersCommand(a), newPeerCommand(a), newRootChainCommand(a), newRoleCommand(a), newLedgerCommand(a), newDoctorCommand(a), newCoverageCommand(a), newIntegrityCommand(a), newConfigCommand(a),
 		newKeyCommand(a), newDIDCommand(a))
 	add("act",
 		newFindingsCommand(a), newReportCommand(a), newReceiptsCommand(a), newEventsCommand(a), newRespondCommand(a), newResponsesCommand(a), newAllowCommand(a),

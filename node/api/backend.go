@@ -34,6 +34,10 @@ type Backend interface {
 	Doctor(ctx context.Context) ([]*apiv1.Check, error)
 	// Coverage is what one member (DID or name), or every one, can see and stop.
 	Coverage(ctx context.Context, peer string) ([]*apiv1.Coverage, error)
+	// Integrity is how this host's watched files stand; the other two look at them again, and take for right what differs.
+	Integrity(ctx context.Context) (*apiv1.IntegrityResponse, error)
+	IntegrityRescan(ctx context.Context, full bool) error
+	IntegrityAccept(ctx context.Context, paths []string, by string) (int, error)
 	Peers(ctx context.Context) ([]*apiv1.Peer, error)
 	Grants(ctx context.Context) ([]*apiv1.RoleGrant, error)
 	Decoys(ctx context.Context) ([]*apiv1.Decoy, error)

@@ -35,6 +35,34 @@ func (s *service) Coverage(ctx context.Context, in *apiv1.CoverageRequest) (*api
 	return &apiv1.CoverageResponse{Coverages: rows}, code(err)
 }
 
+func (s *service) Integrity(ctx context.Context, _ *apiv1.IntegrityRequest) (*apiv1.IntegrityResponse, error) {
+	out, err := s.b.Integrity(ctx)
+	return out, code(err)
+}
+
+func (s *service) IntegrityRescan(ctx context.Context, in *apiv1.IntegrityRescanRequest) (*apiv1.IntegrityRescanResponse, error) {
+	return &apiv1.IntegrityRescanResponse{}, code(s.b.IntegrityRescan(ctx, in.Full))
+}
+
+// maxAccepted bounds the paths of one acceptance.
+const maxAccepted = 256
+
+func (s *service) IntegrityAccept(ctx context.Context, in *apiv1.IntegrityAcceptRequest) (*apiv1.IntegrityAcceptResponse, error) {
+	if len(in.Paths) > maxAccepted {
+		return nil, code(fmt.Errorf("%w: %d paths, more than %d", ErrInvalid, len(in.Paths), maxAccepted))
+	}
+	var paths []string
+	for _, p := range in.Paths {
+		if len(p) == 0 || p[0] != '/' || len(p) > 4096 {
+			return nil, code(fmt.Errorf("%w: %.80q is no absolute path", ErrInvalid, p))
+		}
+		paths = append(paths, string(p))
+	}
+	uid, _ := ctx.Value(callerKey{}).(uint32)
+	k, err := s.b.IntegrityAccept(ctx, paths, fmt.Sprintf("uid %d", uid))
+	return &apiv1.IntegrityAcceptResponse{Accepted: uint64(k)}, code(err)
+}
+
 func (s *service) Doctor(ctx context.Context, _ *apiv1.DoctorRequest) (*apiv1.DoctorResponse, error) {
 	rows, err := s.b.Doctor(ctx)
 	return &apiv1.DoctorResponse{Checks: rows}, code(err)

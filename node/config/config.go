@@ -68,6 +68,14 @@ type Config struct {
 	FilterUIDs    []string `koanf:"filter_uids"`
 	FilterPaths   []string `koanf:"filter_paths"`
 	FilterRate    int      `koanf:"filter_rate"`
+	// IntegrityPaths are files and folders whose changes are told with what they were before; the one word auto is the places
+	// where a Linux host says what it starts and who may enter, and off is none. A node with a cgroup, or without root, watches
+	// what it is told alone.
+	IntegrityPaths []string `koanf:"integrity_paths"`
+	// IntegrityExclude are paths below those that are left out; auto is some that change by themselves.
+	IntegrityExclude []string `koanf:"integrity_exclude"`
+	// IntegrityMiBs bounds what scans of them read a second, in MiB: 1 to 10000.
+	IntegrityMiBs int `koanf:"integrity_mib_s"`
 	// Interfaces are those packets are refused on; empty is every interface that is up but loopback.
 	Interfaces []string `koanf:"interfaces"`
 	// Split says whether root runs the node as two processes; off is for tests and containers without a second uid.
@@ -125,6 +133,7 @@ func Default(dir string) *Config {
 		SilentAfter:  30,
 		ReservedDisk: 64,
 		ModulesMiB:   256, ModuleReleasers: 1,
+		IntegrityPaths: []string{"auto"}, IntegrityExclude: []string{"auto"}, IntegrityMiBs: 16,
 		RetentionDays: 30,
 		RetentionMiB:  1024,
 		LogLevel:      "info",
@@ -193,7 +202,7 @@ func (c *Config) Validate() error {
 		return err
 	}
 	for key, list := range map[string][]string{"listen": c.Listen, "bootstrap": c.Bootstrap, "decoys": c.Decoys, "allow": c.Allow, "interfaces": c.Interfaces, "logs": c.Logs, "rules": c.Rules, "labels": c.Labels,
-		"filter_cgroups": c.FilterCgroups, "filter_uids": c.FilterUIDs, "filter_paths": c.FilterPaths} {
+		"filter_cgroups": c.FilterCgroups, "filter_uids": c.FilterUIDs, "filter_paths": c.FilterPaths, "integrity_paths": c.IntegrityPaths, "integrity_exclude": c.IntegrityExclude} {
 		if len(list) > MaxList {
 			return bad(key, "%d values, more than %d", len(list), MaxList)
 		}
@@ -227,6 +236,23 @@ func (c *Config) Validate() error {
 		if word := v == "auto" || v == "off" || v == "journal"; !word && !filepath.IsAbs(v) || word && len(c.Logs) > 1 {
 			return bad("logs", "%q: want absolute paths, or one of auto, journal, off by itself", v)
 		}
+	}
+	for key, list := range map[string][]string{"integrity_paths": c.IntegrityPaths, "integrity_exclude": c.IntegrityExclude} {
+		if len(list) > 128 {
+			return bad(key, "%d values, more than 128", len(list))
+		}
+		for _, v := range list {
+			word := v == "auto" || v == "off"
+			if word && len(list) == 1 {
+				continue
+			}
+			if word || !filepath.IsAbs(v) || filepath.Clean(v) != v || len(v) > 246 {
+				return bad(key, "%q: want clean absolute paths of at most 246 bytes, or one of auto, off by itself", v)
+			}
+		}
+	}
+	if c.IntegrityMiBs < 1 || c.IntegrityMiBs > 10_000 {
+		return bad("integrity_mib_s", "%d is not within 1 and 10000", c.IntegrityMiBs)
 	}
 	for key, path := range map[string]string{"tpm": c.TPM, "pkcs11_module": c.PKCS11Module, "pkcs11_pin_file": c.PKCS11PINFile} {
 		if path != "" && !filepath.IsAbs(path) {

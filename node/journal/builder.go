@@ -289,6 +289,7 @@ func (b *builder) file(f *event.File) {
 	b.num(colFileFlags, uint64(f.Flags))
 	b.text(colHash, f.Hash)
 	b.text(colFS, f.FS)
+	b.text(colWas, f.Was)
 }
 
 func (b *builder) dns(d *event.DNS) {

@@ -84,10 +84,11 @@ const (
 	colMethod
 	colCommand
 	colLogonRemote
+	colWas
 	columns
 )
 
-const stringColumns = 32 // that hold text or an address
+const stringColumns = 33 // that hold text or an address
 
 // mask says which columns an event has: the others are zero.
 type mask [2]uint64

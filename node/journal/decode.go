@@ -287,7 +287,7 @@ func (u *unpacker) object(m *mask, e *event.Event) {
 	f.Path, f.Other = u.text(m, colFile), u.text(m, colOther)
 	f.Inode, f.Device, f.Mode = u.num(m, colFileInode), u.num(m, colFileDevice), u.num32(m, colMode)
 	f.UID, f.GID, f.Flags = u.num32(m, colFileUID), u.num32(m, colFileGID), u.num32(m, colFileFlags)
-	f.Hash, f.FS = u.text(m, colHash), u.text(m, colFS)
+	f.Hash, f.FS, f.Was = u.text(m, colHash), u.text(m, colFS), u.text(m, colWas)
 	d := &e.DNS
 	d.Name, d.Type, d.Code = u.text(m, colDNSName), uint16(u.num(m, colDNSType)), uint8(u.num(m, colDNSCode))
 	d.ID, d.Answers = uint16(u.num(m, colDNSID)), u.text(m, colAnswers)

@@ -108,6 +108,8 @@ func (c *Client) call(ctx context.Context, kind Kind, body, into any) error {
 			return ErrClosed
 		case f.Error == ErrUnavailable.Error():
 			return ErrUnavailable
+		case f.Error == ErrNoBaseline.Error():
+			return ErrNoBaseline
 		case f.Error != "":
 			return errors.New(f.Error)
 		case into == nil:

@@ -19,6 +19,7 @@ import (
 
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/bpf/workload"
+	"github.com/omega-mesh/omega/roles/sentinel/integrity"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust/guard"
 )
@@ -57,6 +58,9 @@ type HostOptions struct {
 	Kernel Kernel
 	// Logs is who follows the logs; nil where none are.
 	Logs Source
+	// Baseline keeps that of the watched files; nil where none are watched, and NoBaseline says why.
+	Baseline   *integrity.Keeper
+	NoBaseline string
 	// Checks are what the node found before a Kernel was there, such as why there is none.
 	Checks []Check
 	Rails  *guard.Rails
@@ -341,6 +345,9 @@ func (h *Host) Coverage(context.Context) ([]Check, error) {
 		for _, c := range h.opt.Logs.Coverage() {
 			out = append(out, Check{Name: c.Name, OK: c.OK, Detail: cut(c.Detail), Lost: cut(c.Lost)})
 		}
+	}
+	if c, ok := h.baselineCheck(); ok {
+		out = append(out, c)
 	}
 	return out, nil
 }

@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 
 // recorder is a Service that remembers what reached it.
 type recorder struct {
+	Baseline
 	mu        sync.Mutex
 	applied   []event.Response
 	listeners []bpf.Listener

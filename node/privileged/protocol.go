@@ -52,6 +52,14 @@ const (
 	KindStart
 	KindSelfTest
 	KindContainer
+	KindBaselineBegin
+	KindBaselineNews
+	KindBaselineCommit
+	KindBaselineLook
+	KindBaselineStatus
+	KindBaselineDifferences
+	KindBaselineRescan
+	KindBaselineAccept
 	kindEnd
 )
 

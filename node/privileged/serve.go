@@ -19,8 +19,9 @@ import (
 func Serve(ctx context.Context, conn *Conn, s Service, ready func(), log *slog.Logger) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	// A self-test takes its time, and nothing that acts may wait for it.
+	// What takes its time must not keep waiting what acts.
 	var tests sync.WaitGroup
+	waiting := make(chan struct{}, maxSlow)
 	defer tests.Wait()
 	testing, end := context.WithCancel(ctx)
 	defer end()
@@ -37,8 +38,15 @@ func Serve(ctx context.Context, conn *Conn, s Service, ready func(), log *slog.L
 			ready()
 			continue
 		}
-		if f.Kind == KindSelfTest {
+		if slow(f.Kind) {
+			select {
+			case waiting <- struct{}{}:
+			default:
+				log.Warn("privileged line: too much is asked for at once", "kind", f.Kind)
+				continue // whoever waits runs into its deadline
+			}
 			tests.Go(func() {
+				defer func() { <-waiting }()
 				body, err := answer(testing, conn.codec, s, f)
 				reply := Frame{Kind: KindReply, Number: f.Number}
 				if err != nil {
@@ -63,6 +71,18 @@ func Serve(ctx context.Context, conn *Conn, s Service, ready func(), log *slog.L
 			return err
 		}
 	}
+}
+
+// maxSlow bounds the requests of slow kinds that are answered at once.
+const maxSlow = 16
+
+// slow says which requests take their time, or wait for something to happen.
+func slow(k Kind) bool {
+	switch k {
+	case KindSelfTest, KindBaselineNews, KindBaselineLook, KindBaselineCommit, KindBaselineAccept, KindBaselineDifferences, KindBaselineBegin:
+		return true
+	}
+	return false
 }
 
 // Drain asks the other side to stop in good order.
@@ -181,6 +201,8 @@ func answer(ctx context.Context, cd codec, s Service, f Frame) (any, error) {
 	case KindAllowed:
 		rows, err := s.Allowed(ctx)
 		return listBody[string]{rows}, err
+	case KindBaselineBegin, KindBaselineNews, KindBaselineCommit, KindBaselineLook, KindBaselineStatus, KindBaselineDifferences, KindBaselineRescan, KindBaselineAccept:
+		return answerBaseline(ctx, cd, s, f)
 	}
 	return nil, fmt.Errorf("%w: kind %d is no request", ErrFrame, f.Kind)
 }

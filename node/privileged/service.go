@@ -43,6 +43,8 @@ type Service interface {
 	Allow(ctx context.Context, what string) error
 	Disallow(ctx context.Context, what string) error
 	Allowed(ctx context.Context) ([]string, error)
+	// Baseline is who keeps the watched files' baseline.
+	Baseline
 	// Operators replaces what the swarm's operators said must never be blocked, at most MaxOperators lines. It is not
 	// kept: the feeds say it again after a restart.
 	Operators(ctx context.Context, lines []string) error

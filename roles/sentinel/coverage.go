@@ -33,6 +33,8 @@ func components() []component {
 		{"File Creation", []event.Activity{event.ActivityFileCreate, event.ActivityFileLink}, []string{"sensor/file"}, nil, "files that are made"},
 		{"File Modification", []event.Activity{event.ActivityFileWrite, event.ActivityFileRename}, []string{"sensor/file"}, []string{"actuator/deny-write"}, "files that are written or renamed"},
 		{"File Metadata", []event.Activity{event.ActivityFileChmod, event.ActivityFileChown, event.ActivityFileSetXattr}, []string{"sensor/file"}, nil, "changes of mode, owner and attributes"},
+		// No component of ATT&CK's: what D3FEND calls file integrity monitoring (D3-FIM).
+		{"File Integrity", nil, []string{"sensor/integrity"}, nil, "what watched files were before they changed, and changes made while the agent was down"},
 		{"File Deletion", []event.Activity{event.ActivityFileUnlink}, []string{"sensor/file"}, nil, "files that are removed"},
 		{"Volume Modification", []event.Activity{event.ActivityMount}, []string{"sensor/file"}, nil, "file systems that are mounted"},
 		{"Network Connection Creation", []event.Activity{event.ActivityConnect, event.ActivityAccept}, []string{"sensor/network"}, []string{"actuator/deny-address"}, "connections"},

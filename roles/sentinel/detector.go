@@ -12,7 +12,7 @@ import (
 // Builtin are the detectors of this build, each with its own state.
 func Builtin() []modules.Detector {
 	flows := newFlows()
-	return []modules.Detector{flows, &shell{flows: flows}, &execution{fetched: newFetched()}, newScan(), newBrute(), &refused{}, newKernel()}
+	return []modules.Detector{flows, &shell{flows: flows}, &execution{fetched: newFetched()}, newScan(), newBrute(), &refused{}, newKernel(), &changed{}}
 }
 
 // maxArgs and maxPath bound what of a process travels, in bytes.

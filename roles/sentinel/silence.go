@@ -134,7 +134,7 @@ func (s *silence) look(self string, now uint64, sights []roles.Sight) (out []cla
 		if w == nil || w.lost == 0 || w.told || w.heard != 0 && now-w.heard < heardFor || x.Ended != 0 && x.Ended >= w.since {
 			continue
 		}
-		if now-w.lost >= s.after+s.after/2*uint64(min(rank(self, x.DID, present), maxYield)) {
+		if now-w.lost >= s.after+s.after/2*uint64(min(Turn(self, x.DID, present), maxYield)) {
 			w.told = true
 			out = append(out, claim{did: x.DID, name: x.Name, since: w.lost})
 		}
@@ -142,8 +142,8 @@ func (s *silence) look(self string, now uint64, sights []roles.Sight) (out []cla
 	return out
 }
 
-// rank is whose turn it is to tell of a silent peer: all who see each other agree.
-func rank(self, silent string, present []string) int {
+// Turn is whose turn it is to tell of a member, from 0: all who see each other agree. -1 says that self is not present.
+func Turn(self, silent string, present []string) int {
 	order := slices.Clone(present)
 	key := func(did string) []byte { sum := sha256.Sum256([]byte(silent + "\x00" + did)); return sum[:] }
 	slices.SortFunc(order, func(a, b string) int { return cmp.Or(bytes.Compare(key(a), key(b)), cmp.Compare(a, b)) })

@@ -114,9 +114,11 @@ const (
 	ActivityJobRun // cron or a systemd timer ran a job
 	ActivityServiceStart
 	ActivityServiceStop
-	ActivityAccount   // a user or group was made, changed or removed, or a password set
-	ActivityBaseline  // a baseline of watched files was taken
-	ActivityIntegrity // a watched file differs from its baseline: File.Other says in what
+	ActivityAccount  // a user or group was made, changed or removed, or a password set
+	ActivityBaseline // a baseline of watched files was taken
+	// ActivityIntegrity: a watched file is not as it was. File.Other says in what, File.Was how it was, Access.Operation what was
+	// done to it, or between when, where nobody saw it.
+	ActivityIntegrity
 	ActivityLost      // records were lost: Count of them, of the kind Access.Operation names
 	ActivityRawSocket // a socket past the kernel's own protocols was asked for: Access.Operation is its family and type, Number the protocol
 )
@@ -229,6 +231,7 @@ type File struct {
 	Flags  uint32 // of open and mount, as the call has them
 	Hash   string // BLAKE3, hex, where it was taken
 	FS     string // type of file system, of a mount
+	Was    string // of a watched file that changed: its digest, mode, owner and link target before, as words; empty where it was not there
 }
 
 // DNS is the object of a DNS event: one question, and with ActivityDNSAnswer what came for it.
@@ -286,7 +289,7 @@ func (e *Event) Clone() *Event {
 	c := *e
 	for _, s := range []*string{&c.Process.Exe, &c.Process.Comm, &c.Process.Args, &c.Process.CWD, &c.Process.ParentExe,
 		&c.Process.Ancestors, &c.Process.Script, &c.Process.TTY, &c.Process.Container, &c.Process.Image, &c.Process.Pod, &c.Process.Unit,
-		&c.Network.Name, &c.Network.SNI, &c.File.Path, &c.File.Other, &c.File.Hash, &c.File.FS,
+		&c.Network.Name, &c.Network.SNI, &c.File.Path, &c.File.Other, &c.File.Hash, &c.File.FS, &c.File.Was,
 		&c.Logon.User, &c.Logon.As, &c.Logon.Service, &c.Logon.Method, &c.Logon.Command,
 		&c.DNS.Name, &c.DNS.Answers, &c.Access.Operation, &c.Access.TargetExe, &c.Sensor} {
 		*s = strings.Clone(*s)

@@ -131,6 +131,23 @@ func DecodeCoverage(e *Entry) (event.Coverage, error) {
 	return c, nil
 }
 
+// EncodeBaseline is the body of a KindBaseline entry.
+func EncodeBaseline(b *event.Baseline) ([]byte, error) { return encodeActivity(b) }
+
+// DecodeBaseline reads a KindBaseline entry. Peer is the entry's.
+func DecodeBaseline(e *Entry) (event.Baseline, error) {
+	var b event.Baseline
+	if e.Kind != KindBaseline {
+		return b, fmt.Errorf("ledger: %s is not a baseline", e.Kind)
+	}
+	if err := canonical.Unmarshal(e.Body, &b, trust.MaxActivityBody); err != nil {
+		return event.Baseline{}, err
+	}
+	plain(&b.Why, &b.By)
+	b.Peer = string(e.Author)
+	return b, nil
+}
+
 // maxItems bounds the lists of a finding or receipt.
 const maxItems = 64
 

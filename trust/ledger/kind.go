@@ -77,6 +77,7 @@ const (
 	KindCosign     = KindOptional | 0x1007 // a witness's cosignature of a checkpoint
 	KindCredential = KindOptional | 0x1011 // an issuer's credential for a member
 	KindAnonymous  = KindOptional | 0x1012 // what some member reports, in the feed of another
+	KindBaseline   = KindOptional | 0x1020 // event.Baseline: what the author's watched files are to be
 	KindCoverage   = KindOptional | 0x1021 // event.Coverage: what the author's host can see and stop
 	KindModules    = KindOptional | 0x1022 // event.ModuleReport: what became of deployed modules on the author's host
 )
@@ -176,6 +177,8 @@ func kindName(k Kind) (string, bool) {
 		return "module-undeploy", true
 	case KindAnonymous:
 		return "anonymous", true
+	case KindBaseline:
+		return "baseline", true
 	case KindCoverage:
 		return "coverage", true
 	case KindModules:

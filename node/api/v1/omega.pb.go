@@ -781,6 +781,574 @@ func (x *CoverageResponse) GetCoverages() []*Coverage {
 	return nil
 }
 
+type IntegrityRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IntegrityRequest) Reset() {
+	*x = IntegrityRequest{}
+	mi := &file_omega_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IntegrityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IntegrityRequest) ProtoMessage() {}
+
+func (x *IntegrityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IntegrityRequest.ProtoReflect.Descriptor instead.
+func (*IntegrityRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{11}
+}
+
+type Difference struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          []byte                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	What          string                 `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"`
+	Was           []byte                 `protobuf:"bytes,3,opt,name=was,proto3" json:"was,omitempty"`
+	Is            []byte                 `protobuf:"bytes,4,opt,name=is,proto3" json:"is,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Difference) Reset() {
+	*x = Difference{}
+	mi := &file_omega_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Difference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Difference) ProtoMessage() {}
+
+func (x *Difference) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Difference.ProtoReflect.Descriptor instead.
+func (*Difference) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Difference) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *Difference) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Difference) GetWas() []byte {
+	if x != nil {
+		return x.Was
+	}
+	return nil
+}
+
+func (x *Difference) GetIs() []byte {
+	if x != nil {
+		return x.Is
+	}
+	return nil
+}
+
+type BaselineWord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	Why           string                 `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
+	By            string                 `protobuf:"bytes,5,opt,name=by,proto3" json:"by,omitempty"`
+	Entries       uint64                 `protobuf:"varint,6,opt,name=entries,proto3" json:"entries,omitempty"`
+	Differ        uint64                 `protobuf:"varint,7,opt,name=differ,proto3" json:"differ,omitempty"`
+	Skipped       uint64                 `protobuf:"varint,8,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	Root          string                 `protobuf:"bytes,9,opt,name=root,proto3" json:"root,omitempty"`
+	File          string                 `protobuf:"bytes,10,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BaselineWord) Reset() {
+	*x = BaselineWord{}
+	mi := &file_omega_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BaselineWord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BaselineWord) ProtoMessage() {}
+
+func (x *BaselineWord) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BaselineWord.ProtoReflect.Descriptor instead.
+func (*BaselineWord) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *BaselineWord) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *BaselineWord) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *BaselineWord) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *BaselineWord) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *BaselineWord) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *BaselineWord) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *BaselineWord) GetDiffer() uint64 {
+	if x != nil {
+		return x.Differ
+	}
+	return 0
+}
+
+func (x *BaselineWord) GetSkipped() uint64 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
+}
+
+func (x *BaselineWord) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+func (x *BaselineWord) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+type IntegrityResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Phase         string                 `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"` // off | waiting | building | scanning | watching
+	Why           string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`     // it is off
+	Live          bool                   `protobuf:"varint,3,opt,name=live,proto3" json:"live,omitempty"`
+	Entries       uint64                 `protobuf:"varint,4,opt,name=entries,proto3" json:"entries,omitempty"`
+	Differ        uint64                 `protobuf:"varint,5,opt,name=differ,proto3" json:"differ,omitempty"`
+	Skipped       uint64                 `protobuf:"varint,6,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	Done          uint64                 `protobuf:"varint,7,opt,name=done,proto3" json:"done,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Scans         uint64                 `protobuf:"varint,9,opt,name=scans,proto3" json:"scans,omitempty"`
+	Dropped       uint64                 `protobuf:"varint,10,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Unsigned      bool                   `protobuf:"varint,11,opt,name=unsigned,proto3" json:"unsigned,omitempty"`
+	Fault         string                 `protobuf:"bytes,12,opt,name=fault,proto3" json:"fault,omitempty"`
+	Looked        *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=looked,proto3" json:"looked,omitempty"`
+	File          string                 `protobuf:"bytes,14,opt,name=file,proto3" json:"file,omitempty"`
+	Paths         []string               `protobuf:"bytes,15,rep,name=paths,proto3" json:"paths,omitempty"`
+	Exclude       []string               `protobuf:"bytes,16,rep,name=exclude,proto3" json:"exclude,omitempty"`
+	Differences   []*Difference          `protobuf:"bytes,17,rep,name=differences,proto3" json:"differences,omitempty"`
+	Words         []*BaselineWord        `protobuf:"bytes,18,rep,name=words,proto3" json:"words,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IntegrityResponse) Reset() {
+	*x = IntegrityResponse{}
+	mi := &file_omega_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IntegrityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IntegrityResponse) ProtoMessage() {}
+
+func (x *IntegrityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IntegrityResponse.ProtoReflect.Descriptor instead.
+func (*IntegrityResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *IntegrityResponse) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *IntegrityResponse) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *IntegrityResponse) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+func (x *IntegrityResponse) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *IntegrityResponse) GetDiffer() uint64 {
+	if x != nil {
+		return x.Differ
+	}
+	return 0
+}
+
+func (x *IntegrityResponse) GetSkipped() uint64 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
+}
+
+func (x *IntegrityResponse) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *IntegrityResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *IntegrityResponse) GetScans() uint64 {
+	if x != nil {
+		return x.Scans
+	}
+	return 0
+}
+
+func (x *IntegrityResponse) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+func (x *IntegrityResponse) GetUnsigned() bool {
+	if x != nil {
+		return x.Unsigned
+	}
+	return false
+}
+
+func (x *IntegrityResponse) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+func (x *IntegrityResponse) GetLooked() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Looked
+	}
+	return nil
+}
+
+func (x *IntegrityResponse) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *IntegrityResponse) GetPaths() []string {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *IntegrityResponse) GetExclude() []string {
+	if x != nil {
+		return x.Exclude
+	}
+	return nil
+}
+
+func (x *IntegrityResponse) GetDifferences() []*Difference {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+func (x *IntegrityResponse) GetWords() []*BaselineWord {
+	if x != nil {
+		return x.Words
+	}
+	return nil
+}
+
+type IntegrityRescanRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Full          bool                   `protobuf:"varint,1,opt,name=full,proto3" json:"full,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IntegrityRescanRequest) Reset() {
+	*x = IntegrityRescanRequest{}
+	mi := &file_omega_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IntegrityRescanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IntegrityRescanRequest) ProtoMessage() {}
+
+func (x *IntegrityRescanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IntegrityRescanRequest.ProtoReflect.Descriptor instead.
+func (*IntegrityRescanRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *IntegrityRescanRequest) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+type IntegrityRescanResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IntegrityRescanResponse) Reset() {
+	*x = IntegrityRescanResponse{}
+	mi := &file_omega_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IntegrityRescanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IntegrityRescanResponse) ProtoMessage() {}
+
+func (x *IntegrityRescanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IntegrityRescanResponse.ProtoReflect.Descriptor instead.
+func (*IntegrityRescanResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{16}
+}
+
+type IntegrityAcceptRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Paths         [][]byte               `protobuf:"bytes,1,rep,name=paths,proto3" json:"paths,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IntegrityAcceptRequest) Reset() {
+	*x = IntegrityAcceptRequest{}
+	mi := &file_omega_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IntegrityAcceptRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IntegrityAcceptRequest) ProtoMessage() {}
+
+func (x *IntegrityAcceptRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IntegrityAcceptRequest.ProtoReflect.Descriptor instead.
+func (*IntegrityAcceptRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *IntegrityAcceptRequest) GetPaths() [][]byte {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+type IntegrityAcceptResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Accepted      uint64                 `protobuf:"varint,1,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IntegrityAcceptResponse) Reset() {
+	*x = IntegrityAcceptResponse{}
+	mi := &file_omega_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IntegrityAcceptResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IntegrityAcceptResponse) ProtoMessage() {}
+
+func (x *IntegrityAcceptResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IntegrityAcceptResponse.ProtoReflect.Descriptor instead.
+func (*IntegrityAcceptResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *IntegrityAcceptResponse) GetAccepted() uint64 {
+	if x != nil {
+		return x.Accepted
+	}
+	return 0
+}
+
 type ListPeersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -789,7 +1357,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_omega_proto_msgTypes[11]
+	mi := &file_omega_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +1369,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[11]
+	mi := &file_omega_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +1382,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{11}
+	return file_omega_proto_rawDescGZIP(), []int{19}
 }
 
 type Peer struct {
@@ -835,7 +1403,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_omega_proto_msgTypes[12]
+	mi := &file_omega_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +1415,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[12]
+	mi := &file_omega_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +1428,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{12}
+	return file_omega_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Peer) GetPeer() string {
@@ -942,7 +1510,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_omega_proto_msgTypes[13]
+	mi := &file_omega_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1522,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[13]
+	mi := &file_omega_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1535,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{13}
+	return file_omega_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListPeersResponse) GetPeers() []*Peer {
@@ -985,7 +1553,7 @@ type ListRolesRequest struct {
 
 func (x *ListRolesRequest) Reset() {
 	*x = ListRolesRequest{}
-	mi := &file_omega_proto_msgTypes[14]
+	mi := &file_omega_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1565,7 @@ func (x *ListRolesRequest) String() string {
 func (*ListRolesRequest) ProtoMessage() {}
 
 func (x *ListRolesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[14]
+	mi := &file_omega_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,7 +1578,7 @@ func (x *ListRolesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolesRequest.ProtoReflect.Descriptor instead.
 func (*ListRolesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{14}
+	return file_omega_proto_rawDescGZIP(), []int{22}
 }
 
 type RoleGrant struct {
@@ -1027,7 +1595,7 @@ type RoleGrant struct {
 
 func (x *RoleGrant) Reset() {
 	*x = RoleGrant{}
-	mi := &file_omega_proto_msgTypes[15]
+	mi := &file_omega_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1607,7 @@ func (x *RoleGrant) String() string {
 func (*RoleGrant) ProtoMessage() {}
 
 func (x *RoleGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[15]
+	mi := &file_omega_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1620,7 @@ func (x *RoleGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleGrant.ProtoReflect.Descriptor instead.
 func (*RoleGrant) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{15}
+	return file_omega_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RoleGrant) GetDid() string {
@@ -1106,7 +1674,7 @@ type ListRolesResponse struct {
 
 func (x *ListRolesResponse) Reset() {
 	*x = ListRolesResponse{}
-	mi := &file_omega_proto_msgTypes[16]
+	mi := &file_omega_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1118,7 +1686,7 @@ func (x *ListRolesResponse) String() string {
 func (*ListRolesResponse) ProtoMessage() {}
 
 func (x *ListRolesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[16]
+	mi := &file_omega_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1131,7 +1699,7 @@ func (x *ListRolesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolesResponse.ProtoReflect.Descriptor instead.
 func (*ListRolesResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{16}
+	return file_omega_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListRolesResponse) GetGrants() []*RoleGrant {
@@ -1151,7 +1719,7 @@ type FindingsRequest struct {
 
 func (x *FindingsRequest) Reset() {
 	*x = FindingsRequest{}
-	mi := &file_omega_proto_msgTypes[17]
+	mi := &file_omega_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1731,7 @@ func (x *FindingsRequest) String() string {
 func (*FindingsRequest) ProtoMessage() {}
 
 func (x *FindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[17]
+	mi := &file_omega_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1744,7 @@ func (x *FindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindingsRequest.ProtoReflect.Descriptor instead.
 func (*FindingsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{17}
+	return file_omega_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FindingsRequest) GetFollow() bool {
@@ -1212,7 +1780,7 @@ type Subject struct {
 
 func (x *Subject) Reset() {
 	*x = Subject{}
-	mi := &file_omega_proto_msgTypes[18]
+	mi := &file_omega_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1224,7 +1792,7 @@ func (x *Subject) String() string {
 func (*Subject) ProtoMessage() {}
 
 func (x *Subject) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[18]
+	mi := &file_omega_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1237,7 +1805,7 @@ func (x *Subject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subject.ProtoReflect.Descriptor instead.
 func (*Subject) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{18}
+	return file_omega_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Subject) GetAddress() string {
@@ -1327,7 +1895,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_omega_proto_msgTypes[19]
+	mi := &file_omega_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1907,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[19]
+	mi := &file_omega_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1920,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{19}
+	return file_omega_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Evidence) GetName() string {
@@ -1393,7 +1961,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_omega_proto_msgTypes[20]
+	mi := &file_omega_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1405,7 +1973,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[20]
+	mi := &file_omega_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1418,7 +1986,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{20}
+	return file_omega_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Finding) GetId() string {
@@ -1546,7 +2114,7 @@ type Anonymity struct {
 
 func (x *Anonymity) Reset() {
 	*x = Anonymity{}
-	mi := &file_omega_proto_msgTypes[21]
+	mi := &file_omega_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1558,7 +2126,7 @@ func (x *Anonymity) String() string {
 func (*Anonymity) ProtoMessage() {}
 
 func (x *Anonymity) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[21]
+	mi := &file_omega_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1571,7 +2139,7 @@ func (x *Anonymity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Anonymity.ProtoReflect.Descriptor instead.
 func (*Anonymity) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{21}
+	return file_omega_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Anonymity) GetRing() uint32 {
@@ -1614,7 +2182,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_omega_proto_msgTypes[22]
+	mi := &file_omega_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +2194,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[22]
+	mi := &file_omega_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +2207,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{22}
+	return file_omega_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReportRequest) GetFinding() *Finding {
@@ -1675,7 +2243,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_omega_proto_msgTypes[23]
+	mi := &file_omega_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +2255,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[23]
+	mi := &file_omega_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +2268,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{23}
+	return file_omega_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReportResponse) GetId() string {
@@ -1741,7 +2309,7 @@ type ReceiptsRequest struct {
 
 func (x *ReceiptsRequest) Reset() {
 	*x = ReceiptsRequest{}
-	mi := &file_omega_proto_msgTypes[24]
+	mi := &file_omega_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +2321,7 @@ func (x *ReceiptsRequest) String() string {
 func (*ReceiptsRequest) ProtoMessage() {}
 
 func (x *ReceiptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[24]
+	mi := &file_omega_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +2334,7 @@ func (x *ReceiptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiptsRequest.ProtoReflect.Descriptor instead.
 func (*ReceiptsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{24}
+	return file_omega_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReceiptsRequest) GetFollow() bool {
@@ -1803,7 +2371,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_omega_proto_msgTypes[25]
+	mi := &file_omega_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1815,7 +2383,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[25]
+	mi := &file_omega_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1828,7 +2396,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{25}
+	return file_omega_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Receipt) GetId() string {
@@ -1926,7 +2494,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_omega_proto_msgTypes[26]
+	mi := &file_omega_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2506,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[26]
+	mi := &file_omega_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2519,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{26}
+	return file_omega_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *EventsRequest) GetFollow() bool {
@@ -1984,7 +2552,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_omega_proto_msgTypes[27]
+	mi := &file_omega_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2564,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[27]
+	mi := &file_omega_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2577,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{27}
+	return file_omega_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Event) GetOcsfJson() string {
@@ -2033,7 +2601,7 @@ type EntriesRequest struct {
 
 func (x *EntriesRequest) Reset() {
 	*x = EntriesRequest{}
-	mi := &file_omega_proto_msgTypes[28]
+	mi := &file_omega_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2045,7 +2613,7 @@ func (x *EntriesRequest) String() string {
 func (*EntriesRequest) ProtoMessage() {}
 
 func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[28]
+	mi := &file_omega_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2058,7 +2626,7 @@ func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntriesRequest.ProtoReflect.Descriptor instead.
 func (*EntriesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{28}
+	return file_omega_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *EntriesRequest) GetFollow() bool {
@@ -2112,7 +2680,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_omega_proto_msgTypes[29]
+	mi := &file_omega_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2692,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[29]
+	mi := &file_omega_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2705,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{29}
+	return file_omega_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Entry) GetRaw() []byte {
@@ -2204,7 +2772,7 @@ type ExportLedgerRequest struct {
 
 func (x *ExportLedgerRequest) Reset() {
 	*x = ExportLedgerRequest{}
-	mi := &file_omega_proto_msgTypes[30]
+	mi := &file_omega_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2216,7 +2784,7 @@ func (x *ExportLedgerRequest) String() string {
 func (*ExportLedgerRequest) ProtoMessage() {}
 
 func (x *ExportLedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[30]
+	mi := &file_omega_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2229,7 +2797,7 @@ func (x *ExportLedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportLedgerRequest.ProtoReflect.Descriptor instead.
 func (*ExportLedgerRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{30}
+	return file_omega_proto_rawDescGZIP(), []int{38}
 }
 
 type ExportLedgerResponse struct {
@@ -2241,7 +2809,7 @@ type ExportLedgerResponse struct {
 
 func (x *ExportLedgerResponse) Reset() {
 	*x = ExportLedgerResponse{}
-	mi := &file_omega_proto_msgTypes[31]
+	mi := &file_omega_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2253,7 +2821,7 @@ func (x *ExportLedgerResponse) String() string {
 func (*ExportLedgerResponse) ProtoMessage() {}
 
 func (x *ExportLedgerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[31]
+	mi := &file_omega_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2266,7 +2834,7 @@ func (x *ExportLedgerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportLedgerResponse.ProtoReflect.Descriptor instead.
 func (*ExportLedgerResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{31}
+	return file_omega_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExportLedgerResponse) GetPart() []byte {
@@ -2296,7 +2864,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_omega_proto_msgTypes[32]
+	mi := &file_omega_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2308,7 +2876,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[32]
+	mi := &file_omega_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2889,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{32}
+	return file_omega_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Target) GetAddress() string {
@@ -2429,7 +2997,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_omega_proto_msgTypes[33]
+	mi := &file_omega_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2441,7 +3009,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[33]
+	mi := &file_omega_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2454,7 +3022,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{33}
+	return file_omega_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Response) GetId() string {
@@ -2557,7 +3125,7 @@ type ListResponsesRequest struct {
 
 func (x *ListResponsesRequest) Reset() {
 	*x = ListResponsesRequest{}
-	mi := &file_omega_proto_msgTypes[34]
+	mi := &file_omega_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2569,7 +3137,7 @@ func (x *ListResponsesRequest) String() string {
 func (*ListResponsesRequest) ProtoMessage() {}
 
 func (x *ListResponsesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[34]
+	mi := &file_omega_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2582,7 +3150,7 @@ func (x *ListResponsesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponsesRequest.ProtoReflect.Descriptor instead.
 func (*ListResponsesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{34}
+	return file_omega_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListResponsesRequest) GetActive() bool {
@@ -2601,7 +3169,7 @@ type ListResponsesResponse struct {
 
 func (x *ListResponsesResponse) Reset() {
 	*x = ListResponsesResponse{}
-	mi := &file_omega_proto_msgTypes[35]
+	mi := &file_omega_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +3181,7 @@ func (x *ListResponsesResponse) String() string {
 func (*ListResponsesResponse) ProtoMessage() {}
 
 func (x *ListResponsesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[35]
+	mi := &file_omega_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +3194,7 @@ func (x *ListResponsesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponsesResponse.ProtoReflect.Descriptor instead.
 func (*ListResponsesResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{35}
+	return file_omega_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListResponsesResponse) GetResponses() []*Response {
@@ -2644,7 +3212,7 @@ type ListPendingRequest struct {
 
 func (x *ListPendingRequest) Reset() {
 	*x = ListPendingRequest{}
-	mi := &file_omega_proto_msgTypes[36]
+	mi := &file_omega_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2656,7 +3224,7 @@ func (x *ListPendingRequest) String() string {
 func (*ListPendingRequest) ProtoMessage() {}
 
 func (x *ListPendingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[36]
+	mi := &file_omega_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2669,7 +3237,7 @@ func (x *ListPendingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPendingRequest.ProtoReflect.Descriptor instead.
 func (*ListPendingRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{36}
+	return file_omega_proto_rawDescGZIP(), []int{44}
 }
 
 type Pending struct {
@@ -2684,7 +3252,7 @@ type Pending struct {
 
 func (x *Pending) Reset() {
 	*x = Pending{}
-	mi := &file_omega_proto_msgTypes[37]
+	mi := &file_omega_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2696,7 +3264,7 @@ func (x *Pending) String() string {
 func (*Pending) ProtoMessage() {}
 
 func (x *Pending) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[37]
+	mi := &file_omega_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2709,7 +3277,7 @@ func (x *Pending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pending.ProtoReflect.Descriptor instead.
 func (*Pending) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{37}
+	return file_omega_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Pending) GetProposal() *Response {
@@ -2759,7 +3327,7 @@ type Joiner struct {
 
 func (x *Joiner) Reset() {
 	*x = Joiner{}
-	mi := &file_omega_proto_msgTypes[38]
+	mi := &file_omega_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2771,7 +3339,7 @@ func (x *Joiner) String() string {
 func (*Joiner) ProtoMessage() {}
 
 func (x *Joiner) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[38]
+	mi := &file_omega_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2784,7 +3352,7 @@ func (x *Joiner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joiner.ProtoReflect.Descriptor instead.
 func (*Joiner) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{38}
+	return file_omega_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Joiner) GetId() string {
@@ -2867,7 +3435,7 @@ type ListPendingResponse struct {
 
 func (x *ListPendingResponse) Reset() {
 	*x = ListPendingResponse{}
-	mi := &file_omega_proto_msgTypes[39]
+	mi := &file_omega_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2879,7 +3447,7 @@ func (x *ListPendingResponse) String() string {
 func (*ListPendingResponse) ProtoMessage() {}
 
 func (x *ListPendingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[39]
+	mi := &file_omega_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2892,7 +3460,7 @@ func (x *ListPendingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPendingResponse.ProtoReflect.Descriptor instead.
 func (*ListPendingResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{39}
+	return file_omega_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListPendingResponse) GetPending() []*Pending {
@@ -2917,7 +3485,7 @@ type ListDecoysRequest struct {
 
 func (x *ListDecoysRequest) Reset() {
 	*x = ListDecoysRequest{}
-	mi := &file_omega_proto_msgTypes[40]
+	mi := &file_omega_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2929,7 +3497,7 @@ func (x *ListDecoysRequest) String() string {
 func (*ListDecoysRequest) ProtoMessage() {}
 
 func (x *ListDecoysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[40]
+	mi := &file_omega_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2942,7 +3510,7 @@ func (x *ListDecoysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecoysRequest.ProtoReflect.Descriptor instead.
 func (*ListDecoysRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{40}
+	return file_omega_proto_rawDescGZIP(), []int{48}
 }
 
 type Decoy struct {
@@ -2959,7 +3527,7 @@ type Decoy struct {
 
 func (x *Decoy) Reset() {
 	*x = Decoy{}
-	mi := &file_omega_proto_msgTypes[41]
+	mi := &file_omega_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2971,7 +3539,7 @@ func (x *Decoy) String() string {
 func (*Decoy) ProtoMessage() {}
 
 func (x *Decoy) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[41]
+	mi := &file_omega_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2984,7 +3552,7 @@ func (x *Decoy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decoy.ProtoReflect.Descriptor instead.
 func (*Decoy) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{41}
+	return file_omega_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Decoy) GetPeer() string {
@@ -3038,7 +3606,7 @@ type ListDecoysResponse struct {
 
 func (x *ListDecoysResponse) Reset() {
 	*x = ListDecoysResponse{}
-	mi := &file_omega_proto_msgTypes[42]
+	mi := &file_omega_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3618,7 @@ func (x *ListDecoysResponse) String() string {
 func (*ListDecoysResponse) ProtoMessage() {}
 
 func (x *ListDecoysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[42]
+	mi := &file_omega_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3631,7 @@ func (x *ListDecoysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecoysResponse.ProtoReflect.Descriptor instead.
 func (*ListDecoysResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{42}
+	return file_omega_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListDecoysResponse) GetDecoys() []*Decoy {
@@ -3081,7 +3649,7 @@ type ListInvitesRequest struct {
 
 func (x *ListInvitesRequest) Reset() {
 	*x = ListInvitesRequest{}
-	mi := &file_omega_proto_msgTypes[43]
+	mi := &file_omega_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3093,7 +3661,7 @@ func (x *ListInvitesRequest) String() string {
 func (*ListInvitesRequest) ProtoMessage() {}
 
 func (x *ListInvitesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[43]
+	mi := &file_omega_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3106,7 +3674,7 @@ func (x *ListInvitesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitesRequest.ProtoReflect.Descriptor instead.
 func (*ListInvitesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{43}
+	return file_omega_proto_rawDescGZIP(), []int{51}
 }
 
 type Invite struct {
@@ -3125,7 +3693,7 @@ type Invite struct {
 
 func (x *Invite) Reset() {
 	*x = Invite{}
-	mi := &file_omega_proto_msgTypes[44]
+	mi := &file_omega_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3137,7 +3705,7 @@ func (x *Invite) String() string {
 func (*Invite) ProtoMessage() {}
 
 func (x *Invite) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[44]
+	mi := &file_omega_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3150,7 +3718,7 @@ func (x *Invite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invite.ProtoReflect.Descriptor instead.
 func (*Invite) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{44}
+	return file_omega_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Invite) GetId() string {
@@ -3218,7 +3786,7 @@ type ListInvitesResponse struct {
 
 func (x *ListInvitesResponse) Reset() {
 	*x = ListInvitesResponse{}
-	mi := &file_omega_proto_msgTypes[45]
+	mi := &file_omega_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3230,7 +3798,7 @@ func (x *ListInvitesResponse) String() string {
 func (*ListInvitesResponse) ProtoMessage() {}
 
 func (x *ListInvitesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[45]
+	mi := &file_omega_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3243,7 +3811,7 @@ func (x *ListInvitesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitesResponse.ProtoReflect.Descriptor instead.
 func (*ListInvitesResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{45}
+	return file_omega_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListInvitesResponse) GetInvites() []*Invite {
@@ -3262,7 +3830,7 @@ type OrderRequest struct {
 
 func (x *OrderRequest) Reset() {
 	*x = OrderRequest{}
-	mi := &file_omega_proto_msgTypes[46]
+	mi := &file_omega_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3274,7 +3842,7 @@ func (x *OrderRequest) String() string {
 func (*OrderRequest) ProtoMessage() {}
 
 func (x *OrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[46]
+	mi := &file_omega_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3287,7 +3855,7 @@ func (x *OrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderRequest.ProtoReflect.Descriptor instead.
 func (*OrderRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{46}
+	return file_omega_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *OrderRequest) GetResponse() *Response {
@@ -3306,7 +3874,7 @@ type OrderResponse struct {
 
 func (x *OrderResponse) Reset() {
 	*x = OrderResponse{}
-	mi := &file_omega_proto_msgTypes[47]
+	mi := &file_omega_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3318,7 +3886,7 @@ func (x *OrderResponse) String() string {
 func (*OrderResponse) ProtoMessage() {}
 
 func (x *OrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[47]
+	mi := &file_omega_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3331,7 +3899,7 @@ func (x *OrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderResponse.ProtoReflect.Descriptor instead.
 func (*OrderResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{47}
+	return file_omega_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *OrderResponse) GetId() string {
@@ -3349,7 +3917,7 @@ type ShowPolicyRequest struct {
 
 func (x *ShowPolicyRequest) Reset() {
 	*x = ShowPolicyRequest{}
-	mi := &file_omega_proto_msgTypes[48]
+	mi := &file_omega_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3361,7 +3929,7 @@ func (x *ShowPolicyRequest) String() string {
 func (*ShowPolicyRequest) ProtoMessage() {}
 
 func (x *ShowPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[48]
+	mi := &file_omega_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3374,7 +3942,7 @@ func (x *ShowPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ShowPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{48}
+	return file_omega_proto_rawDescGZIP(), []int{56}
 }
 
 type ShowPolicyResponse struct {
@@ -3390,7 +3958,7 @@ type ShowPolicyResponse struct {
 
 func (x *ShowPolicyResponse) Reset() {
 	*x = ShowPolicyResponse{}
-	mi := &file_omega_proto_msgTypes[49]
+	mi := &file_omega_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3402,7 +3970,7 @@ func (x *ShowPolicyResponse) String() string {
 func (*ShowPolicyResponse) ProtoMessage() {}
 
 func (x *ShowPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[49]
+	mi := &file_omega_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3415,7 +3983,7 @@ func (x *ShowPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ShowPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{49}
+	return file_omega_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ShowPolicyResponse) GetText() string {
@@ -3461,7 +4029,7 @@ type ListCredentialsRequest struct {
 
 func (x *ListCredentialsRequest) Reset() {
 	*x = ListCredentialsRequest{}
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3473,7 +4041,7 @@ func (x *ListCredentialsRequest) String() string {
 func (*ListCredentialsRequest) ProtoMessage() {}
 
 func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[50]
+	mi := &file_omega_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3486,7 +4054,7 @@ func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialsRequest.ProtoReflect.Descriptor instead.
 func (*ListCredentialsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{50}
+	return file_omega_proto_rawDescGZIP(), []int{58}
 }
 
 type Capability struct {
@@ -3500,7 +4068,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3512,7 +4080,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[51]
+	mi := &file_omega_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3525,7 +4093,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{51}
+	return file_omega_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Capability) GetAction() string {
@@ -3569,7 +4137,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +4149,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[52]
+	mi := &file_omega_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +4162,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{52}
+	return file_omega_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Credential) GetSerial() string {
@@ -3683,7 +4251,7 @@ type ListCredentialsResponse struct {
 
 func (x *ListCredentialsResponse) Reset() {
 	*x = ListCredentialsResponse{}
-	mi := &file_omega_proto_msgTypes[53]
+	mi := &file_omega_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3695,7 +4263,7 @@ func (x *ListCredentialsResponse) String() string {
 func (*ListCredentialsResponse) ProtoMessage() {}
 
 func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[53]
+	mi := &file_omega_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3708,7 +4276,7 @@ func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialsResponse.ProtoReflect.Descriptor instead.
 func (*ListCredentialsResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{53}
+	return file_omega_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListCredentialsResponse) GetCredentials() []*Credential {
@@ -3727,7 +4295,7 @@ type HeadRequest struct {
 
 func (x *HeadRequest) Reset() {
 	*x = HeadRequest{}
-	mi := &file_omega_proto_msgTypes[54]
+	mi := &file_omega_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3739,7 +4307,7 @@ func (x *HeadRequest) String() string {
 func (*HeadRequest) ProtoMessage() {}
 
 func (x *HeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[54]
+	mi := &file_omega_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3752,7 +4320,7 @@ func (x *HeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadRequest.ProtoReflect.Descriptor instead.
 func (*HeadRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{54}
+	return file_omega_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *HeadRequest) GetDid() string {
@@ -3775,7 +4343,7 @@ type HeadResponse struct {
 
 func (x *HeadResponse) Reset() {
 	*x = HeadResponse{}
-	mi := &file_omega_proto_msgTypes[55]
+	mi := &file_omega_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3787,7 +4355,7 @@ func (x *HeadResponse) String() string {
 func (*HeadResponse) ProtoMessage() {}
 
 func (x *HeadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[55]
+	mi := &file_omega_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3800,7 +4368,7 @@ func (x *HeadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadResponse.ProtoReflect.Descriptor instead.
 func (*HeadResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{55}
+	return file_omega_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *HeadResponse) GetNextSeq() uint64 {
@@ -3847,7 +4415,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_omega_proto_msgTypes[56]
+	mi := &file_omega_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3859,7 +4427,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[56]
+	mi := &file_omega_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3872,7 +4440,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{56}
+	return file_omega_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *SubmitRequest) GetEntry() []byte {
@@ -3891,7 +4459,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_omega_proto_msgTypes[57]
+	mi := &file_omega_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3903,7 +4471,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[57]
+	mi := &file_omega_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3916,7 +4484,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{57}
+	return file_omega_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *SubmitResponse) GetId() string {
@@ -3935,7 +4503,7 @@ type RootRequest struct {
 
 func (x *RootRequest) Reset() {
 	*x = RootRequest{}
-	mi := &file_omega_proto_msgTypes[58]
+	mi := &file_omega_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3947,7 +4515,7 @@ func (x *RootRequest) String() string {
 func (*RootRequest) ProtoMessage() {}
 
 func (x *RootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[58]
+	mi := &file_omega_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3960,7 +4528,7 @@ func (x *RootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootRequest.ProtoReflect.Descriptor instead.
 func (*RootRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{58}
+	return file_omega_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RootRequest) GetAt() string {
@@ -3985,7 +4553,7 @@ type RootOperator struct {
 
 func (x *RootOperator) Reset() {
 	*x = RootOperator{}
-	mi := &file_omega_proto_msgTypes[59]
+	mi := &file_omega_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3997,7 +4565,7 @@ func (x *RootOperator) String() string {
 func (*RootOperator) ProtoMessage() {}
 
 func (x *RootOperator) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[59]
+	mi := &file_omega_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4010,7 +4578,7 @@ func (x *RootOperator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootOperator.ProtoReflect.Descriptor instead.
 func (*RootOperator) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{59}
+	return file_omega_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RootOperator) GetDid() string {
@@ -4078,7 +4646,7 @@ type RootEntry struct {
 
 func (x *RootEntry) Reset() {
 	*x = RootEntry{}
-	mi := &file_omega_proto_msgTypes[60]
+	mi := &file_omega_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4090,7 +4658,7 @@ func (x *RootEntry) String() string {
 func (*RootEntry) ProtoMessage() {}
 
 func (x *RootEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[60]
+	mi := &file_omega_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4103,7 +4671,7 @@ func (x *RootEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootEntry.ProtoReflect.Descriptor instead.
 func (*RootEntry) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{60}
+	return file_omega_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RootEntry) GetRaw() []byte {
@@ -4174,7 +4742,7 @@ type RootFork struct {
 
 func (x *RootFork) Reset() {
 	*x = RootFork{}
-	mi := &file_omega_proto_msgTypes[61]
+	mi := &file_omega_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4186,7 +4754,7 @@ func (x *RootFork) String() string {
 func (*RootFork) ProtoMessage() {}
 
 func (x *RootFork) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[61]
+	mi := &file_omega_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4199,7 +4767,7 @@ func (x *RootFork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootFork.ProtoReflect.Descriptor instead.
 func (*RootFork) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{61}
+	return file_omega_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *RootFork) GetCommon() string {
@@ -4254,7 +4822,7 @@ type RootResponse struct {
 
 func (x *RootResponse) Reset() {
 	*x = RootResponse{}
-	mi := &file_omega_proto_msgTypes[62]
+	mi := &file_omega_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4266,7 +4834,7 @@ func (x *RootResponse) String() string {
 func (*RootResponse) ProtoMessage() {}
 
 func (x *RootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[62]
+	mi := &file_omega_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4279,7 +4847,7 @@ func (x *RootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootResponse.ProtoReflect.Descriptor instead.
 func (*RootResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{62}
+	return file_omega_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RootResponse) GetSwarm() []byte {
@@ -4403,7 +4971,7 @@ type SubmitRootRequest struct {
 
 func (x *SubmitRootRequest) Reset() {
 	*x = SubmitRootRequest{}
-	mi := &file_omega_proto_msgTypes[63]
+	mi := &file_omega_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4415,7 +4983,7 @@ func (x *SubmitRootRequest) String() string {
 func (*SubmitRootRequest) ProtoMessage() {}
 
 func (x *SubmitRootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[63]
+	mi := &file_omega_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4428,7 +4996,7 @@ func (x *SubmitRootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRootRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRootRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{63}
+	return file_omega_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *SubmitRootRequest) GetEntry() []byte {
@@ -4450,7 +5018,7 @@ type SubmitRootResponse struct {
 
 func (x *SubmitRootResponse) Reset() {
 	*x = SubmitRootResponse{}
-	mi := &file_omega_proto_msgTypes[64]
+	mi := &file_omega_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4462,7 +5030,7 @@ func (x *SubmitRootResponse) String() string {
 func (*SubmitRootResponse) ProtoMessage() {}
 
 func (x *SubmitRootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[64]
+	mi := &file_omega_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4475,7 +5043,7 @@ func (x *SubmitRootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRootResponse.ProtoReflect.Descriptor instead.
 func (*SubmitRootResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{64}
+	return file_omega_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *SubmitRootResponse) GetHash() string {
@@ -4515,7 +5083,7 @@ type IdentityRequest struct {
 
 func (x *IdentityRequest) Reset() {
 	*x = IdentityRequest{}
-	mi := &file_omega_proto_msgTypes[65]
+	mi := &file_omega_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4527,7 +5095,7 @@ func (x *IdentityRequest) String() string {
 func (*IdentityRequest) ProtoMessage() {}
 
 func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[65]
+	mi := &file_omega_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4540,7 +5108,7 @@ func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityRequest.ProtoReflect.Descriptor instead.
 func (*IdentityRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{65}
+	return file_omega_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *IdentityRequest) GetPeer() string {
@@ -4561,7 +5129,7 @@ type IdentityResponse struct {
 
 func (x *IdentityResponse) Reset() {
 	*x = IdentityResponse{}
-	mi := &file_omega_proto_msgTypes[66]
+	mi := &file_omega_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4573,7 +5141,7 @@ func (x *IdentityResponse) String() string {
 func (*IdentityResponse) ProtoMessage() {}
 
 func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[66]
+	mi := &file_omega_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4586,7 +5154,7 @@ func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityResponse.ProtoReflect.Descriptor instead.
 func (*IdentityResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{66}
+	return file_omega_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *IdentityResponse) GetInception() []byte {
@@ -4620,7 +5188,7 @@ type RotateRequest struct {
 
 func (x *RotateRequest) Reset() {
 	*x = RotateRequest{}
-	mi := &file_omega_proto_msgTypes[67]
+	mi := &file_omega_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4632,7 +5200,7 @@ func (x *RotateRequest) String() string {
 func (*RotateRequest) ProtoMessage() {}
 
 func (x *RotateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[67]
+	mi := &file_omega_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4645,7 +5213,7 @@ func (x *RotateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRequest.ProtoReflect.Descriptor instead.
 func (*RotateRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{67}
+	return file_omega_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *RotateRequest) GetSeed() []byte {
@@ -4672,7 +5240,7 @@ type RotateResponse struct {
 
 func (x *RotateResponse) Reset() {
 	*x = RotateResponse{}
-	mi := &file_omega_proto_msgTypes[68]
+	mi := &file_omega_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4684,7 +5252,7 @@ func (x *RotateResponse) String() string {
 func (*RotateResponse) ProtoMessage() {}
 
 func (x *RotateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[68]
+	mi := &file_omega_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4697,7 +5265,7 @@ func (x *RotateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateResponse.ProtoReflect.Descriptor instead.
 func (*RotateResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{68}
+	return file_omega_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *RotateResponse) GetNumber() uint32 {
@@ -4723,7 +5291,7 @@ type AddModuleRequest struct {
 
 func (x *AddModuleRequest) Reset() {
 	*x = AddModuleRequest{}
-	mi := &file_omega_proto_msgTypes[69]
+	mi := &file_omega_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4735,7 +5303,7 @@ func (x *AddModuleRequest) String() string {
 func (*AddModuleRequest) ProtoMessage() {}
 
 func (x *AddModuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[69]
+	mi := &file_omega_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4748,7 +5316,7 @@ func (x *AddModuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddModuleRequest.ProtoReflect.Descriptor instead.
 func (*AddModuleRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{69}
+	return file_omega_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *AddModuleRequest) GetPart() []byte {
@@ -4770,7 +5338,7 @@ type AddModuleResponse struct {
 
 func (x *AddModuleResponse) Reset() {
 	*x = AddModuleResponse{}
-	mi := &file_omega_proto_msgTypes[70]
+	mi := &file_omega_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4782,7 +5350,7 @@ func (x *AddModuleResponse) String() string {
 func (*AddModuleResponse) ProtoMessage() {}
 
 func (x *AddModuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[70]
+	mi := &file_omega_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4795,7 +5363,7 @@ func (x *AddModuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddModuleResponse.ProtoReflect.Descriptor instead.
 func (*AddModuleResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{70}
+	return file_omega_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *AddModuleResponse) GetCid() string {
@@ -4835,7 +5403,7 @@ type ListModulesRequest struct {
 
 func (x *ListModulesRequest) Reset() {
 	*x = ListModulesRequest{}
-	mi := &file_omega_proto_msgTypes[71]
+	mi := &file_omega_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4847,7 +5415,7 @@ func (x *ListModulesRequest) String() string {
 func (*ListModulesRequest) ProtoMessage() {}
 
 func (x *ListModulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[71]
+	mi := &file_omega_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4860,7 +5428,7 @@ func (x *ListModulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModulesRequest.ProtoReflect.Descriptor instead.
 func (*ListModulesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{71}
+	return file_omega_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListModulesRequest) GetModule() string {
@@ -4888,7 +5456,7 @@ type Deployment struct {
 
 func (x *Deployment) Reset() {
 	*x = Deployment{}
-	mi := &file_omega_proto_msgTypes[72]
+	mi := &file_omega_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4900,7 +5468,7 @@ func (x *Deployment) String() string {
 func (*Deployment) ProtoMessage() {}
 
 func (x *Deployment) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[72]
+	mi := &file_omega_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4913,7 +5481,7 @@ func (x *Deployment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deployment.ProtoReflect.Descriptor instead.
 func (*Deployment) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{72}
+	return file_omega_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Deployment) GetEntry() string {
@@ -5023,7 +5591,7 @@ type Module struct {
 
 func (x *Module) Reset() {
 	*x = Module{}
-	mi := &file_omega_proto_msgTypes[73]
+	mi := &file_omega_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5035,7 +5603,7 @@ func (x *Module) String() string {
 func (*Module) ProtoMessage() {}
 
 func (x *Module) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[73]
+	mi := &file_omega_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5048,7 +5616,7 @@ func (x *Module) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Module.ProtoReflect.Descriptor instead.
 func (*Module) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{73}
+	return file_omega_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Module) GetCid() string {
@@ -5259,7 +5827,7 @@ type ShadowDifference struct {
 
 func (x *ShadowDifference) Reset() {
 	*x = ShadowDifference{}
-	mi := &file_omega_proto_msgTypes[74]
+	mi := &file_omega_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5271,7 +5839,7 @@ func (x *ShadowDifference) String() string {
 func (*ShadowDifference) ProtoMessage() {}
 
 func (x *ShadowDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[74]
+	mi := &file_omega_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5284,7 +5852,7 @@ func (x *ShadowDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShadowDifference.ProtoReflect.Descriptor instead.
 func (*ShadowDifference) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{74}
+	return file_omega_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ShadowDifference) GetBoth() uint64 {
@@ -5333,7 +5901,7 @@ type ModuleHost struct {
 
 func (x *ModuleHost) Reset() {
 	*x = ModuleHost{}
-	mi := &file_omega_proto_msgTypes[75]
+	mi := &file_omega_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5345,7 +5913,7 @@ func (x *ModuleHost) String() string {
 func (*ModuleHost) ProtoMessage() {}
 
 func (x *ModuleHost) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[75]
+	mi := &file_omega_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5358,7 +5926,7 @@ func (x *ModuleHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModuleHost.ProtoReflect.Descriptor instead.
 func (*ModuleHost) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{75}
+	return file_omega_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ModuleHost) GetPeer() string {
@@ -5433,7 +6001,7 @@ type ListModulesResponse struct {
 
 func (x *ListModulesResponse) Reset() {
 	*x = ListModulesResponse{}
-	mi := &file_omega_proto_msgTypes[76]
+	mi := &file_omega_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5445,7 +6013,7 @@ func (x *ListModulesResponse) String() string {
 func (*ListModulesResponse) ProtoMessage() {}
 
 func (x *ListModulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[76]
+	mi := &file_omega_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5458,7 +6026,7 @@ func (x *ListModulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModulesResponse.ProtoReflect.Descriptor instead.
 func (*ListModulesResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{76}
+	return file_omega_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ListModulesResponse) GetModules() []*Module {
@@ -5477,7 +6045,7 @@ type RespondLocalRequest struct {
 
 func (x *RespondLocalRequest) Reset() {
 	*x = RespondLocalRequest{}
-	mi := &file_omega_proto_msgTypes[77]
+	mi := &file_omega_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5489,7 +6057,7 @@ func (x *RespondLocalRequest) String() string {
 func (*RespondLocalRequest) ProtoMessage() {}
 
 func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[77]
+	mi := &file_omega_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5502,7 +6070,7 @@ func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalRequest.ProtoReflect.Descriptor instead.
 func (*RespondLocalRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{77}
+	return file_omega_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *RespondLocalRequest) GetResponse() *Response {
@@ -5522,7 +6090,7 @@ type RespondLocalResponse struct {
 
 func (x *RespondLocalResponse) Reset() {
 	*x = RespondLocalResponse{}
-	mi := &file_omega_proto_msgTypes[78]
+	mi := &file_omega_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5534,7 +6102,7 @@ func (x *RespondLocalResponse) String() string {
 func (*RespondLocalResponse) ProtoMessage() {}
 
 func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[78]
+	mi := &file_omega_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5547,7 +6115,7 @@ func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalResponse.ProtoReflect.Descriptor instead.
 func (*RespondLocalResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{78}
+	return file_omega_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *RespondLocalResponse) GetResponse() *Response {
@@ -5572,7 +6140,7 @@ type ListAllowedRequest struct {
 
 func (x *ListAllowedRequest) Reset() {
 	*x = ListAllowedRequest{}
-	mi := &file_omega_proto_msgTypes[79]
+	mi := &file_omega_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5584,7 +6152,7 @@ func (x *ListAllowedRequest) String() string {
 func (*ListAllowedRequest) ProtoMessage() {}
 
 func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[79]
+	mi := &file_omega_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5597,7 +6165,7 @@ func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedRequest.ProtoReflect.Descriptor instead.
 func (*ListAllowedRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{79}
+	return file_omega_proto_rawDescGZIP(), []int{87}
 }
 
 type Allowed struct {
@@ -5611,7 +6179,7 @@ type Allowed struct {
 
 func (x *Allowed) Reset() {
 	*x = Allowed{}
-	mi := &file_omega_proto_msgTypes[80]
+	mi := &file_omega_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5623,7 +6191,7 @@ func (x *Allowed) String() string {
 func (*Allowed) ProtoMessage() {}
 
 func (x *Allowed) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[80]
+	mi := &file_omega_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5636,7 +6204,7 @@ func (x *Allowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allowed.ProtoReflect.Descriptor instead.
 func (*Allowed) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{80}
+	return file_omega_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Allowed) GetWhat() string {
@@ -5669,7 +6237,7 @@ type ListAllowedResponse struct {
 
 func (x *ListAllowedResponse) Reset() {
 	*x = ListAllowedResponse{}
-	mi := &file_omega_proto_msgTypes[81]
+	mi := &file_omega_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5681,7 +6249,7 @@ func (x *ListAllowedResponse) String() string {
 func (*ListAllowedResponse) ProtoMessage() {}
 
 func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[81]
+	mi := &file_omega_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5694,7 +6262,7 @@ func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedResponse.ProtoReflect.Descriptor instead.
 func (*ListAllowedResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{81}
+	return file_omega_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ListAllowedResponse) GetAllowed() []*Allowed {
@@ -5713,7 +6281,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_omega_proto_msgTypes[82]
+	mi := &file_omega_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5725,7 +6293,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[82]
+	mi := &file_omega_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5738,7 +6306,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{82}
+	return file_omega_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *AllowRequest) GetWhat() string {
@@ -5756,7 +6324,7 @@ type AllowResponse struct {
 
 func (x *AllowResponse) Reset() {
 	*x = AllowResponse{}
-	mi := &file_omega_proto_msgTypes[83]
+	mi := &file_omega_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5768,7 +6336,7 @@ func (x *AllowResponse) String() string {
 func (*AllowResponse) ProtoMessage() {}
 
 func (x *AllowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[83]
+	mi := &file_omega_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5781,7 +6349,7 @@ func (x *AllowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowResponse.ProtoReflect.Descriptor instead.
 func (*AllowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{83}
+	return file_omega_proto_rawDescGZIP(), []int{91}
 }
 
 type DisallowRequest struct {
@@ -5793,7 +6361,7 @@ type DisallowRequest struct {
 
 func (x *DisallowRequest) Reset() {
 	*x = DisallowRequest{}
-	mi := &file_omega_proto_msgTypes[84]
+	mi := &file_omega_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5805,7 +6373,7 @@ func (x *DisallowRequest) String() string {
 func (*DisallowRequest) ProtoMessage() {}
 
 func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[84]
+	mi := &file_omega_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5818,7 +6386,7 @@ func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowRequest.ProtoReflect.Descriptor instead.
 func (*DisallowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{84}
+	return file_omega_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *DisallowRequest) GetWhat() string {
@@ -5836,7 +6404,7 @@ type DisallowResponse struct {
 
 func (x *DisallowResponse) Reset() {
 	*x = DisallowResponse{}
-	mi := &file_omega_proto_msgTypes[85]
+	mi := &file_omega_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5848,7 +6416,7 @@ func (x *DisallowResponse) String() string {
 func (*DisallowResponse) ProtoMessage() {}
 
 func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[85]
+	mi := &file_omega_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5861,7 +6429,7 @@ func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowResponse.ProtoReflect.Descriptor instead.
 func (*DisallowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{85}
+	return file_omega_proto_rawDescGZIP(), []int{93}
 }
 
 type PanicRequest struct {
@@ -5872,7 +6440,7 @@ type PanicRequest struct {
 
 func (x *PanicRequest) Reset() {
 	*x = PanicRequest{}
-	mi := &file_omega_proto_msgTypes[86]
+	mi := &file_omega_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5884,7 +6452,7 @@ func (x *PanicRequest) String() string {
 func (*PanicRequest) ProtoMessage() {}
 
 func (x *PanicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[86]
+	mi := &file_omega_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5897,7 +6465,7 @@ func (x *PanicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicRequest.ProtoReflect.Descriptor instead.
 func (*PanicRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{86}
+	return file_omega_proto_rawDescGZIP(), []int{94}
 }
 
 type PanicResponse struct {
@@ -5909,7 +6477,7 @@ type PanicResponse struct {
 
 func (x *PanicResponse) Reset() {
 	*x = PanicResponse{}
-	mi := &file_omega_proto_msgTypes[87]
+	mi := &file_omega_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5921,7 +6489,7 @@ func (x *PanicResponse) String() string {
 func (*PanicResponse) ProtoMessage() {}
 
 func (x *PanicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[87]
+	mi := &file_omega_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5934,7 +6502,7 @@ func (x *PanicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicResponse.ProtoReflect.Descriptor instead.
 func (*PanicResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{87}
+	return file_omega_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *PanicResponse) GetReleased() uint32 {
@@ -5952,7 +6520,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_omega_proto_msgTypes[88]
+	mi := &file_omega_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5964,7 +6532,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[88]
+	mi := &file_omega_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5977,7 +6545,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{88}
+	return file_omega_proto_rawDescGZIP(), []int{96}
 }
 
 type LeaveResponse struct {
@@ -5988,7 +6556,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_omega_proto_msgTypes[89]
+	mi := &file_omega_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6000,7 +6568,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[89]
+	mi := &file_omega_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6013,7 +6581,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{89}
+	return file_omega_proto_rawDescGZIP(), []int{97}
 }
 
 var File_omega_proto protoreflect.FileDescriptor
@@ -6094,6 +6662,52 @@ const file_omega_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"D\n" +
 	"\x10CoverageResponse\x120\n" +
 	"\tcoverages\x18\x01 \x03(\v2\x12.omega.v1.CoverageR\tcoverages\"\x12\n" +
+	"\x10IntegrityRequest\"V\n" +
+	"\n" +
+	"Difference\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\fR\x04path\x12\x12\n" +
+	"\x04what\x18\x02 \x01(\tR\x04what\x12\x10\n" +
+	"\x03was\x18\x03 \x01(\fR\x03was\x12\x0e\n" +
+	"\x02is\x18\x04 \x01(\fR\x02is\"\xfc\x01\n" +
+	"\fBaselineWord\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\x12\x0e\n" +
+	"\x02by\x18\x05 \x01(\tR\x02by\x12\x18\n" +
+	"\aentries\x18\x06 \x01(\x04R\aentries\x12\x16\n" +
+	"\x06differ\x18\a \x01(\x04R\x06differ\x12\x18\n" +
+	"\askipped\x18\b \x01(\x04R\askipped\x12\x12\n" +
+	"\x04root\x18\t \x01(\tR\x04root\x12\x12\n" +
+	"\x04file\x18\n" +
+	" \x01(\tR\x04file\"\x85\x04\n" +
+	"\x11IntegrityResponse\x12\x14\n" +
+	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\x12\x12\n" +
+	"\x04live\x18\x03 \x01(\bR\x04live\x12\x18\n" +
+	"\aentries\x18\x04 \x01(\x04R\aentries\x12\x16\n" +
+	"\x06differ\x18\x05 \x01(\x04R\x06differ\x12\x18\n" +
+	"\askipped\x18\x06 \x01(\x04R\askipped\x12\x12\n" +
+	"\x04done\x18\a \x01(\x04R\x04done\x12\x14\n" +
+	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12\x14\n" +
+	"\x05scans\x18\t \x01(\x04R\x05scans\x12\x18\n" +
+	"\adropped\x18\n" +
+	" \x01(\x04R\adropped\x12\x1a\n" +
+	"\bunsigned\x18\v \x01(\bR\bunsigned\x12\x14\n" +
+	"\x05fault\x18\f \x01(\tR\x05fault\x122\n" +
+	"\x06looked\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x06looked\x12\x12\n" +
+	"\x04file\x18\x0e \x01(\tR\x04file\x12\x14\n" +
+	"\x05paths\x18\x0f \x03(\tR\x05paths\x12\x18\n" +
+	"\aexclude\x18\x10 \x03(\tR\aexclude\x126\n" +
+	"\vdifferences\x18\x11 \x03(\v2\x14.omega.v1.DifferenceR\vdifferences\x12,\n" +
+	"\x05words\x18\x12 \x03(\v2\x16.omega.v1.BaselineWordR\x05words\",\n" +
+	"\x16IntegrityRescanRequest\x12\x12\n" +
+	"\x04full\x18\x01 \x01(\bR\x04full\"\x19\n" +
+	"\x17IntegrityRescanResponse\".\n" +
+	"\x16IntegrityAcceptRequest\x12\x14\n" +
+	"\x05paths\x18\x01 \x03(\fR\x05paths\"5\n" +
+	"\x17IntegrityAcceptResponse\x12\x1a\n" +
+	"\baccepted\x18\x01 \x01(\x04R\baccepted\"\x12\n" +
 	"\x10ListPeersRequest\"\x87\x02\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x10\n" +
@@ -6498,11 +7112,14 @@ const file_omega_proto_rawDesc = "" +
 	"\rPanicResponse\x12\x1a\n" +
 	"\breleased\x18\x01 \x01(\rR\breleased\"\x0e\n" +
 	"\fLeaveRequest\"\x0f\n" +
-	"\rLeaveResponse2\xe5\x10\n" +
+	"\rLeaveResponse2\xdb\x12\n" +
 	"\x04Node\x12;\n" +
 	"\x06Status\x12\x17.omega.v1.StatusRequest\x1a\x18.omega.v1.StatusResponse\x12;\n" +
 	"\x06Doctor\x12\x17.omega.v1.DoctorRequest\x1a\x18.omega.v1.DoctorResponse\x12A\n" +
 	"\bCoverage\x12\x19.omega.v1.CoverageRequest\x1a\x1a.omega.v1.CoverageResponse\x12D\n" +
+	"\tIntegrity\x12\x1a.omega.v1.IntegrityRequest\x1a\x1b.omega.v1.IntegrityResponse\x12V\n" +
+	"\x0fIntegrityRescan\x12 .omega.v1.IntegrityRescanRequest\x1a!.omega.v1.IntegrityRescanResponse\x12V\n" +
+	"\x0fIntegrityAccept\x12 .omega.v1.IntegrityAcceptRequest\x1a!.omega.v1.IntegrityAcceptResponse\x12D\n" +
 	"\tListPeers\x12\x1a.omega.v1.ListPeersRequest\x1a\x1b.omega.v1.ListPeersResponse\x12D\n" +
 	"\tListRoles\x12\x1a.omega.v1.ListRolesRequest\x1a\x1b.omega.v1.ListRolesResponse\x12:\n" +
 	"\bFindings\x12\x19.omega.v1.FindingsRequest\x1a\x11.omega.v1.Finding0\x01\x12:\n" +
@@ -6548,7 +7165,7 @@ func file_omega_proto_rawDescGZIP() []byte {
 	return file_omega_proto_rawDescData
 }
 
-var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 95)
+var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 103)
 var file_omega_proto_goTypes = []any{
 	(*StatusRequest)(nil),           // 0: omega.v1.StatusRequest
 	(*Problem)(nil),                 // 1: omega.v1.Problem
@@ -6561,218 +7178,236 @@ var file_omega_proto_goTypes = []any{
 	(*Component)(nil),               // 8: omega.v1.Component
 	(*Coverage)(nil),                // 9: omega.v1.Coverage
 	(*CoverageResponse)(nil),        // 10: omega.v1.CoverageResponse
-	(*ListPeersRequest)(nil),        // 11: omega.v1.ListPeersRequest
-	(*Peer)(nil),                    // 12: omega.v1.Peer
-	(*ListPeersResponse)(nil),       // 13: omega.v1.ListPeersResponse
-	(*ListRolesRequest)(nil),        // 14: omega.v1.ListRolesRequest
-	(*RoleGrant)(nil),               // 15: omega.v1.RoleGrant
-	(*ListRolesResponse)(nil),       // 16: omega.v1.ListRolesResponse
-	(*FindingsRequest)(nil),         // 17: omega.v1.FindingsRequest
-	(*Subject)(nil),                 // 18: omega.v1.Subject
-	(*Evidence)(nil),                // 19: omega.v1.Evidence
-	(*Finding)(nil),                 // 20: omega.v1.Finding
-	(*Anonymity)(nil),               // 21: omega.v1.Anonymity
-	(*ReportRequest)(nil),           // 22: omega.v1.ReportRequest
-	(*ReportResponse)(nil),          // 23: omega.v1.ReportResponse
-	(*ReceiptsRequest)(nil),         // 24: omega.v1.ReceiptsRequest
-	(*Receipt)(nil),                 // 25: omega.v1.Receipt
-	(*EventsRequest)(nil),           // 26: omega.v1.EventsRequest
-	(*Event)(nil),                   // 27: omega.v1.Event
-	(*EntriesRequest)(nil),          // 28: omega.v1.EntriesRequest
-	(*Entry)(nil),                   // 29: omega.v1.Entry
-	(*ExportLedgerRequest)(nil),     // 30: omega.v1.ExportLedgerRequest
-	(*ExportLedgerResponse)(nil),    // 31: omega.v1.ExportLedgerResponse
-	(*Target)(nil),                  // 32: omega.v1.Target
-	(*Response)(nil),                // 33: omega.v1.Response
-	(*ListResponsesRequest)(nil),    // 34: omega.v1.ListResponsesRequest
-	(*ListResponsesResponse)(nil),   // 35: omega.v1.ListResponsesResponse
-	(*ListPendingRequest)(nil),      // 36: omega.v1.ListPendingRequest
-	(*Pending)(nil),                 // 37: omega.v1.Pending
-	(*Joiner)(nil),                  // 38: omega.v1.Joiner
-	(*ListPendingResponse)(nil),     // 39: omega.v1.ListPendingResponse
-	(*ListDecoysRequest)(nil),       // 40: omega.v1.ListDecoysRequest
-	(*Decoy)(nil),                   // 41: omega.v1.Decoy
-	(*ListDecoysResponse)(nil),      // 42: omega.v1.ListDecoysResponse
-	(*ListInvitesRequest)(nil),      // 43: omega.v1.ListInvitesRequest
-	(*Invite)(nil),                  // 44: omega.v1.Invite
-	(*ListInvitesResponse)(nil),     // 45: omega.v1.ListInvitesResponse
-	(*OrderRequest)(nil),            // 46: omega.v1.OrderRequest
-	(*OrderResponse)(nil),           // 47: omega.v1.OrderResponse
-	(*ShowPolicyRequest)(nil),       // 48: omega.v1.ShowPolicyRequest
-	(*ShowPolicyResponse)(nil),      // 49: omega.v1.ShowPolicyResponse
-	(*ListCredentialsRequest)(nil),  // 50: omega.v1.ListCredentialsRequest
-	(*Capability)(nil),              // 51: omega.v1.Capability
-	(*Credential)(nil),              // 52: omega.v1.Credential
-	(*ListCredentialsResponse)(nil), // 53: omega.v1.ListCredentialsResponse
-	(*HeadRequest)(nil),             // 54: omega.v1.HeadRequest
-	(*HeadResponse)(nil),            // 55: omega.v1.HeadResponse
-	(*SubmitRequest)(nil),           // 56: omega.v1.SubmitRequest
-	(*SubmitResponse)(nil),          // 57: omega.v1.SubmitResponse
-	(*RootRequest)(nil),             // 58: omega.v1.RootRequest
-	(*RootOperator)(nil),            // 59: omega.v1.RootOperator
-	(*RootEntry)(nil),               // 60: omega.v1.RootEntry
-	(*RootFork)(nil),                // 61: omega.v1.RootFork
-	(*RootResponse)(nil),            // 62: omega.v1.RootResponse
-	(*SubmitRootRequest)(nil),       // 63: omega.v1.SubmitRootRequest
-	(*SubmitRootResponse)(nil),      // 64: omega.v1.SubmitRootResponse
-	(*IdentityRequest)(nil),         // 65: omega.v1.IdentityRequest
-	(*IdentityResponse)(nil),        // 66: omega.v1.IdentityResponse
-	(*RotateRequest)(nil),           // 67: omega.v1.RotateRequest
-	(*RotateResponse)(nil),          // 68: omega.v1.RotateResponse
-	(*AddModuleRequest)(nil),        // 69: omega.v1.AddModuleRequest
-	(*AddModuleResponse)(nil),       // 70: omega.v1.AddModuleResponse
-	(*ListModulesRequest)(nil),      // 71: omega.v1.ListModulesRequest
-	(*Deployment)(nil),              // 72: omega.v1.Deployment
-	(*Module)(nil),                  // 73: omega.v1.Module
-	(*ShadowDifference)(nil),        // 74: omega.v1.ShadowDifference
-	(*ModuleHost)(nil),              // 75: omega.v1.ModuleHost
-	(*ListModulesResponse)(nil),     // 76: omega.v1.ListModulesResponse
-	(*RespondLocalRequest)(nil),     // 77: omega.v1.RespondLocalRequest
-	(*RespondLocalResponse)(nil),    // 78: omega.v1.RespondLocalResponse
-	(*ListAllowedRequest)(nil),      // 79: omega.v1.ListAllowedRequest
-	(*Allowed)(nil),                 // 80: omega.v1.Allowed
-	(*ListAllowedResponse)(nil),     // 81: omega.v1.ListAllowedResponse
-	(*AllowRequest)(nil),            // 82: omega.v1.AllowRequest
-	(*AllowResponse)(nil),           // 83: omega.v1.AllowResponse
-	(*DisallowRequest)(nil),         // 84: omega.v1.DisallowRequest
-	(*DisallowResponse)(nil),        // 85: omega.v1.DisallowResponse
-	(*PanicRequest)(nil),            // 86: omega.v1.PanicRequest
-	(*PanicResponse)(nil),           // 87: omega.v1.PanicResponse
-	(*LeaveRequest)(nil),            // 88: omega.v1.LeaveRequest
-	(*LeaveResponse)(nil),           // 89: omega.v1.LeaveResponse
-	nil,                             // 90: omega.v1.StatusResponse.SensorsEntry
-	nil,                             // 91: omega.v1.StatusResponse.QueuesEntry
-	nil,                             // 92: omega.v1.StatusResponse.RejectedEntry
-	nil,                             // 93: omega.v1.Coverage.DropsEntry
-	nil,                             // 94: omega.v1.RootResponse.ReleasesEntry
-	(*timestamppb.Timestamp)(nil),   // 95: google.protobuf.Timestamp
+	(*IntegrityRequest)(nil),        // 11: omega.v1.IntegrityRequest
+	(*Difference)(nil),              // 12: omega.v1.Difference
+	(*BaselineWord)(nil),            // 13: omega.v1.BaselineWord
+	(*IntegrityResponse)(nil),       // 14: omega.v1.IntegrityResponse
+	(*IntegrityRescanRequest)(nil),  // 15: omega.v1.IntegrityRescanRequest
+	(*IntegrityRescanResponse)(nil), // 16: omega.v1.IntegrityRescanResponse
+	(*IntegrityAcceptRequest)(nil),  // 17: omega.v1.IntegrityAcceptRequest
+	(*IntegrityAcceptResponse)(nil), // 18: omega.v1.IntegrityAcceptResponse
+	(*ListPeersRequest)(nil),        // 19: omega.v1.ListPeersRequest
+	(*Peer)(nil),                    // 20: omega.v1.Peer
+	(*ListPeersResponse)(nil),       // 21: omega.v1.ListPeersResponse
+	(*ListRolesRequest)(nil),        // 22: omega.v1.ListRolesRequest
+	(*RoleGrant)(nil),               // 23: omega.v1.RoleGrant
+	(*ListRolesResponse)(nil),       // 24: omega.v1.ListRolesResponse
+	(*FindingsRequest)(nil),         // 25: omega.v1.FindingsRequest
+	(*Subject)(nil),                 // 26: omega.v1.Subject
+	(*Evidence)(nil),                // 27: omega.v1.Evidence
+	(*Finding)(nil),                 // 28: omega.v1.Finding
+	(*Anonymity)(nil),               // 29: omega.v1.Anonymity
+	(*ReportRequest)(nil),           // 30: omega.v1.ReportRequest
+	(*ReportResponse)(nil),          // 31: omega.v1.ReportResponse
+	(*ReceiptsRequest)(nil),         // 32: omega.v1.ReceiptsRequest
+	(*Receipt)(nil),                 // 33: omega.v1.Receipt
+	(*EventsRequest)(nil),           // 34: omega.v1.EventsRequest
+	(*Event)(nil),                   // 35: omega.v1.Event
+	(*EntriesRequest)(nil),          // 36: omega.v1.EntriesRequest
+	(*Entry)(nil),                   // 37: omega.v1.Entry
+	(*ExportLedgerRequest)(nil),     // 38: omega.v1.ExportLedgerRequest
+	(*ExportLedgerResponse)(nil),    // 39: omega.v1.ExportLedgerResponse
+	(*Target)(nil),                  // 40: omega.v1.Target
+	(*Response)(nil),                // 41: omega.v1.Response
+	(*ListResponsesRequest)(nil),    // 42: omega.v1.ListResponsesRequest
+	(*ListResponsesResponse)(nil),   // 43: omega.v1.ListResponsesResponse
+	(*ListPendingRequest)(nil),      // 44: omega.v1.ListPendingRequest
+	(*Pending)(nil),                 // 45: omega.v1.Pending
+	(*Joiner)(nil),                  // 46: omega.v1.Joiner
+	(*ListPendingResponse)(nil),     // 47: omega.v1.ListPendingResponse
+	(*ListDecoysRequest)(nil),       // 48: omega.v1.ListDecoysRequest
+	(*Decoy)(nil),                   // 49: omega.v1.Decoy
+	(*ListDecoysResponse)(nil),      // 50: omega.v1.ListDecoysResponse
+	(*ListInvitesRequest)(nil),      // 51: omega.v1.ListInvitesRequest
+	(*Invite)(nil),                  // 52: omega.v1.Invite
+	(*ListInvitesResponse)(nil),     // 53: omega.v1.ListInvitesResponse
+	(*OrderRequest)(nil),            // 54: omega.v1.OrderRequest
+	(*OrderResponse)(nil),           // 55: omega.v1.OrderResponse
+	(*ShowPolicyRequest)(nil),       // 56: omega.v1.ShowPolicyRequest
+	(*ShowPolicyResponse)(nil),      // 57: omega.v1.ShowPolicyResponse
+	(*ListCredentialsRequest)(nil),  // 58: omega.v1.ListCredentialsRequest
+	(*Capability)(nil),              // 59: omega.v1.Capability
+	(*Credential)(nil),              // 60: omega.v1.Credential
+	(*ListCredentialsResponse)(nil), // 61: omega.v1.ListCredentialsResponse
+	(*HeadRequest)(nil),             // 62: omega.v1.HeadRequest
+	(*HeadResponse)(nil),            // 63: omega.v1.HeadResponse
+	(*SubmitRequest)(nil),           // 64: omega.v1.SubmitRequest
+	(*SubmitResponse)(nil),          // 65: omega.v1.SubmitResponse
+	(*RootRequest)(nil),             // 66: omega.v1.RootRequest
+	(*RootOperator)(nil),            // 67: omega.v1.RootOperator
+	(*RootEntry)(nil),               // 68: omega.v1.RootEntry
+	(*RootFork)(nil),                // 69: omega.v1.RootFork
+	(*RootResponse)(nil),            // 70: omega.v1.RootResponse
+	(*SubmitRootRequest)(nil),       // 71: omega.v1.SubmitRootRequest
+	(*SubmitRootResponse)(nil),      // 72: omega.v1.SubmitRootResponse
+	(*IdentityRequest)(nil),         // 73: omega.v1.IdentityRequest
+	(*IdentityResponse)(nil),        // 74: omega.v1.IdentityResponse
+	(*RotateRequest)(nil),           // 75: omega.v1.RotateRequest
+	(*RotateResponse)(nil),          // 76: omega.v1.RotateResponse
+	(*AddModuleRequest)(nil),        // 77: omega.v1.AddModuleRequest
+	(*AddModuleResponse)(nil),       // 78: omega.v1.AddModuleResponse
+	(*ListModulesRequest)(nil),      // 79: omega.v1.ListModulesRequest
+	(*Deployment)(nil),              // 80: omega.v1.Deployment
+	(*Module)(nil),                  // 81: omega.v1.Module
+	(*ShadowDifference)(nil),        // 82: omega.v1.ShadowDifference
+	(*ModuleHost)(nil),              // 83: omega.v1.ModuleHost
+	(*ListModulesResponse)(nil),     // 84: omega.v1.ListModulesResponse
+	(*RespondLocalRequest)(nil),     // 85: omega.v1.RespondLocalRequest
+	(*RespondLocalResponse)(nil),    // 86: omega.v1.RespondLocalResponse
+	(*ListAllowedRequest)(nil),      // 87: omega.v1.ListAllowedRequest
+	(*Allowed)(nil),                 // 88: omega.v1.Allowed
+	(*ListAllowedResponse)(nil),     // 89: omega.v1.ListAllowedResponse
+	(*AllowRequest)(nil),            // 90: omega.v1.AllowRequest
+	(*AllowResponse)(nil),           // 91: omega.v1.AllowResponse
+	(*DisallowRequest)(nil),         // 92: omega.v1.DisallowRequest
+	(*DisallowResponse)(nil),        // 93: omega.v1.DisallowResponse
+	(*PanicRequest)(nil),            // 94: omega.v1.PanicRequest
+	(*PanicResponse)(nil),           // 95: omega.v1.PanicResponse
+	(*LeaveRequest)(nil),            // 96: omega.v1.LeaveRequest
+	(*LeaveResponse)(nil),           // 97: omega.v1.LeaveResponse
+	nil,                             // 98: omega.v1.StatusResponse.SensorsEntry
+	nil,                             // 99: omega.v1.StatusResponse.QueuesEntry
+	nil,                             // 100: omega.v1.StatusResponse.RejectedEntry
+	nil,                             // 101: omega.v1.Coverage.DropsEntry
+	nil,                             // 102: omega.v1.RootResponse.ReleasesEntry
+	(*timestamppb.Timestamp)(nil),   // 103: google.protobuf.Timestamp
 }
 var file_omega_proto_depIdxs = []int32{
-	90, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
-	91, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
-	1,  // 2: omega.v1.StatusResponse.problems:type_name -> omega.v1.Problem
-	92, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
-	5,  // 4: omega.v1.DoctorResponse.checks:type_name -> omega.v1.Check
-	95, // 5: omega.v1.Coverage.time:type_name -> google.protobuf.Timestamp
-	8,  // 6: omega.v1.Coverage.components:type_name -> omega.v1.Component
-	5,  // 7: omega.v1.Coverage.gaps:type_name -> omega.v1.Check
-	93, // 8: omega.v1.Coverage.drops:type_name -> omega.v1.Coverage.DropsEntry
-	9,  // 9: omega.v1.CoverageResponse.coverages:type_name -> omega.v1.Coverage
-	95, // 10: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	12, // 11: omega.v1.ListPeersResponse.peers:type_name -> omega.v1.Peer
-	95, // 12: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
-	15, // 13: omega.v1.ListRolesResponse.grants:type_name -> omega.v1.RoleGrant
-	95, // 14: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
-	18, // 15: omega.v1.Finding.subject:type_name -> omega.v1.Subject
-	19, // 16: omega.v1.Finding.evidence:type_name -> omega.v1.Evidence
-	21, // 17: omega.v1.Finding.anonymous:type_name -> omega.v1.Anonymity
-	20, // 18: omega.v1.ReportRequest.finding:type_name -> omega.v1.Finding
-	95, // 19: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
-	95, // 20: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
-	32, // 21: omega.v1.Response.target:type_name -> omega.v1.Target
-	95, // 22: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
-	33, // 23: omega.v1.ListResponsesResponse.responses:type_name -> omega.v1.Response
-	33, // 24: omega.v1.Pending.proposal:type_name -> omega.v1.Response
-	20, // 25: omega.v1.Pending.evidence:type_name -> omega.v1.Finding
-	95, // 26: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
-	37, // 27: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
-	38, // 28: omega.v1.ListPendingResponse.joiners:type_name -> omega.v1.Joiner
-	41, // 29: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
-	95, // 30: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
-	44, // 31: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
-	33, // 32: omega.v1.OrderRequest.response:type_name -> omega.v1.Response
-	95, // 33: omega.v1.ShowPolicyResponse.time:type_name -> google.protobuf.Timestamp
-	95, // 34: omega.v1.Credential.not_before:type_name -> google.protobuf.Timestamp
-	95, // 35: omega.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
-	51, // 36: omega.v1.Credential.capabilities:type_name -> omega.v1.Capability
-	52, // 37: omega.v1.ListCredentialsResponse.credentials:type_name -> omega.v1.Credential
-	95, // 38: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
-	60, // 39: omega.v1.RootFork.children:type_name -> omega.v1.RootEntry
-	59, // 40: omega.v1.RootResponse.operators:type_name -> omega.v1.RootOperator
-	60, // 41: omega.v1.RootResponse.chain:type_name -> omega.v1.RootEntry
-	61, // 42: omega.v1.RootResponse.forks:type_name -> omega.v1.RootFork
-	94, // 43: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
-	95, // 44: omega.v1.Deployment.time:type_name -> google.protobuf.Timestamp
-	72, // 45: omega.v1.Module.deployments:type_name -> omega.v1.Deployment
-	74, // 46: omega.v1.Module.shadow:type_name -> omega.v1.ShadowDifference
-	75, // 47: omega.v1.Module.hosts:type_name -> omega.v1.ModuleHost
-	95, // 48: omega.v1.Module.released:type_name -> google.protobuf.Timestamp
-	95, // 49: omega.v1.ModuleHost.time:type_name -> google.protobuf.Timestamp
-	73, // 50: omega.v1.ListModulesResponse.modules:type_name -> omega.v1.Module
-	33, // 51: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
-	33, // 52: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
-	25, // 53: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
-	80, // 54: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
-	2,  // 55: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
-	0,  // 56: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
-	4,  // 57: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
-	7,  // 58: omega.v1.Node.Coverage:input_type -> omega.v1.CoverageRequest
-	11, // 59: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
-	14, // 60: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
-	17, // 61: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
-	24, // 62: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
-	26, // 63: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
-	28, // 64: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
-	30, // 65: omega.v1.Node.ExportLedger:input_type -> omega.v1.ExportLedgerRequest
-	34, // 66: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
-	36, // 67: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
-	40, // 68: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
-	43, // 69: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
-	54, // 70: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
-	56, // 71: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
-	58, // 72: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
-	63, // 73: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
-	65, // 74: omega.v1.Node.Identity:input_type -> omega.v1.IdentityRequest
-	67, // 75: omega.v1.Node.Rotate:input_type -> omega.v1.RotateRequest
-	46, // 76: omega.v1.Node.Order:input_type -> omega.v1.OrderRequest
-	48, // 77: omega.v1.Node.ShowPolicy:input_type -> omega.v1.ShowPolicyRequest
-	50, // 78: omega.v1.Node.ListCredentials:input_type -> omega.v1.ListCredentialsRequest
-	22, // 79: omega.v1.Node.Report:input_type -> omega.v1.ReportRequest
-	69, // 80: omega.v1.Node.AddModule:input_type -> omega.v1.AddModuleRequest
-	71, // 81: omega.v1.Node.ListModules:input_type -> omega.v1.ListModulesRequest
-	77, // 82: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
-	79, // 83: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
-	82, // 84: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
-	84, // 85: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
-	86, // 86: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
-	88, // 87: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
-	3,  // 88: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
-	6,  // 89: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
-	10, // 90: omega.v1.Node.Coverage:output_type -> omega.v1.CoverageResponse
-	13, // 91: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
-	16, // 92: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
-	20, // 93: omega.v1.Node.Findings:output_type -> omega.v1.Finding
-	25, // 94: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
-	27, // 95: omega.v1.Node.Events:output_type -> omega.v1.Event
-	29, // 96: omega.v1.Node.Entries:output_type -> omega.v1.Entry
-	31, // 97: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
-	35, // 98: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
-	39, // 99: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
-	42, // 100: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
-	45, // 101: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
-	55, // 102: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
-	57, // 103: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
-	62, // 104: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
-	64, // 105: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
-	66, // 106: omega.v1.Node.Identity:output_type -> omega.v1.IdentityResponse
-	68, // 107: omega.v1.Node.Rotate:output_type -> omega.v1.RotateResponse
-	47, // 108: omega.v1.Node.Order:output_type -> omega.v1.OrderResponse
-	49, // 109: omega.v1.Node.ShowPolicy:output_type -> omega.v1.ShowPolicyResponse
-	53, // 110: omega.v1.Node.ListCredentials:output_type -> omega.v1.ListCredentialsResponse
-	23, // 111: omega.v1.Node.Report:output_type -> omega.v1.ReportResponse
-	70, // 112: omega.v1.Node.AddModule:output_type -> omega.v1.AddModuleResponse
-	76, // 113: omega.v1.Node.ListModules:output_type -> omega.v1.ListModulesResponse
-	78, // 114: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
-	81, // 115: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
-	83, // 116: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
-	85, // 117: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
-	87, // 118: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
-	89, // 119: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
-	88, // [88:120] is the sub-list for method output_type
-	56, // [56:88] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	98,  // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
+	99,  // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
+	1,   // 2: omega.v1.StatusResponse.problems:type_name -> omega.v1.Problem
+	100, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
+	5,   // 4: omega.v1.DoctorResponse.checks:type_name -> omega.v1.Check
+	103, // 5: omega.v1.Coverage.time:type_name -> google.protobuf.Timestamp
+	8,   // 6: omega.v1.Coverage.components:type_name -> omega.v1.Component
+	5,   // 7: omega.v1.Coverage.gaps:type_name -> omega.v1.Check
+	101, // 8: omega.v1.Coverage.drops:type_name -> omega.v1.Coverage.DropsEntry
+	9,   // 9: omega.v1.CoverageResponse.coverages:type_name -> omega.v1.Coverage
+	103, // 10: omega.v1.BaselineWord.time:type_name -> google.protobuf.Timestamp
+	103, // 11: omega.v1.IntegrityResponse.looked:type_name -> google.protobuf.Timestamp
+	12,  // 12: omega.v1.IntegrityResponse.differences:type_name -> omega.v1.Difference
+	13,  // 13: omega.v1.IntegrityResponse.words:type_name -> omega.v1.BaselineWord
+	103, // 14: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	20,  // 15: omega.v1.ListPeersResponse.peers:type_name -> omega.v1.Peer
+	103, // 16: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
+	23,  // 17: omega.v1.ListRolesResponse.grants:type_name -> omega.v1.RoleGrant
+	103, // 18: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
+	26,  // 19: omega.v1.Finding.subject:type_name -> omega.v1.Subject
+	27,  // 20: omega.v1.Finding.evidence:type_name -> omega.v1.Evidence
+	29,  // 21: omega.v1.Finding.anonymous:type_name -> omega.v1.Anonymity
+	28,  // 22: omega.v1.ReportRequest.finding:type_name -> omega.v1.Finding
+	103, // 23: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	103, // 24: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	40,  // 25: omega.v1.Response.target:type_name -> omega.v1.Target
+	103, // 26: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
+	41,  // 27: omega.v1.ListResponsesResponse.responses:type_name -> omega.v1.Response
+	41,  // 28: omega.v1.Pending.proposal:type_name -> omega.v1.Response
+	28,  // 29: omega.v1.Pending.evidence:type_name -> omega.v1.Finding
+	103, // 30: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
+	45,  // 31: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
+	46,  // 32: omega.v1.ListPendingResponse.joiners:type_name -> omega.v1.Joiner
+	49,  // 33: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
+	103, // 34: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
+	52,  // 35: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
+	41,  // 36: omega.v1.OrderRequest.response:type_name -> omega.v1.Response
+	103, // 37: omega.v1.ShowPolicyResponse.time:type_name -> google.protobuf.Timestamp
+	103, // 38: omega.v1.Credential.not_before:type_name -> google.protobuf.Timestamp
+	103, // 39: omega.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
+	59,  // 40: omega.v1.Credential.capabilities:type_name -> omega.v1.Capability
+	60,  // 41: omega.v1.ListCredentialsResponse.credentials:type_name -> omega.v1.Credential
+	103, // 42: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
+	68,  // 43: omega.v1.RootFork.children:type_name -> omega.v1.RootEntry
+	67,  // 44: omega.v1.RootResponse.operators:type_name -> omega.v1.RootOperator
+	68,  // 45: omega.v1.RootResponse.chain:type_name -> omega.v1.RootEntry
+	69,  // 46: omega.v1.RootResponse.forks:type_name -> omega.v1.RootFork
+	102, // 47: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
+	103, // 48: omega.v1.Deployment.time:type_name -> google.protobuf.Timestamp
+	80,  // 49: omega.v1.Module.deployments:type_name -> omega.v1.Deployment
+	82,  // 50: omega.v1.Module.shadow:type_name -> omega.v1.ShadowDifference
+	83,  // 51: omega.v1.Module.hosts:type_name -> omega.v1.ModuleHost
+	103, // 52: omega.v1.Module.released:type_name -> google.protobuf.Timestamp
+	103, // 53: omega.v1.ModuleHost.time:type_name -> google.protobuf.Timestamp
+	81,  // 54: omega.v1.ListModulesResponse.modules:type_name -> omega.v1.Module
+	41,  // 55: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
+	41,  // 56: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
+	33,  // 57: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
+	88,  // 58: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
+	2,   // 59: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
+	0,   // 60: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
+	4,   // 61: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
+	7,   // 62: omega.v1.Node.Coverage:input_type -> omega.v1.CoverageRequest
+	11,  // 63: omega.v1.Node.Integrity:input_type -> omega.v1.IntegrityRequest
+	15,  // 64: omega.v1.Node.IntegrityRescan:input_type -> omega.v1.IntegrityRescanRequest
+	17,  // 65: omega.v1.Node.IntegrityAccept:input_type -> omega.v1.IntegrityAcceptRequest
+	19,  // 66: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
+	22,  // 67: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
+	25,  // 68: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
+	32,  // 69: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
+	34,  // 70: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
+	36,  // 71: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
+	38,  // 72: omega.v1.Node.ExportLedger:input_type -> omega.v1.ExportLedgerRequest
+	42,  // 73: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
+	44,  // 74: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
+	48,  // 75: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
+	51,  // 76: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
+	62,  // 77: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
+	64,  // 78: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
+	66,  // 79: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
+	71,  // 80: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
+	73,  // 81: omega.v1.Node.Identity:input_type -> omega.v1.IdentityRequest
+	75,  // 82: omega.v1.Node.Rotate:input_type -> omega.v1.RotateRequest
+	54,  // 83: omega.v1.Node.Order:input_type -> omega.v1.OrderRequest
+	56,  // 84: omega.v1.Node.ShowPolicy:input_type -> omega.v1.ShowPolicyRequest
+	58,  // 85: omega.v1.Node.ListCredentials:input_type -> omega.v1.ListCredentialsRequest
+	30,  // 86: omega.v1.Node.Report:input_type -> omega.v1.ReportRequest
+	77,  // 87: omega.v1.Node.AddModule:input_type -> omega.v1.AddModuleRequest
+	79,  // 88: omega.v1.Node.ListModules:input_type -> omega.v1.ListModulesRequest
+	85,  // 89: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
+	87,  // 90: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
+	90,  // 91: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
+	92,  // 92: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
+	94,  // 93: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
+	96,  // 94: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
+	3,   // 95: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
+	6,   // 96: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
+	10,  // 97: omega.v1.Node.Coverage:output_type -> omega.v1.CoverageResponse
+	14,  // 98: omega.v1.Node.Integrity:output_type -> omega.v1.IntegrityResponse
+	16,  // 99: omega.v1.Node.IntegrityRescan:output_type -> omega.v1.IntegrityRescanResponse
+	18,  // 100: omega.v1.Node.IntegrityAccept:output_type -> omega.v1.IntegrityAcceptResponse
+	21,  // 101: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
+	24,  // 102: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
+	28,  // 103: omega.v1.Node.Findings:output_type -> omega.v1.Finding
+	33,  // 104: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
+	35,  // 105: omega.v1.Node.Events:output_type -> omega.v1.Event
+	37,  // 106: omega.v1.Node.Entries:output_type -> omega.v1.Entry
+	39,  // 107: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
+	43,  // 108: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
+	47,  // 109: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
+	50,  // 110: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
+	53,  // 111: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
+	63,  // 112: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
+	65,  // 113: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
+	70,  // 114: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
+	72,  // 115: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
+	74,  // 116: omega.v1.Node.Identity:output_type -> omega.v1.IdentityResponse
+	76,  // 117: omega.v1.Node.Rotate:output_type -> omega.v1.RotateResponse
+	55,  // 118: omega.v1.Node.Order:output_type -> omega.v1.OrderResponse
+	57,  // 119: omega.v1.Node.ShowPolicy:output_type -> omega.v1.ShowPolicyResponse
+	61,  // 120: omega.v1.Node.ListCredentials:output_type -> omega.v1.ListCredentialsResponse
+	31,  // 121: omega.v1.Node.Report:output_type -> omega.v1.ReportResponse
+	78,  // 122: omega.v1.Node.AddModule:output_type -> omega.v1.AddModuleResponse
+	84,  // 123: omega.v1.Node.ListModules:output_type -> omega.v1.ListModulesResponse
+	86,  // 124: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
+	89,  // 125: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
+	91,  // 126: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
+	93,  // 127: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
+	95,  // 128: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
+	97,  // 129: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
+	95,  // [95:130] is the sub-list for method output_type
+	60,  // [60:95] is the sub-list for method input_type
+	60,  // [60:60] is the sub-list for extension type_name
+	60,  // [60:60] is the sub-list for extension extendee
+	0,   // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_omega_proto_init() }
@@ -6786,7 +7421,7 @@ func file_omega_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_omega_proto_rawDesc), len(file_omega_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   95,
+			NumMessages:   103,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

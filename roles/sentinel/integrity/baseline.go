@@ -12,8 +12,9 @@ import (
 // Bounds of a baseline.
 const (
 	MaxEntries   = 100_000  // files, links and folders
-	MaxFile      = 64 << 20 // bytes hashed of one file; a longer one is known by its first part, size and times
+	MaxFile      = 64 << 20 // bytes hashed of one file; a longer one is known by its first part, its size and when it was written
 	MaxXattrs    = 64 << 10 // bytes of names and values hashed of one entry
+	MaxPath      = 4096     // bytes
 	maxDepth     = 32
 	maxTarget    = 4096
 	maxDirectory = 20_000 // names of one folder
@@ -29,15 +30,24 @@ type Entry struct {
 	Device   uint64
 	Changed  int64    // ctime, Unix nanoseconds: which no owner can set back
 	Modified int64    // mtime, Unix nanoseconds
-	Digest   [32]byte // BLAKE3 of a regular file's content; zeros else
+	Digest   [32]byte // BLAKE3 of a regular file's content; zeros else, and where it could not be read
 	Xattrs   [32]byte // BLAKE3 of names and values in order; zeros without any
 	Target   string   // of a symbolic link
 }
 
 // same says that nothing has happened to the file since: its digest need not be taken again.
 func (e *Entry) same(o *Entry) bool {
-	return e.Inode == o.Inode && e.Device == o.Device && e.Size == o.Size && e.Changed == o.Changed && e.Modified == o.Modified && e.Mode == o.Mode
+	return e.Inode == o.Inode && e.Device == o.Device && e.Size == o.Size && e.Changed == o.Changed && e.Modified == o.Modified && e.Mode == o.Mode && !e.unread()
 }
+
+// regular says whether it is a file with content.
+func (e *Entry) regular() bool { return e.Mode&typeBits == 0o100000 }
+
+// directory says whether it is a folder.
+func (e *Entry) directory() bool { return e.Mode&typeBits == 0o040000 }
+
+// unread says that its content could not be read when it was looked at.
+func (e *Entry) unread() bool { return e.regular() && e.Digest == [32]byte{} }
 
 // Baseline is what watched paths were at one time, in the order of their paths.
 type Baseline struct {
@@ -61,6 +71,21 @@ type Change struct {
 	What string
 	Was  *Entry // nil where it was not there
 	Is   *Entry // nil where it is gone
+}
+
+// compare gives what became of one path; ok is false where nothing did. Either may be nil.
+func compare(path string, was, is *Entry) (c Change, ok bool) {
+	c = Change{Path: path, Was: was, Is: is}
+	switch {
+	case was == nil && is == nil:
+	case was == nil:
+		c.What = "added"
+	case is == nil:
+		c.What = "removed"
+	default:
+		c.What = differs(was, is)
+	}
+	return c, c.What != ""
 }
 
 // Compare lists what became of was in is, in the order of paths.
@@ -102,7 +127,7 @@ func differs(a, b *Entry) string {
 		return "type"
 	}
 	var what []string
-	if a.Digest != b.Digest || a.Mode&typeBits == 0o100000 && a.Size != b.Size {
+	if a.regular() && (a.Size != b.Size || a.Digest != b.Digest && !a.unread() && !b.unread() || a.Size > MaxFile && a.Modified != b.Modified) {
 		what = append(what, "content")
 	}
 	if a.Mode != b.Mode {
@@ -169,10 +194,21 @@ func (e *Entry) appendLeaf(b *bytes.Buffer) {
 	binary.BigEndian.PutUint32(fixed[0:], e.Mode)
 	binary.BigEndian.PutUint32(fixed[4:], e.UID)
 	binary.BigEndian.PutUint32(fixed[8:], e.GID)
-	if e.Mode&typeBits == 0o100000 { // a folder's size is the file system's affair
+	if e.regular() { // a folder's size is the file system's affair
 		binary.BigEndian.PutUint64(fixed[12:], uint64(e.Size))
 	}
 	b.Write(fixed[:])
 	b.Write(e.Digest[:])
 	b.Write(e.Xattrs[:])
+}
+
+// below are the entries under a folder: those whose path begins with its name and a slash. They need not be one stretch of
+// the order with the folder itself ("a-b" comes before "a/b"), but they are one by themselves.
+func (b *Baseline) below(path string) []Entry {
+	prefix := strings.TrimSuffix(path, "/") + "/"
+	find := func(p string) int {
+		i, _ := slices.BinarySearchFunc(b.Entries, p, func(e Entry, p string) int { return strings.Compare(e.Path, p) })
+		return i
+	}
+	return b.Entries[find(prefix):find(prefix[:len(prefix)-1]+"0")] // '0' follows '/'
 }

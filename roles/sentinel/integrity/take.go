@@ -34,8 +34,14 @@ type Options struct {
 	Paths   []string  // absolute and clean
 	Exclude []string  // absolute and clean, each with all below it
 	Before  *Baseline // digests are taken over from it where nothing has happened to a file; may be nil
-	// Share is how much of one core hashing may take, 0 to 1; 0 means 0.5 %.
+	// Share is how much of one core it may take, 0 to 1; 0 means 0.5 %. What waits for a disk counts as work.
 	Share float64
+	// Rate bounds the bytes read a second; 0 means no bound.
+	Rate int64
+	// Limit bounds the entries; 0 means MaxEntries.
+	Limit int
+	// Done, if set, takes how many entries and how many bytes were done so far, after each stretch of work.
+	Done func(entries int, bytes int64)
 }
 
 const defaultShare = 0.005
@@ -46,19 +52,36 @@ func Take(ctx context.Context, opt Options) (*Baseline, error) {
 	if opt.Share <= 0 || opt.Share > 1 {
 		opt.Share = defaultShare
 	}
+	if opt.Limit <= 0 || opt.Limit > MaxEntries {
+		opt.Limit = MaxEntries
+	}
 	for _, p := range append(slices.Clone(opt.Paths), opt.Exclude...) {
-		if !filepath.IsAbs(p) || filepath.Clean(p) != p {
+		if !plain(p) {
 			return nil, fmt.Errorf("%q: a watched path is absolute and clean", p)
 		}
 	}
-	t := &taker{opt: opt, out: &Baseline{}, hash: blake3.New(32, nil), buf: make([]byte, 64<<10), seen: map[string]bool{}, worked: time.Now()}
+	t := newTaker(opt)
 	for _, p := range opt.Paths {
 		if err := t.walk(ctx, p, 0, nil); err != nil {
 			return nil, err
 		}
 	}
+	return t.sorted(), nil
+}
+
+// plain says whether a path is one that can be watched.
+func plain(p string) bool {
+	return len(p) <= MaxPath && filepath.IsAbs(p) && filepath.Clean(p) == p && strings.IndexByte(p, 0) < 0
+}
+
+func newTaker(opt Options) *taker {
+	return &taker{opt: opt, out: &Baseline{}, hash: blake3.New(32, nil), buf: make([]byte, 64<<10), seen: map[string]bool{}, worked: time.Now()}
+}
+
+// sorted is what was taken, in the order of paths.
+func (t *taker) sorted() *Baseline {
 	slices.SortFunc(t.out.Entries, func(a, b Entry) int { return cmp.Compare(a.Path, b.Path) })
-	return t.out, nil
+	return t.out
 }
 
 type taker struct {
@@ -68,19 +91,37 @@ type taker struct {
 	buf    []byte
 	seen   map[string]bool
 	worked time.Time // since when it has not rested
+	read   int64     // bytes since then
+	bytes  int64     // bytes at all
+	over   bool      // there was more than Limit
+	alone  bool      // folders are looked at without what lies in them
 }
 
-// stretch is how long it works at a time.
-const stretch = 5 * time.Millisecond
+// It works for stretch at a time, or until it has read part.
+const (
+	stretch = 5 * time.Millisecond
+	part    = 1 << 20
+)
 
-// rest sleeps so that the share of a core holds.
+// rest sleeps so that the share of a core and the rate hold.
 func (t *taker) rest(ctx context.Context) error {
 	worked := time.Since(t.worked)
-	if worked < stretch {
+	if worked < stretch && (t.read < part || t.opt.Rate == 0) {
 		return ctx.Err()
 	}
+	if t.opt.Done != nil {
+		t.opt.Done(len(t.out.Entries), t.bytes)
+	}
+	var pause time.Duration
 	if t.opt.Share < 1 {
-		timer := time.NewTimer(time.Duration(float64(worked) * (1 - t.opt.Share) / t.opt.Share))
+		pause = time.Duration(float64(worked) * (1 - t.opt.Share) / t.opt.Share)
+	}
+	if t.opt.Rate > 0 {
+		pause = max(pause, time.Duration(float64(t.read)/float64(t.opt.Rate)*float64(time.Second))-worked)
+	}
+	t.read = 0
+	if pause > 0 {
+		timer := time.NewTimer(pause)
 		defer timer.Stop()
 		select {
 		case <-ctx.Done():
@@ -91,13 +132,34 @@ func (t *taker) rest(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (t *taker) excluded(path string) bool {
-	for _, x := range t.opt.Exclude {
-		if path == x || strings.HasPrefix(path, x+"/") {
+// Covers says whether path is one of these or lies below one.
+func Covers(list []string, path string) bool {
+	for _, x := range list {
+		if path == x || x == "/" || len(path) > len(x) && path[len(x)] == '/' && path[:len(x)] == x {
 			return true
 		}
 	}
 	return false
+}
+
+// carry keeps what was known of a path and of all below it: it is there, and cannot be looked at now.
+func (t *taker) carry(path string, self bool) {
+	t.out.Skipped++
+	if t.opt.Before == nil {
+		return
+	}
+	all := t.opt.Before.Entries
+	i, _ := slices.BinarySearchFunc(all, path, func(e Entry, p string) int { return strings.Compare(e.Path, p) })
+	if self && i < len(all) && all[i].Path == path {
+		t.seen[path] = true
+		t.out.Entries = append(t.out.Entries, all[i])
+	}
+	for _, e := range t.opt.Before.below(path) {
+		if !t.seen[e.Path] && len(t.out.Entries) < MaxEntries {
+			t.seen[e.Path] = true
+			t.out.Entries = append(t.out.Entries, e)
+		}
+	}
 }
 
 // walk takes one path and what lies below it on the same device.
@@ -105,26 +167,35 @@ func (t *taker) walk(ctx context.Context, path string, depth int, device *uint64
 	if err := t.rest(ctx); err != nil {
 		return err
 	}
-	if t.seen[path] || t.excluded(path) {
+	if t.seen[path] || Covers(t.opt.Exclude, path) {
 		return nil
 	}
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
-		if !errors.Is(err, os.ErrNotExist) {
-			t.out.Skipped++
+		if !gone(err) {
+			t.carry(path, true)
 		}
 		return nil
 	}
+	var before *Entry
+	if t.opt.Before != nil {
+		before = t.opt.Before.find(path)
+	}
 	dev := uint64(st.Dev)
-	if device != nil && dev != *device || len(t.out.Entries) >= MaxEntries || depth > maxDepth {
+	// What was known and now lies under a mount is looked at: to be hidden by one is a change.
+	if device != nil && dev != *device && before == nil || len(path) > MaxPath || depth > maxDepth {
+		t.out.Skipped++
+		return nil
+	}
+	if len(t.out.Entries) >= t.opt.Limit {
+		t.over = true
 		t.out.Skipped++
 		return nil
 	}
 	t.seen[path] = true
 	e := Entry{Path: path, Mode: st.Mode, UID: st.Uid, GID: st.Gid, Size: st.Size, Inode: st.Ino, Device: dev, Changed: st.Ctim.Nano(), Modified: st.Mtim.Nano()}
-	var before *Entry
-	if t.opt.Before != nil {
-		before = t.opt.Before.find(path)
+	if before != nil {
+		e.Path = before.Path // one copy of the name
 	}
 	switch {
 	case before != nil && before.same(&e):
@@ -134,16 +205,24 @@ func (t *taker) walk(ctx context.Context, path string, depth int, device *uint64
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
+			if gone(err) {
+				return nil
+			}
 			t.out.Skipped++ // it is still known by its owner and mode
+			e.Digest = [32]byte{}
+			if before != nil {
+				e.Xattrs, e.Target = before.Xattrs, before.Target
+			}
 		}
 	}
 	t.out.Entries = append(t.out.Entries, e)
-	if st.Mode&typeBits != unix.S_IFDIR {
+	if !e.directory() || t.alone {
 		return nil
 	}
 	names, err := list(path)
-	if err != nil {
-		t.out.Skipped++
+	if err != nil && !gone(err) {
+		t.carry(path, false)
+		return nil
 	}
 	for _, name := range names {
 		if err := t.walk(ctx, filepath.Join(path, name), depth+1, &dev); err != nil {
@@ -151,6 +230,11 @@ func (t *taker) walk(ctx context.Context, path string, depth int, device *uint64
 		}
 	}
 	return nil
+}
+
+// gone says that what was to be looked at is not there any more, or is another thing by now.
+func gone(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
 
 // list gives the names of a folder, at most maxDirectory.
@@ -215,6 +299,8 @@ func (t *taker) digest(ctx context.Context, e *Entry) error {
 		}
 		t.hash.Write(t.buf[:n])
 		read += n
+		t.read += int64(n)
+		t.bytes += int64(n)
 		if err := t.rest(ctx); err != nil {
 			return err
 		}

@@ -21,7 +21,7 @@ func full(c event.Class, a event.Activity) *event.Event {
 			Container: "c0ffee", Image: "docker.io/library/nginx:1", Pod: "prod/web-1", Unit: "nginx.service"},
 		Network: event.Network{Protocol: 6, Local: netip.MustParseAddrPort("10.0.0.1:5000"), Remote: netip.MustParseAddrPort("203.0.113.9:443"), BytesIn: 51, BytesOut: 52,
 			Duration: 53 * time.Millisecond, Name: "x.example", SNI: "sni.example"},
-		File:   event.File{Path: "/etc/shadow", Other: "/etc/shadow-", Inode: 61, Device: 62, Mode: 0o100640, UID: 63, GID: 64, Flags: 65, Hash: "abcd", FS: "ext4"},
+		File:   event.File{Path: "/etc/shadow", Other: "/etc/shadow-", Inode: 61, Device: 62, Mode: 0o100640, UID: 63, GID: 64, Flags: 65, Hash: "abcd", FS: "ext4", Was: "mode 100600"},
 		DNS:    event.DNS{Name: "asked.example", Type: 28, Code: 3, ID: 66, Answers: "2001:db8::1\x00alias.example"},
 		Access: event.Access{Operation: "PTRACE_ATTACH", Target: event.ProcessKey{PID: 71, Start: 72}, TargetExe: "/bin/target", Number: 73, OldUID: 74, NewUID: 75, Gained: 1 << 7, Address: 0x76, Length: 77},
 		Logon:  event.Logon{User: "alice", As: "root", Service: "sudo", Method: "password", Command: "/bin/id", Remote: netip.MustParseAddr("198.51.100.7")},

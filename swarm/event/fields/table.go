@@ -98,6 +98,7 @@ var table = [...]Field{
 	{Name: "file_device", Meaning: "device", OCSF: "unmapped.file_device", Source: "super_block.s_dev", Number: func(e *event.Event) uint64 { return e.File.Device }},
 	{Name: "hash", Meaning: "BLAKE3 of the content, where it was taken", OCSF: "file.hashes.value", Source: "the baseline", Text: func(e *event.Event) string { return e.File.Hash }},
 	{Name: "fs", Meaning: "type of file system, of a mount", OCSF: "unmapped.file_fs", Source: "the call's argument", Text: func(e *event.Event) string { return e.File.FS }},
+	{Name: "was", Meaning: "what a watched file was before it changed: digest, mode, owner, link target", OCSF: "unmapped.file_was", Source: "the baseline", Text: func(e *event.Event) string { return e.File.Was }},
 
 	{Name: "dns_name", Meaning: "name asked for", OCSF: "query.hostname", Sigma: []string{"QueryName"}, Source: "packet to or from port 53", Text: func(e *event.Event) string { return e.DNS.Name }},
 	{Name: "dns_type", Meaning: "A, AAAA, TXT, …", OCSF: "query.type", Source: "packet to or from port 53", Text: func(e *event.Event) string { return ocsf.DNSType(e.DNS.Type) }},

@@ -89,7 +89,7 @@ func decodeActor(e *event.Event, r *record) {
 
 func decodeObject(e *event.Event, r *record) {
 	u := &r.Unmapped
-	e.File = event.File{Inode: u.Inode, Device: u.Device, Other: Unescape(u.Other), UID: u.OwnerUID, GID: u.OwnerGID, Flags: u.Flags, FS: Unescape(u.FS)}
+	e.File = event.File{Inode: u.Inode, Device: u.Device, Other: Unescape(u.Other), UID: u.OwnerUID, GID: u.OwnerGID, Flags: u.Flags, FS: Unescape(u.FS), Was: Unescape(u.Was)}
 	f := r.File
 	if f == nil && r.Driver != nil && u.Activity == "" {
 		f = r.Driver.File

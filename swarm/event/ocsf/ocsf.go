@@ -173,7 +173,7 @@ func encodeObject(r *record, e *event.Event) {
 		r.Unmapped.Other = Escape(f.Other)
 	}
 	r.Unmapped.Inode, r.Unmapped.Device, r.Unmapped.OwnerUID, r.Unmapped.OwnerGID = f.Inode, f.Device, f.UID, f.GID
-	r.Unmapped.Flags, r.Unmapped.FS = f.Flags, Escape(f.FS)
+	r.Unmapped.Flags, r.Unmapped.FS, r.Unmapped.Was = f.Flags, Escape(f.FS), Escape(f.Was)
 }
 
 // fileType is the schema's type_id of a mode with a type in it, 0 if it has none.

@@ -174,6 +174,7 @@ type extra struct {
 	OwnerGID uint32   `json:"file_gid,omitempty"`
 	Flags    uint32   `json:"file_flags,omitempty"`
 	FS       string   `json:"file_fs,omitempty"`
+	Was      string   `json:"file_was,omitempty"`
 	Logon    *logon   `json:"logon,omitempty"`
 	Access   *access  `json:"access,omitempty"`
 }

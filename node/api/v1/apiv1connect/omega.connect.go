@@ -42,6 +42,12 @@ const (
 	NodeDoctorProcedure = "/omega.v1.Node/Doctor"
 	// NodeCoverageProcedure is the fully-qualified name of the Node's Coverage RPC.
 	NodeCoverageProcedure = "/omega.v1.Node/Coverage"
+	// NodeIntegrityProcedure is the fully-qualified name of the Node's Integrity RPC.
+	NodeIntegrityProcedure = "/omega.v1.Node/Integrity"
+	// NodeIntegrityRescanProcedure is the fully-qualified name of the Node's IntegrityRescan RPC.
+	NodeIntegrityRescanProcedure = "/omega.v1.Node/IntegrityRescan"
+	// NodeIntegrityAcceptProcedure is the fully-qualified name of the Node's IntegrityAccept RPC.
+	NodeIntegrityAcceptProcedure = "/omega.v1.Node/IntegrityAccept"
 	// NodeListPeersProcedure is the fully-qualified name of the Node's ListPeers RPC.
 	NodeListPeersProcedure = "/omega.v1.Node/ListPeers"
 	// NodeListRolesProcedure is the fully-qualified name of the Node's ListRoles RPC.
@@ -108,6 +114,10 @@ type NodeClient interface {
 	Doctor(context.Context, *v1.DoctorRequest) (*v1.DoctorResponse, error)
 	// Coverage is what one member, or every one, can see and stop.
 	Coverage(context.Context, *v1.CoverageRequest) (*v1.CoverageResponse, error)
+	// Integrity is how this host's watched files stand against their baseline, and what each member said last of its own.
+	Integrity(context.Context, *v1.IntegrityRequest) (*v1.IntegrityResponse, error)
+	IntegrityRescan(context.Context, *v1.IntegrityRescanRequest) (*v1.IntegrityRescanResponse, error)
+	IntegrityAccept(context.Context, *v1.IntegrityAcceptRequest) (*v1.IntegrityAcceptResponse, error)
 	ListPeers(context.Context, *v1.ListPeersRequest) (*v1.ListPeersResponse, error)
 	ListRoles(context.Context, *v1.ListRolesRequest) (*v1.ListRolesResponse, error)
 	// Streams end after what is there, unless follow is set.
@@ -179,6 +189,24 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			httpClient,
 			baseURL+NodeCoverageProcedure,
 			connect.WithSchema(nodeMethods.ByName("Coverage")),
+			connect.WithClientOptions(opts...),
+		),
+		integrity: connect.NewClient[v1.IntegrityRequest, v1.IntegrityResponse](
+			httpClient,
+			baseURL+NodeIntegrityProcedure,
+			connect.WithSchema(nodeMethods.ByName("Integrity")),
+			connect.WithClientOptions(opts...),
+		),
+		integrityRescan: connect.NewClient[v1.IntegrityRescanRequest, v1.IntegrityRescanResponse](
+			httpClient,
+			baseURL+NodeIntegrityRescanProcedure,
+			connect.WithSchema(nodeMethods.ByName("IntegrityRescan")),
+			connect.WithClientOptions(opts...),
+		),
+		integrityAccept: connect.NewClient[v1.IntegrityAcceptRequest, v1.IntegrityAcceptResponse](
+			httpClient,
+			baseURL+NodeIntegrityAcceptProcedure,
+			connect.WithSchema(nodeMethods.ByName("IntegrityAccept")),
 			connect.WithClientOptions(opts...),
 		),
 		listPeers: connect.NewClient[v1.ListPeersRequest, v1.ListPeersResponse](
@@ -363,6 +391,9 @@ type nodeClient struct {
 	status          *connect.Client[v1.StatusRequest, v1.StatusResponse]
 	doctor          *connect.Client[v1.DoctorRequest, v1.DoctorResponse]
 	coverage        *connect.Client[v1.CoverageRequest, v1.CoverageResponse]
+	integrity       *connect.Client[v1.IntegrityRequest, v1.IntegrityResponse]
+	integrityRescan *connect.Client[v1.IntegrityRescanRequest, v1.IntegrityRescanResponse]
+	integrityAccept *connect.Client[v1.IntegrityAcceptRequest, v1.IntegrityAcceptResponse]
 	listPeers       *connect.Client[v1.ListPeersRequest, v1.ListPeersResponse]
 	listRoles       *connect.Client[v1.ListRolesRequest, v1.ListRolesResponse]
 	findings        *connect.Client[v1.FindingsRequest, v1.Finding]
@@ -415,6 +446,33 @@ func (c *nodeClient) Doctor(ctx context.Context, req *v1.DoctorRequest) (*v1.Doc
 // Coverage calls omega.v1.Node.Coverage.
 func (c *nodeClient) Coverage(ctx context.Context, req *v1.CoverageRequest) (*v1.CoverageResponse, error) {
 	response, err := c.coverage.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Integrity calls omega.v1.Node.Integrity.
+func (c *nodeClient) Integrity(ctx context.Context, req *v1.IntegrityRequest) (*v1.IntegrityResponse, error) {
+	response, err := c.integrity.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// IntegrityRescan calls omega.v1.Node.IntegrityRescan.
+func (c *nodeClient) IntegrityRescan(ctx context.Context, req *v1.IntegrityRescanRequest) (*v1.IntegrityRescanResponse, error) {
+	response, err := c.integrityRescan.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// IntegrityAccept calls omega.v1.Node.IntegrityAccept.
+func (c *nodeClient) IntegrityAccept(ctx context.Context, req *v1.IntegrityAcceptRequest) (*v1.IntegrityAcceptResponse, error) {
+	response, err := c.integrityAccept.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -664,6 +722,10 @@ type NodeHandler interface {
 	Doctor(context.Context, *v1.DoctorRequest) (*v1.DoctorResponse, error)
 	// Coverage is what one member, or every one, can see and stop.
 	Coverage(context.Context, *v1.CoverageRequest) (*v1.CoverageResponse, error)
+	// Integrity is how this host's watched files stand against their baseline, and what each member said last of its own.
+	Integrity(context.Context, *v1.IntegrityRequest) (*v1.IntegrityResponse, error)
+	IntegrityRescan(context.Context, *v1.IntegrityRescanRequest) (*v1.IntegrityRescanResponse, error)
+	IntegrityAccept(context.Context, *v1.IntegrityAcceptRequest) (*v1.IntegrityAcceptResponse, error)
 	ListPeers(context.Context, *v1.ListPeersRequest) (*v1.ListPeersResponse, error)
 	ListRoles(context.Context, *v1.ListRolesRequest) (*v1.ListRolesResponse, error)
 	// Streams end after what is there, unless follow is set.
@@ -731,6 +793,24 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		NodeCoverageProcedure,
 		svc.Coverage,
 		connect.WithSchema(nodeMethods.ByName("Coverage")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeIntegrityHandler := connect.NewUnaryHandlerSimple(
+		NodeIntegrityProcedure,
+		svc.Integrity,
+		connect.WithSchema(nodeMethods.ByName("Integrity")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeIntegrityRescanHandler := connect.NewUnaryHandlerSimple(
+		NodeIntegrityRescanProcedure,
+		svc.IntegrityRescan,
+		connect.WithSchema(nodeMethods.ByName("IntegrityRescan")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeIntegrityAcceptHandler := connect.NewUnaryHandlerSimple(
+		NodeIntegrityAcceptProcedure,
+		svc.IntegrityAccept,
+		connect.WithSchema(nodeMethods.ByName("IntegrityAccept")),
 		connect.WithHandlerOptions(opts...),
 	)
 	nodeListPeersHandler := connect.NewUnaryHandlerSimple(
@@ -915,6 +995,12 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeDoctorHandler.ServeHTTP(w, r)
 		case NodeCoverageProcedure:
 			nodeCoverageHandler.ServeHTTP(w, r)
+		case NodeIntegrityProcedure:
+			nodeIntegrityHandler.ServeHTTP(w, r)
+		case NodeIntegrityRescanProcedure:
+			nodeIntegrityRescanHandler.ServeHTTP(w, r)
+		case NodeIntegrityAcceptProcedure:
+			nodeIntegrityAcceptHandler.ServeHTTP(w, r)
 		case NodeListPeersProcedure:
 			nodeListPeersHandler.ServeHTTP(w, r)
 		case NodeListRolesProcedure:
@@ -992,6 +1078,18 @@ func (UnimplementedNodeHandler) Doctor(context.Context, *v1.DoctorRequest) (*v1.
 
 func (UnimplementedNodeHandler) Coverage(context.Context, *v1.CoverageRequest) (*v1.CoverageResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.Coverage is not implemented"))
+}
+
+func (UnimplementedNodeHandler) Integrity(context.Context, *v1.IntegrityRequest) (*v1.IntegrityResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.Integrity is not implemented"))
+}
+
+func (UnimplementedNodeHandler) IntegrityRescan(context.Context, *v1.IntegrityRescanRequest) (*v1.IntegrityRescanResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.IntegrityRescan is not implemented"))
+}
+
+func (UnimplementedNodeHandler) IntegrityAccept(context.Context, *v1.IntegrityAcceptRequest) (*v1.IntegrityAcceptResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.IntegrityAccept is not implemented"))
 }
 
 func (UnimplementedNodeHandler) ListPeers(context.Context, *v1.ListPeersRequest) (*v1.ListPeersResponse, error) {
