@@ -87,7 +87,7 @@ func (a *app) showIntegrity(r *apiv1.IntegrityResponse) error {
 	fmt.Fprintln(a.out, printable(line))
 	var rows [][]string
 	for _, d := range r.Differences {
-		rows = append(rows, []string{string(d.Path), d.What, short(string(d.Was)), short(string(d.Is))})
+		rows = append(rows, []string{string(d.Path), d.What, brief(string(d.Was)), brief(string(d.Is))})
 	}
 	if uint64(len(rows)) < r.Differ && len(rows) > 0 {
 		defer fmt.Fprintf(a.errOut, "and %d more\n", r.Differ-uint64(len(rows)))
@@ -95,8 +95,8 @@ func (a *app) showIntegrity(r *apiv1.IntegrityResponse) error {
 	return a.table([]string{"PATH", "CHANGED", "WAS", "IS"}, rows)
 }
 
-// short cuts a digest to what tells two apart.
-func short(s string) string {
+// brief cuts a digest to what tells two apart.
+func brief(s string) string {
 	rest, ok := strings.CutPrefix(s, "blake3 ")
 	if !ok || len(rest) < 64 {
 		return s

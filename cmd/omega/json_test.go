@@ -45,6 +45,11 @@ func (talker) Coverage(context.Context, *apiv1.CoverageRequest) (*apiv1.Coverage
 		Components: []*apiv1.Component{{Name: hostile, Proof: "seen", Lost: hostile}}, Gaps: []*apiv1.Check{{Name: hostile, Lost: hostile}}}}}, nil
 }
 
+func (talker) Integrity(context.Context, *apiv1.IntegrityRequest) (*apiv1.IntegrityResponse, error) {
+	return &apiv1.IntegrityResponse{Phase: "watching", Why: hostile, Fault: hostile, Looked: at, Entries: 3, Differ: 1, Differences: []*apiv1.Difference{{Path: []byte("/etc/" + hostile + "\xff"), What: hostile, Was: []byte(hostile)}},
+		Words: []*apiv1.BaselineWord{{Peer: "did:omega:bbbb", Host: hostile, Time: at, Why: hostile, By: hostile, Root: hostile}}}, nil
+}
+
 func (talker) ListPeers(context.Context, *apiv1.ListPeersRequest) (*apiv1.ListPeersResponse, error) {
 	return &apiv1.ListPeersResponse{Peers: []*apiv1.Peer{{Peer: "12D4", Did: "did:omega:bbbb", Name: "n2" + hostile, Addrs: []string{hostile}, Since: at, Connected: true}}}, nil
 }
@@ -126,23 +131,25 @@ func TestJSONFieldNames(t *testing.T) {
 	const findingKeys = "attack confidence decoy evidence handshake host id peer rule rule_id severity subject time title"
 	const responseKeys = "action authority by findings id issued reason releases remaining_ms scope state target ttl_ms"
 	for line, want := range map[string]string{
-		"version":           "commit date go platform version",
-		"status":            "addrs did members mode name peer peers problems queues rejected roles sensors swarm swarm_name synced uptime_ms version",
-		"doctor":            "checks",
-		"coverage":          "blind components drops ended gaps host mode peer time",
-		"peers":             "addrs connected did head name peer reputation roles rtt_ms since",
-		"role list":         "by did name not_after role running",
-		"findings":          findingKeys,
-		"receipts":          "act_ms acted detail guard heard host id means outcome peer response stopped_before_first_instruction time",
-		"responses":         responseKeys,
-		"pending":           responseKeys + " evidence guard suggested",
-		"decoy list":        "host peer port service state touches",
-		"invite list":       "by expires id roles state used uses",
-		"allow list":        "by what why",
-		"ledger show":       "author body bytes chain hash id kind seq time",
-		"events":            "class_name process time",
-		"config show":       "key origin value",
-		"allow list -q --v": "",
+		"version":                  "commit date go platform version",
+		"status":                   "addrs did members mode name peer peers problems queues rejected roles sensors swarm swarm_name synced uptime_ms version",
+		"doctor":                   "checks",
+		"coverage":                 "blind components drops ended gaps host mode peer time",
+		"integrity status":         "differ differences dropped entries exclude fault file live looked paths phase scan scans skipped unsigned why",
+		"integrity status --peers": "by differ entries file host peer root skipped time why",
+		"peers":                    "addrs connected did head name peer reputation roles rtt_ms since",
+		"role list":                "by did name not_after role running",
+		"findings":                 findingKeys,
+		"receipts":                 "act_ms acted detail guard heard host id means outcome peer response stopped_before_first_instruction time",
+		"responses":                responseKeys,
+		"pending":                  responseKeys + " evidence guard suggested",
+		"decoy list":               "host peer port service state touches",
+		"invite list":              "by expires id roles state used uses",
+		"allow list":               "by what why",
+		"ledger show":              "author body bytes chain hash id kind seq time",
+		"events":                   "class_name process time",
+		"config show":              "key origin value",
+		"allow list -q --v":        "",
 	} {
 		out, errOut, code := omega(t, "", append(strings.Fields(line), "--json", "--dir", dir)...)
 		if want == "" {
@@ -174,7 +181,7 @@ func TestJSONFieldNames(t *testing.T) {
 // A peer that lies must not drive the terminal of the person who looks.
 func TestNoPeerDrivesTheTerminal(t *testing.T) {
 	dir := talking(t)
-	for _, line := range []string{"status", "doctor", "coverage", "coverage n2", "peers", "role list", "findings", "receipts", "responses", "pending", "decoy list", "invite list", "allow list", "events", "ledger show", "ledger show --json",
+	for _, line := range []string{"status", "doctor", "coverage", "coverage n2", "integrity status", "integrity status --json", "integrity status --peers", "peers", "role list", "findings", "receipts", "responses", "pending", "decoy list", "invite list", "allow list", "events", "ledger show", "ledger show --json",
 		"role list --json", "findings --json"} {
 		out, errOut, code := omega(t, "", append(strings.Fields(line), "--dir", dir)...)
 		if code != exitDone || out == "" {
@@ -206,7 +213,7 @@ func TestRefusedByAGuardRail(t *testing.T) {
 
 func TestCompletionKnowsPeersAndRoles(t *testing.T) {
 	dir := talking(t)
-	for args, want := range map[string]string{"role grant": "n2", "role grant n2": "decoy", "respond contain": "n2"} {
+	for args, want := range map[string]string{"role grant": "n2", "role grant n2": "decoy", "respond contain": "n2", "integrity accept": "/etc/x"} {
 		out, _, _ := omega(t, "", append(append([]string{"__complete", "--dir", dir}, strings.Fields(args)...), "")...)
 		if !strings.Contains(out, want) {
 			t.Errorf("completing %q gives %q, want %q in it", args, out, want)
