@@ -19,11 +19,11 @@ const (
 	// content is read though inode, size and times are as they were.
 	rescanEvery = time.Hour
 	fullEvery   = 24 * time.Hour
-	// A state is offered to be signed when nothing changed for quietFor, at the latest after signEvery. Both grow with what
-	// there is to write: a second for each perSecond entries.
+	// A state is offered to be signed when nothing changed for quietFor, at the latest after signEvery as long. Both grow with
+	// what there is to write: by quietFor for each perQuiet entries.
 	quietFor  = 2 * time.Second
-	signEvery = 10 * time.Second
-	perSecond = 2000
+	signEvery = 5
+	perQuiet  = 4000
 	// maxTold bounds the changes of scans that wait to be told; what is over it is counted.
 	maxTold = 4096
 )
@@ -36,7 +36,9 @@ type KeeperOptions struct {
 	Rate           int64   // bytes a second read by scans
 	// Live says that a kernel tells of changes as they happen: else only scans find them.
 	Live bool
-	Log  *slog.Logger
+	// Quiet is used in place of 2 s as the time that nothing must change before a state is to be signed.
+	Quiet time.Duration
+	Log   *slog.Logger
 }
 
 // Told is a change that a scan found. Nobody saw who did it: it was done between From and To.
@@ -116,6 +118,9 @@ type Keeper struct {
 func OpenKeeper(opt KeeperOptions) (*Keeper, error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Quiet <= 0 {
+		opt.Quiet = quietFor
 	}
 	if len(opt.Paths) == 0 || len(opt.Paths) > maxListed || len(opt.Exclude) > maxListed {
 		return nil, fmt.Errorf("%d paths to watch, %d to leave out: want 1 to %d", len(opt.Paths), len(opt.Exclude), maxListed)
@@ -242,8 +247,8 @@ func (k *Keeper) due(now time.Time) (wait time.Duration, ok bool) {
 	if k.cause == "" || k.state == nil || k.sign != nil {
 		return 0, false
 	}
-	slow := time.Duration(len(k.state.Accepted.Entries)) * time.Second / perSecond
-	return max(0, min(k.changed.Add(quietFor+slow).Sub(now), k.first.Add(signEvery+slow).Sub(now))), true
+	slow := time.Duration(len(k.state.Accepted.Entries)) * k.opt.Quiet / perQuiet
+	return max(0, min(k.changed.Add(k.opt.Quiet+slow).Sub(now), k.first.Add(signEvery*k.opt.Quiet+slow).Sub(now))), true
 }
 
 // offer stores the state beside the one in force, for its word to be signed.

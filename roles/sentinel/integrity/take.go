@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -34,7 +35,7 @@ type Options struct {
 	Paths   []string  // absolute and clean
 	Exclude []string  // absolute and clean, each with all below it
 	Before  *Baseline // digests are taken over from it where nothing has happened to a file; may be nil
-	// Share is how much of one core it may take, 0 to 1; 0 means 0.5 %. What waits for a disk counts as work.
+	// Share is how much of one core it may take, 0 to 1; 0 means 0.5 %. It is the thread's CPU time that counts.
 	Share float64
 	// Rate bounds the bytes read a second; 0 means no bound.
 	Rate int64
@@ -60,6 +61,9 @@ func Take(ctx context.Context, opt Options) (*Baseline, error) {
 			return nil, fmt.Errorf("%q: a watched path is absolute and clean", p)
 		}
 	}
+	// Its CPU time is its thread's.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	t := newTaker(opt)
 	for _, p := range opt.Paths {
 		if err := t.walk(ctx, p, 0, nil); err != nil {
@@ -75,7 +79,7 @@ func plain(p string) bool {
 }
 
 func newTaker(opt Options) *taker {
-	return &taker{opt: opt, out: &Baseline{}, hash: blake3.New(32, nil), buf: make([]byte, 64<<10), seen: map[string]bool{}, worked: time.Now()}
+	return &taker{opt: opt, out: &Baseline{}, hash: blake3.New(32, nil), buf: make([]byte, 64<<10), seen: map[string]bool{}, worked: threadTime()}
 }
 
 // sorted is what was taken, in the order of paths.
@@ -90,11 +94,11 @@ type taker struct {
 	hash   *blake3.Hasher
 	buf    []byte
 	seen   map[string]bool
-	worked time.Time // since when it has not rested
-	read   int64     // bytes since then
-	bytes  int64     // bytes at all
-	over   bool      // there was more than Limit
-	alone  bool      // folders are looked at without what lies in them
+	worked time.Duration // CPU time up to when it rested last
+	read   int64         // bytes since then
+	bytes  int64         // bytes at all
+	over   bool          // there was more than Limit
+	alone  bool          // folders are looked at without what lies in them
 }
 
 // It works for stretch at a time, or until it has read part.
@@ -105,7 +109,7 @@ const (
 
 // rest sleeps so that the share of a core and the rate hold.
 func (t *taker) rest(ctx context.Context) error {
-	worked := time.Since(t.worked)
+	worked := threadTime() - t.worked
 	if worked < stretch && (t.read < part || t.opt.Rate == 0) {
 		return ctx.Err()
 	}
@@ -128,8 +132,17 @@ func (t *taker) rest(ctx context.Context) error {
 		case <-timer.C:
 		}
 	}
-	t.worked = time.Now()
+	t.worked = threadTime()
 	return ctx.Err()
+}
+
+// threadTime is the CPU time of the calling thread.
+func threadTime() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
 }
 
 // Covers says whether path is one of these or lies below one.
