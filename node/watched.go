@@ -56,9 +56,9 @@ type touch struct {
 	wait time.Duration // how long it was waited for who holds it open
 }
 
-func newWatched(cfg *config.Config) *watched {
+func newWatched(cfg *config.Config, root bool) *watched {
 	w := &watched{pending: map[string]*touch{}, wake: make(chan struct{}, 1)}
-	w.paths, w.exclude, _ = watchedPaths(cfg)
+	w.paths, w.exclude, _ = watchedPaths(cfg, root)
 	return w
 }
 

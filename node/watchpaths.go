@@ -10,8 +10,9 @@ import (
 	"github.com/omega-mesh/omega/roles/sentinel/integrity"
 )
 
-// watchedPaths are the files this node was told to watch, and those to leave out; why says why there are none.
-func watchedPaths(cfg *config.Config) (paths, exclude []string, why string) {
+// watchedPaths are the files this node was told to watch, and those to leave out; why says why there are none. root says
+// whether the node, or its other half, is root.
+func watchedPaths(cfg *config.Config, root bool) (paths, exclude []string, why string) {
 	auto := slices.Equal(cfg.IntegrityPaths, []string{"auto"})
 	switch {
 	case cfg.Sensor == "off" && auto:
@@ -22,7 +23,7 @@ func watchedPaths(cfg *config.Config) (paths, exclude []string, why string) {
 		return nil, nil, "a recording is seen instead of this host"
 	case auto && cfg.Cgroup != "":
 		return nil, nil, "this node sees one cgroup, and was told of no files to watch"
-	case auto && os.Geteuid() != 0:
+	case auto && !root:
 		return nil, nil, "needs root, and was told of no files to watch"
 	case auto:
 		paths = integrity.DefaultPaths()
@@ -40,7 +41,7 @@ func watchedPaths(cfg *config.Config) (paths, exclude []string, why string) {
 
 // watchFiles opens the baseline and has the kernel tell of changes below its paths.
 func (k *kernel) watchFiles() error {
-	paths, exclude, why := watchedPaths(k.cfg)
+	paths, exclude, why := watchedPaths(k.cfg, os.Geteuid() == 0)
 	if why != "" {
 		k.noFiles = why
 		return nil
