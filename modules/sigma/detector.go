@@ -56,7 +56,7 @@ func NewDetector(set *Set) *Detector {
 // Detect implements modules.Detector.
 func (d *Detector) Detect(ctx context.Context, batch []*event.Event, emit func(event.Finding)) error {
 	for _, e := range batch {
-		d.Event(e, func(r *Rule) { emit(d.finding(r, e)) })
+		d.Event(e, func(r *Rule) { emit(d.Finding(r, e)) })
 	}
 	return ctx.Err()
 }
@@ -139,7 +139,8 @@ func (d *Detector) Dropped() uint64 {
 	return n
 }
 
-func (d *Detector) finding(r *Rule, e *event.Event) event.Finding {
+// Finding is what a match of r on e says. It takes nothing of e but copies.
+func (d *Detector) Finding(r *Rule, e *event.Event) event.Finding {
 	f := Finding(r, e.Time)
 	f.RuleID = d.prefix + f.RuleID
 	f.Boot = e.Boot

@@ -34,9 +34,10 @@ func (l LogSource) covers(s LogSource) bool {
 	return l.Category == "" || s.Category != "" || s.Service == ""
 }
 
-// categories that our own events have, with what they are read from.
+// categories that our own events have; those on the last line are named by OCSF classes, where Sigma has no word.
 var categories = map[string]bool{"process_creation": true, "process_termination": true, "process_access": true, "network_connection": true,
-	"file_event": true, "file_rename": true, "file_delete": true, "file_change": true, "dns_query": true, "dns": true, "driver_load": true}
+	"file_event": true, "file_rename": true, "file_delete": true, "file_change": true, "dns_query": true, "dns": true, "driver_load": true,
+	"process_activity": true, "network_activity": true, "file_system_activity": true, "kernel_activity": true, "memory_activity": true}
 
 // applicable says why a rule can never match an event of this host's sensors; empty where it can.
 func applicable(r *Rule) string {

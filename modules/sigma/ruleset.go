@@ -79,6 +79,28 @@ func Load(ctx context.Context, opt Options, paths ...string) (*Set, error) {
 	return s, nil
 }
 
+// LoadFS reads every .yml file of a file system, as Load does of folders.
+func LoadFS(ctx context.Context, opt Options, files fs.FS) (*Set, error) {
+	s := &Set{opt: opt}
+	err := fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
+		if err = errors.Join(err, ctx.Err()); err != nil || d.IsDir() || !strings.HasSuffix(path, ".yml") {
+			return err
+		}
+		b, err := fs.ReadFile(files, path)
+		if err != nil {
+			return err
+		}
+		s.Files++
+		s.add(path, b)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read rules: %w", err)
+	}
+	s.finish()
+	return s, nil
+}
+
 // Parse reads rules from one text of several documents, as a module carries them.
 func Parse(name string, text []byte, opt Options) *Set {
 	s := &Set{Files: 1, opt: opt}

@@ -99,7 +99,7 @@ func detectLine(ctx context.Context, d *Detector, more []modules.Detector, line 
 		if e.Time == 0 {
 			e.Time = at
 		}
-		d.Event(e, func(r *Rule) { tell(d.finding(r, e)) })
+		d.Event(e, func(r *Rule) { tell(d.Finding(r, e)) })
 	default:
 		if t := rec.Time(); t != 0 {
 			at = t
@@ -107,7 +107,7 @@ func detectLine(ctx context.Context, d *Detector, more []modules.Detector, line 
 		if e = rec.event(at); e == nil {
 			e = &event.Event{Time: at}
 		}
-		d.Record(rec, at, func(r *Rule) { tell(d.finding(r, e)) })
+		d.Record(rec, at, func(r *Rule) { tell(d.Finding(r, e)) })
 	}
 	if e.Class == 0 {
 		return

@@ -52,7 +52,8 @@ func Find(name string) (*Field, bool) {
 	return nil, false
 }
 
-// Category is the Sigma log source category that an event belongs to, "" if none has it.
+// Category is the Sigma log source category that an event belongs to. What the taxonomy has no word for is named by the
+// event's OCSF class; "" is only what is told by the service that logged it.
 func Category(e *event.Event) string {
 	switch e.Class {
 	case event.ClassProcess:
@@ -64,11 +65,13 @@ func Category(e *event.Event) string {
 		case event.ActivityPtrace, event.ActivityProcessWrite:
 			return "process_access"
 		}
+		return "process_activity"
 	case event.ClassNetwork:
 		switch e.Activity {
 		case event.ActivityConnect, event.ActivityAccept, event.ActivityRefuse:
 			return "network_connection"
 		}
+		return "network_activity"
 	case event.ClassFile, event.ClassFileIntegrity:
 		switch e.Activity {
 		case event.ActivityFileCreate, event.ActivityFileWrite, event.ActivityFileLink:
@@ -80,12 +83,19 @@ func Category(e *event.Event) string {
 		case event.ActivityFileChmod, event.ActivityFileChown, event.ActivityFileSetXattr:
 			return "file_change"
 		}
+		return "file_system_activity"
 	case event.ClassDNS:
 		return "dns_query"
 	case event.ClassKernel:
 		if e.Activity == event.ActivityModuleLoad {
 			return "driver_load"
 		}
+		return "kernel_activity"
+	case event.ClassMemory:
+		if e.Activity == event.ActivityPtrace || e.Activity == event.ActivityProcessWrite {
+			return "process_access"
+		}
+		return "memory_activity"
 	}
 	return ""
 }
