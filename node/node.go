@@ -95,7 +95,7 @@ type Node struct {
 	access      atomic.Pointer[access] // who may call what
 	board       *roles.Board
 	decoy       *decoy.Decoy
-	rules       *rules // nil without any
+	rules       *rules
 	sentinel    *sentinel.Sentinel
 	clock       *clock  // how far off this host's clock is
 	health      *health // what a person should know
@@ -225,7 +225,7 @@ func New(p Parts) (*Node, error) {
 	if n.decoy, err = decoy.New(decoy.Options{Services: n.cfg.Decoys, Log: n.log}); err != nil {
 		return fail(fmt.Errorf("decoys: %w", err))
 	}
-	if n.rules, err = loadRules(n.cfg.Rules, n.log); err != nil {
+	if n.rules, err = loadRules(n.cfg.Pack, n.cfg.Rules, n.log); err != nil {
 		return fail(err)
 	}
 	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Detectors: append(n.rules.detectors(), n.rollout.Detector()), SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
@@ -271,6 +271,7 @@ func (n *Node) replay() error {
 func (n *Node) Run(ctx context.Context) error {
 	defer n.entropy.Close()
 	defer n.self.Close()
+	defer n.rules.close()
 	defer func() {
 		if err := n.ledger.Close(); err != nil {
 			n.log.Error("the ledger did not close cleanly", "err", err)

@@ -6,18 +6,27 @@ import (
 	"log/slog"
 
 	"github.com/omega-mesh/omega/modules"
+	"github.com/omega-mesh/omega/modules/pack"
 	"github.com/omega-mesh/omega/modules/sigma"
 	"github.com/omega-mesh/omega/roles/sentinel"
 )
 
-// rules are the Sigma rules of this host's own files, read once at start.
-type rules struct{ set *sigma.Set }
+// rules are what events are matched with beside the sentinel's own detectors: the pack that comes with the program, and the
+// Sigma rules of this host's own files, read once at start.
+type rules struct {
+	pack *pack.Pending // nil where it is switched off
+	set  *sigma.Set    // nil without any
+}
 
-// loadRules reads the folders and files of paths; nil if there are none. A rule that cannot be used is said and left out:
-// a host whose detections are one short still watches with the rest.
-func loadRules(paths []string, log *slog.Logger) (*rules, error) {
+// loadRules reads the folders and files of paths, if there are any. A rule that cannot be used is said and left out: a
+// host whose detections are one short still watches with the rest.
+func loadRules(own bool, paths []string, log *slog.Logger) (*rules, error) {
+	r := &rules{}
+	if own {
+		r.pack = pack.Begin()
+	}
 	if len(paths) == 0 {
-		return nil, nil
+		return r, nil
 	}
 	set, err := sigma.Load(context.Background(), sigma.Options{}, paths...)
 	if err != nil {
@@ -27,21 +36,33 @@ func loadRules(paths []string, log *slog.Logger) (*rules, error) {
 		log.Warn("rule not used", "file", f.File, "why", f.Why)
 	}
 	log.Info("rules", "loaded", set.Loaded(), "not_applicable", len(set.NotApplicable), "rejected", len(set.Rejected))
-	return &rules{set: set}, nil
+	r.set = set
+	return r, nil
 }
 
 // detectors are those of this build, and the rules after them.
 func (r *rules) detectors() []modules.Detector {
 	all := sentinel.Builtin()
-	if r != nil {
+	if r.pack != nil {
+		all = append(all, r.pack)
+	}
+	if r.set != nil {
 		all = append(all, sigma.NewDetector(r.set))
 	}
 	return all
 }
 
+// close ends what the pack started.
+func (r *rules) close() error {
+	if r.pack == nil {
+		return nil
+	}
+	return r.pack.Close(context.Background())
+}
+
 // check is the doctor's line.
 func (r *rules) check() (ok bool, detail, lost string) {
-	if r == nil {
+	if r.set == nil {
 		return true, "none of this host's own: set rules", ""
 	}
 	detail = fmt.Sprintf("%d of %d loaded, %d not applicable here", r.set.Loaded(), r.set.Total(), len(r.set.NotApplicable))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/omega-mesh/omega/modules"
+	"github.com/omega-mesh/omega/modules/pack"
 	"github.com/omega-mesh/omega/modules/sigma"
 	"github.com/omega-mesh/omega/node/api"
 	"github.com/omega-mesh/omega/roles/sentinel"
@@ -52,7 +54,12 @@ func newDetectCommand(a *app) *cobra.Command {
 			}
 			var more []modules.Detector
 			if builtin {
-				more = sentinel.Builtin()
+				own, err := pack.New(cmd.Context())
+				if err != nil {
+					return err
+				}
+				defer own.Close(context.WithoutCancel(cmd.Context()))
+				more = append(sentinel.Builtin(), own)
 			}
 			s, err := sigma.DetectLines(cmd.Context(), sigma.NewDetector(set), more, in, func(line int, f event.Finding) error {
 				out := findingJSON(api.Finding(&f))
@@ -129,7 +136,8 @@ func newRulesCommand(a *app) *cobra.Command {
 		},
 	}
 	check.Flags().StringArrayVar(&placeholders, "placeholder", nil, "NAME=VALUE for %NAME% in rules; may be given again")
-	return group("rules", "Sigma rules", "  omega rules check rules/", check)
+	return group("rules", "Detections: those that come with the program, and folders of Sigma rules", "  omega rules list\n  omega rules show omega.persistence.cron\n  omega rules check rules/",
+		newRulesListCommand(a), newRulesShowCommand(a), check)
 }
 
 func printRules(out io.Writer, set *sigma.Set, verbose bool) error {

@@ -6,4 +6,3 @@
 package pack
 
 //go:generate sh -c "for f in rules/*/*.wat; do wat2wasm $DOLLAR{f} -o $DOLLAR{f%.wat}.wasm || exit 1; done"
-//go:generate env UPDATE_GOLDEN=1 go test -count=1 -run ^TestCoverageTable$ .

@@ -72,6 +72,41 @@ func New(ctx context.Context) (*Detector, error) {
 	return d, nil
 }
 
+// Pending is the pack while it is read beside whoever asked for it.
+type Pending struct {
+	done chan struct{}
+	pack *Detector
+	err  error
+}
+
+// Begin reads the pack in the background; that ends by itself within moments. The first call of Detect waits for it.
+func Begin() *Pending {
+	p := &Pending{done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		p.pack, p.err = New(context.Background())
+	}()
+	return p
+}
+
+// Detect implements modules.Detector.
+func (p *Pending) Detect(ctx context.Context, batch []*event.Event, emit func(event.Finding)) error {
+	<-p.done
+	if p.err != nil {
+		return p.err
+	}
+	return p.pack.Detect(ctx, batch, emit)
+}
+
+// Close ends the engines.
+func (p *Pending) Close(ctx context.Context) error {
+	<-p.done
+	if p.err != nil {
+		return nil
+	}
+	return p.pack.Close(ctx)
+}
+
 // gateOf is the module behind a rule; nil where there is none. The ending of the code's name says which engine it is for.
 func gateOf(r *sigma.Rule) (*gate, error) {
 	text, err := files.ReadFile(r.File)
@@ -143,7 +178,7 @@ func (d *Detector) start(g *gate) (err error) {
 		return err
 	}
 	if d.runner == nil {
-		if d.runner, err = runner.New(d.context, "", runner.Services{}); err != nil {
+		if d.runner, err = runner.New(context.WithoutCancel(d.context), "", runner.Services{}); err != nil {
 			return err
 		}
 	}
@@ -155,7 +190,7 @@ func (d *Detector) start(g *gate) (err error) {
 	if err != nil {
 		return err
 	}
-	g.module, err = d.runner.Load(d.context, b)
+	g.module, err = d.runner.Load(context.WithoutCancel(d.context), b)
 	return err
 }
 

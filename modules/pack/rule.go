@@ -87,6 +87,18 @@ func (x *document) rule(name string, seen []string) Rule {
 	return r
 }
 
+// Text is the rule as its files have it: the Sigma document and, where there is one, the module's source.
+func (r *Rule) Text() (string, error) {
+	b, err := files.ReadFile(r.File)
+	if err != nil {
+		return "", err
+	}
+	if code, err := files.ReadFile(strings.TrimSuffix(r.File, ".yml") + ".lua"); err == nil {
+		b = append(append(b, "---\n"...), code...)
+	}
+	return string(b), nil
+}
+
 // components are the data components that a rule's log source stands for.
 func components(x *document) []string {
 	activities := map[string]bool{}

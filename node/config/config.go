@@ -60,6 +60,8 @@ type Config struct {
 	Logs []string `koanf:"logs"`
 	// Rules are folders and files of Sigma rules that this host's events are matched with, by absolute path; at most 256.
 	Rules []string `koanf:"rules"`
+	// Pack says whether the detections that come with the program are used.
+	Pack bool `koanf:"pack"`
 	// Cgroup limits what is seen and stopped to one cgroup v2 folder; empty is the whole host.
 	Cgroup string `koanf:"cgroup"`
 	// FilterCgroups, FilterUIDs and FilterPaths say whose doings and which are not told: cgroup v2 folders, user ids, folders. FilterRate is how many records a second one cgroup may have told; 0 is no limit.
@@ -128,6 +130,7 @@ func Default(dir string) *Config {
 		Decoys:       []string{"tcp/2323"},
 		Sensor:       "auto",
 		Logs:         []string{"auto"},
+		Pack:         true,
 		Split:        true,
 		Window:       10_000,
 		SilentAfter:  30,

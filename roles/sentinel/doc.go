@@ -8,3 +8,5 @@
 // It decides nothing by itself: what may act is trust/policy's, what may not be crossed is trust/guard's, and the kernel
 // is reached through roles.Peer.
 package sentinel
+
+//go:generate env UPDATE_GOLDEN=1 go test -count=1 -run ^TestCoverageTable$ .

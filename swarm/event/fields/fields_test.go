@@ -182,7 +182,11 @@ func TestCategory(t *testing.T) {
 		"file_delete":        {Class: event.ClassFileIntegrity, Activity: event.ActivityFileUnlink},
 		"dns_query":          {Class: event.ClassDNS, Activity: event.ActivityDNSAnswer},
 		"driver_load":        {Class: event.ClassKernel, Activity: event.ActivityModuleLoad},
-		"":                   {Class: event.ClassProcess, Activity: event.ActivityFork},
+		"process_activity":   {Class: event.ClassProcess, Activity: event.ActivityFork},
+		"kernel_activity":    {Class: event.ClassKernel, Activity: event.ActivityBPF},
+		"memory_activity":    {Class: event.ClassMemory, Activity: event.ActivityMemfdCreate},
+		"process_access":     {Class: event.ClassMemory, Activity: event.ActivityPtrace},
+		"":                   {Class: event.ClassAuthentication, Activity: event.ActivityLogonFailure},
 	} {
 		if got := Category(e); got != want {
 			t.Errorf("%s %s is of %q, not %q", e.Class, e.Activity, got, want)
