@@ -59,6 +59,7 @@ func New(ctx context.Context) (*Detector, error) {
 		return nil, fmt.Errorf("detections of this build: %s: %s", bad.File, bad.Why)
 	}
 	d := &Detector{sigma: sigma.NewDetector(set), gates: map[string]*gate{}}
+	d.sigma.Release()
 	d.hit = d.matched
 	for _, r := range set.Rules {
 		g, err := gateOf(r)

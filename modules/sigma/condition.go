@@ -86,7 +86,7 @@ func parseCondition(s string, selections map[string]*expr) (*expr, error) {
 	if strings.Contains(s, "|") {
 		return nil, refuse("condition %.80q: aggregations by '|' were replaced by correlation rules", s)
 	}
-	p := &conditionParser{words: strings.Fields(strings.NewReplacer("(", " ( ", ")", " ) ").Replace(s)), named: selections}
+	p := &conditionParser{words: strings.Fields(strings.ReplaceAll(strings.ReplaceAll(s, "(", " ( "), ")", " ) ")), named: selections}
 	for name := range selections {
 		p.names = append(p.names, name)
 	}

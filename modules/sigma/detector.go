@@ -53,6 +53,13 @@ func NewDetector(set *Set) *Detector {
 	return d
 }
 
+// Release lets go of what the rules were compiled from. Their set makes no further detector after it.
+func (d *Detector) Release() {
+	for _, r := range d.m.rules {
+		r.detection = nil
+	}
+}
+
 // Detect implements modules.Detector.
 func (d *Detector) Detect(ctx context.Context, batch []*event.Event, emit func(event.Finding)) error {
 	for _, e := range batch {

@@ -74,6 +74,9 @@ func resolve(n *yaml.Node, budget *int, depth int) (*yaml.Node, error) {
 	if n.Kind == yaml.ScalarNode && len(n.Value) > 1<<16 {
 		return nil, refuse("line %d: a text of %d bytes", n.Line, len(n.Value))
 	}
+	if n.Kind == yaml.ScalarNode {
+		return n, nil
+	}
 	out := *n
 	out.Content = make([]*yaml.Node, len(n.Content))
 	seen := map[string]bool{}
