@@ -444,7 +444,7 @@ func describe(e *enforcement, s slot) {
 	case "deny_port", "deny_domain":
 		describeName(e, s)
 	case "deny_inode":
-		e.target.Inode, e.target.Device = nativeUint64(key), uint64(nativeUint32(key[8:]))
+		e.target.Inode, e.target.Device, e.target.Generation = nativeUint64(key), uint64(nativeUint32(key[8:])), nativeUint32(key[12:])
 	}
 }
 
@@ -468,7 +468,7 @@ const pathKey = 256 // PATH_KEY of kernel/execution.c, its closing zero included
 // executionSlots denies a path by its name, in case the file is replaced, and by its inode, in case it is renamed.
 func executionSlots(t event.Target) ([]slot, error) {
 	var slots []slot
-	inode, device := t.Inode, t.Device
+	inode, device, generation := t.Inode, t.Device, t.Generation
 	if t.Path != "" {
 		if len(t.Path) >= pathKey || t.Path[0] != '/' {
 			return nil, fmt.Errorf("path %q: want an absolute one of less than %d bytes", t.Path, pathKey)
@@ -476,7 +476,7 @@ func executionSlots(t event.Target) ([]slot, error) {
 		slots = append(slots, slot{"deny_path", t.Path + string(make([]byte, pathKey-len(t.Path)))})
 		var st unix.Stat_t
 		if err := unix.Stat(t.Path, &st); err == nil {
-			inode, device = st.Ino, uint64(unix.Major(st.Dev))<<20|uint64(unix.Minor(st.Dev))
+			inode, device, generation = st.Ino, uint64(unix.Major(st.Dev))<<20|uint64(unix.Minor(st.Dev)), 0
 		} else if !errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("look at %s: %w", t.Path, err)
 		}
@@ -484,7 +484,7 @@ func executionSlots(t event.Target) ([]slot, error) {
 	if inode != 0 {
 		key := appendUint64(nil, inode)
 		key = appendUint32(key, uint32(device))
-		slots = append(slots, slot{"deny_inode", string(appendUint32(key, 0))})
+		slots = append(slots, slot{"deny_inode", string(appendUint32(key, generation))})
 	}
 	return slots, nil
 }

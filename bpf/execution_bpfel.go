@@ -26,10 +26,10 @@ type executionDoom struct {
 }
 
 type executionFileKey struct {
-	_      structs.HostLayout
-	Inode  uint64
-	Device uint32
-	Pad    uint32
+	_          structs.HostLayout
+	Inode      uint64
+	Device     uint32
+	Generation uint32
 }
 
 type executionFilterSettings struct {

@@ -20,10 +20,10 @@ type executionLSMCgroupPace struct {
 }
 
 type executionLSMFileKey struct {
-	_      structs.HostLayout
-	Inode  uint64
-	Device uint32
-	Pad    uint32
+	_          structs.HostLayout
+	Inode      uint64
+	Device     uint32
+	Generation uint32
 }
 
 type executionLSMFilterSettings struct {

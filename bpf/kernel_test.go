@@ -556,6 +556,36 @@ func TestDenyExecStopsEveryOne(t *testing.T) {
 	if out, err := a.run(t.Context(), tool, marker); err != nil {
 		t.Error("after release:", err, out)
 	}
+	// By the number of its inode and that number's generation: another file that has the number after it is not meant.
+	f, err := os.Open(tool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	generation, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS+('v'-'f')<<8) // FS_IOC_GETVERSION
+	if err != nil {
+		t.Log("no generations on this file system:", err)
+		return
+	}
+	for _, c := range []struct {
+		generation uint32
+		denied     bool
+	}{{generation, true}, {generation ^ 1, false}} {
+		target := event.Target{Inode: st.Ino, Device: uint64(unix.Major(st.Dev))<<20 | uint64(unix.Minor(st.Dev)), Generation: c.generation}
+		if _, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionDeny, Target: target, TTL: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+		if active := k.Active(); len(active) != 1 || active[0].Target != target {
+			t.Errorf("stands: %+v, want %+v", active, target)
+		}
+		if _, err := a.run(t.Context(), tool, marker); (err != nil) != c.denied {
+			t.Errorf("generation %d of %d: %v", c.generation, generation, err)
+		}
+	}
 }
 
 func TestKillTreeOutrunsForks(t *testing.T) {

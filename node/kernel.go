@@ -64,6 +64,9 @@ func newHost(ctx context.Context, cfg *config.Config, resume bool, log *slog.Log
 	if k.half != nil {
 		opt.Kernel = k.half
 	}
+	if os.Geteuid() == 0 { // a file is given back with its owner, which only root can
+		opt.Keep = Layout{cfg.Dir}.Quarantine()
+	}
 	h, err := privileged.NewHost(opt)
 	if err != nil {
 		k.close()

@@ -57,6 +57,9 @@ func (l Layout) Allowed() string { return filepath.Join(l.Dir, "allow.txt") }
 // Baseline is what watched files are to be; it belongs to the privileged half.
 func (l Layout) Baseline() string { return filepath.Join(l.Dir, "baseline") }
 
+// Quarantine is the folder of sealed files; it is root's.
+func (l Layout) Quarantine() string { return filepath.Join(l.Dir, "quarantine") }
+
 // PanicMark is there after a panic, until a start that names its mode.
 func (l Layout) PanicMark() string { return filepath.Join(l.Dir, "panic") }
 

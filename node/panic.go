@@ -14,6 +14,7 @@ import (
 
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/node/privileged"
+	"github.com/omega-mesh/omega/node/privileged/quarantine"
 )
 
 // panicTimeout bounds one exchange on the emergency socket.
@@ -32,6 +33,12 @@ func Panic(ctx context.Context, dir string) (released int, err error) {
 			return 0, fmt.Errorf("panic: %w", err)
 		}
 		n, cerr := bpf.Cleanup(PinDir(dir))
+		if store, serr := quarantine.Open(Layout{dir}.Quarantine(), slog.Default()); serr != nil {
+			cerr = errors.Join(cerr, serr)
+		} else {
+			files, ferr := store.RestoreAll()
+			n, cerr = n+files, errors.Join(cerr, ferr)
+		}
 		if cerr != nil {
 			return n, fmt.Errorf("panic: no node answers (%w), and its blocks could not be taken out of the kernel: %w", err, cerr)
 		}

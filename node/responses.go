@@ -71,6 +71,13 @@ func (rs *responses) adopt(active []privileged.Enforced) {
 	defer rs.mu.Unlock()
 	now := bpf.BootTime()
 	for _, e := range active {
+		if rs.byID[e.ID] == nil && e.Action == event.ActionQuarantine && e.Expires <= now {
+			rs.add(roles.Standing{
+				Response: event.Response{ID: e.ID, Action: e.Action, Target: e.Target, Reason: "still sealed after a restart"},
+				State:    roles.StateExpired, Detail: "the file stays sealed until it is released", Acted: now, Expires: e.Expires,
+			})
+			continue
+		}
 		if rs.byID[e.ID] == nil && e.Expires > now {
 			rs.add(roles.Standing{
 				Response: event.Response{ID: e.ID, Action: e.Action, Target: e.Target, Reason: "still enforced after a restart", TTL: time.Duration(e.Expires - now)},

@@ -8,10 +8,14 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+struct inode___numbered {
+	__u32 i_generation;
+} __attribute__((preserve_access_index));
+
 struct file_key {
 	__u64 inode;
 	__u32 device; // the kernel's encoding: major << 20 | minor
-	__u32 pad;
+	__u32 generation; // of the inode's number, which is given to another file once this one is gone; 0 is any
 };
 
 #define PATH_KEY 256
@@ -97,6 +101,9 @@ static __always_inline bool execution_denied(struct linux_binprm *bprm)
 	key.inode = inode->i_ino;
 	key.device = inode->i_sb->s_dev;
 	if (stands(bpf_map_lookup_elem(&deny_inode, &key)))
+		return true;
+	key.generation = ((struct inode___numbered *)inode)->i_generation;
+	if (key.generation && stands(bpf_map_lookup_elem(&deny_inode, &key)))
 		return true;
 
 	if (!any_rules(0))

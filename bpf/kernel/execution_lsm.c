@@ -6,10 +6,14 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+struct inode___numbered {
+	__u32 i_generation;
+} __attribute__((preserve_access_index));
+
 struct file_key {
 	__u64 inode;
 	__u32 device;
-	__u32 pad;
+	__u32 generation;
 };
 
 struct {
@@ -33,5 +37,8 @@ int BPF_PROG(refuse_exec, struct linux_binprm *bprm, int ret)
 	key.device = BPF_CORE_READ(inode, i_sb, s_dev);
 	if (stands(bpf_map_lookup_elem(&deny_inode, &key)))
 		return -1; // EPERM
+	key.generation = BPF_CORE_READ((struct inode___numbered *)inode, i_generation);
+	if (key.generation && stands(bpf_map_lookup_elem(&deny_inode, &key)))
+		return -1;
 	return 0;
 }

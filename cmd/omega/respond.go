@@ -120,6 +120,8 @@ func newRespondCommand(a *app) *cobra.Command {
 		},
 	}, false)
 	kill.Flags().BoolVar(&tree, "tree", false, "its descendants too")
+	quarantine := a.quarantineCommand(&o)
+	quarantine = flags(quarantine, true)
 	release := flags(&cobra.Command{
 		Use: "release ID", Short: "End a response everywhere", Example: "  omega respond release 3f9c2a1b", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -133,7 +135,66 @@ func newRespondCommand(a *app) *cobra.Command {
 			return a.respond(cmd.Context(), event.Response{Action: event.ActionRelease, Releases: id}, &o)
 		},
 	}, false)
-	return group("respond", "Act: deny, contain, kill, release", "  omega respond deny ip 203.0.113.9 --ttl 1h\n  omega respond release 3f9c2a1b", deny, contain, kill, release)
+	return group("respond", "Act: deny, contain, kill, quarantine, release", "  omega respond deny ip 203.0.113.9 --ttl 1h\n  omega respond quarantine /tmp/x@n4\n  omega respond release 3f9c2a1b", deny, contain, kill, quarantine, release)
+}
+
+// quarantineCommand is `omega respond quarantine`, but for the flags that all responses have.
+func (a *app) quarantineCommand(o *order) *cobra.Command {
+	return &cobra.Command{
+		Use: "quarantine FILE[@PEER]", Short: "Take a file out of reach until it is released: moved, sealed, given back as it was",
+		Long: "Take a file out of reach: its name is removed and a scrambled copy is kept on its host, with owner, mode, times, extended\n" +
+			"attributes and SHA-256. `omega respond release ID` gives the same bytes back under the same name. --ttl ends the denial of\n" +
+			"its execution in the kernel, which concerns what still holds it open; the file stays sealed until it is released, or a panic.\n" +
+			"Without @PEER, or with --scope self, it is of this host and needs no operator's key. What a host needs (shells, sshd, the\n" +
+			"loader, accounts, package tools, omega itself, the allow list) is refused.",
+		Example: "  omega respond quarantine /tmp/miner@n4 --why 'dropped by the web server'\n  omega respond quarantine /tmp/miner --json\n  omega respond release 3f9c2a1b",
+		Args:    cobra.ExactArgs(1),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+			path, peer, named := cutPeer(toComplete)
+			if !named || len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveDefault
+			}
+			names, directive := a.completePeer(cmd, args, peer)
+			for i := range names {
+				names[i] = path + "@" + names[i]
+			}
+			return names, directive
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, peer, named := cutPeer(args[0])
+			if slices.Equal(o.scope, []string{"self"}) {
+				path, named = args[0], false
+			}
+			if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" || named && peer == "" {
+				return fail(exitUsage, "%q: want a clean absolute path, and @PEER where it is of another host", args[0])
+			}
+			r := event.Response{Action: event.ActionQuarantine, Target: event.Target{Path: path}}
+			if !named {
+				if cmd.Flags().Changed("scope") && !slices.Equal(o.scope, []string{"self"}) {
+					return fail(exitUsage, "a file is of one host: write FILE@PEER instead of --scope")
+				}
+				o.scope = []string{"self"}
+				return a.respond(cmd.Context(), r, o)
+			}
+			c := a.client()
+			defer c.Close()
+			p, err := findPeer(cmd.Context(), c, peer)
+			if err != nil {
+				return err
+			}
+			r.Target.Peer, o.scope = p.Did, []string{p.Name}
+			return a.respond(cmd.Context(), r, o)
+		},
+	}
+}
+
+// cutPeer splits FILE@PEER at the last @; one that is followed by a slash belongs to the path.
+func cutPeer(s string) (path, peer string, named bool) {
+	i := strings.LastIndexByte(s, '@')
+	if i < 0 || strings.ContainsRune(s[i:], '/') {
+		return s, "", false
+	}
+	return s[:i], s[i+1:], true
 }
 
 func parsePrefix(s string) (netip.Prefix, error) {

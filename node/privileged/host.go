@@ -19,6 +19,7 @@ import (
 
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/bpf/workload"
+	"github.com/omega-mesh/omega/node/privileged/quarantine"
 	"github.com/omega-mesh/omega/roles/sentinel/integrity"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust/guard"
@@ -64,7 +65,9 @@ type HostOptions struct {
 	// Checks are what the node found before a Kernel was there, such as why there is none.
 	Checks []Check
 	Rails  *guard.Rails
-	Log    *slog.Logger
+	// Keep is the folder of quarantined files; empty where this host quarantines none.
+	Keep string
+	Log  *slog.Logger
 }
 
 // Names of a Host's own files, and bounds.
@@ -78,6 +81,10 @@ const (
 type Host struct {
 	opt     HostOptions
 	testing sync.Mutex // held while a self-test runs
+
+	// sealing is held while a file is sealed or given back, and taken before mu: a block must not wait for a large file.
+	sealing sync.Mutex
+	sealed  *quarantine.Store // nil where there is none
 
 	runtimes *workload.Runtime
 
@@ -108,6 +115,11 @@ func NewHost(opt HostOptions) (*Host, error) {
 		return nil, fmt.Errorf("allow list: %w", err)
 	}
 	h.look()
+	if opt.Keep != "" {
+		if h.sealed, err = quarantine.Open(opt.Keep, opt.Log); err != nil {
+			return nil, err
+		}
+	}
 	mark := filepath.Join(opt.Dir, filePanic)
 	if opt.Resume {
 		if err := os.Remove(mark); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -146,6 +158,9 @@ func (h *Host) Operators(_ context.Context, lines []string) error {
 
 // Apply implements Service. The rails are asked first in every mode, so that observe says what enforce would do.
 func (h *Host) Apply(ctx context.Context, r event.Response, heard uint64) (event.Receipt, error) {
+	if r.Action == event.ActionQuarantine {
+		return h.quarantine(ctx, r, heard)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	rc := event.Receipt{Response: r.ID, Time: time.Now().UnixNano(), Acted: bpf.BootTime()}
@@ -249,6 +264,9 @@ func partID(id string, a netip.Addr) string {
 
 // Release implements Service. A block that stands ends in any mode.
 func (h *Host) Release(ctx context.Context, id string) (event.Receipt, error) {
+	if h.holds(id) {
+		return h.giveBack(ctx, id)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	rc := event.Receipt{Response: id, Time: time.Now().UnixNano(), Acted: bpf.BootTime()}
@@ -295,22 +313,24 @@ func (h *Host) Release(ctx context.Context, id string) (event.Receipt, error) {
 	return rc, nil
 }
 
-// Active implements Service.
-func (h *Host) Active(context.Context) ([]Enforced, error) {
-	if h.opt.Kernel == nil {
-		return nil, nil
-	}
-	active := h.opt.Kernel.Active()
-	out := make([]Enforced, len(active))
-	for i, e := range active {
-		out[i] = Enforced{ID: e.ID, Action: e.Action, Target: e.Target, Expires: e.Expires, Hits: e.Hits, Adopted: e.Adopted}
-	}
-	return out, nil
-}
-
 // Panic implements Service. The mode changes first, so that nothing new is enforced while the old is released; the mark
 // on disk comes last, and its failure does not undo the rest.
 func (h *Host) Panic(context.Context) (int, error) {
+	n, err := h.releaseAll()
+	if h.sealed != nil { // files last: each takes its time
+		h.sealing.Lock()
+		defer h.sealing.Unlock()
+		files, ferr := h.sealed.RestoreAll()
+		n, err = n+files, errors.Join(err, ferr)
+		if h.opt.Kernel != nil { // of a file that was being sealed meanwhile
+			_, rerr := h.opt.Kernel.ReleaseAll()
+			err = errors.Join(err, rerr)
+		}
+	}
+	return n, err
+}
+
+func (h *Host) releaseAll() (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.mode = ModePanic

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/omega-mesh/omega/bpf/selftest"
+	"github.com/omega-mesh/omega/swarm/event"
 )
 
 // Serve answers the requests that come over conn, one after the other, until the line closes or ctx ends. ready is
@@ -38,13 +39,19 @@ func Serve(ctx context.Context, conn *Conn, s Service, ready func(), log *slog.L
 			ready()
 			continue
 		}
-		if slow(f.Kind) {
+		apart := false
+		if slow(conn.codec, f) {
 			select {
 			case waiting <- struct{}{}:
+				apart = true
 			default:
-				log.Warn("privileged line: too much is asked for at once", "kind", f.Kind)
-				continue // whoever waits runs into its deadline
+				if f.Kind != KindApply && f.Kind != KindRelease { // those are done in their turn
+					log.Warn("privileged line: too much is asked for at once", "kind", f.Kind)
+					continue // whoever waits runs into its deadline
+				}
 			}
+		}
+		if apart {
 			tests.Go(func() {
 				defer func() { <-waiting }()
 				body, err := answer(testing, conn.codec, s, f)
@@ -76,11 +83,15 @@ func Serve(ctx context.Context, conn *Conn, s Service, ready func(), log *slog.L
 // maxSlow bounds the requests of slow kinds that are answered at once.
 const maxSlow = 16
 
-// slow says which requests take their time, or wait for something to happen.
-func slow(k Kind) bool {
-	switch k {
-	case KindSelfTest, KindBaselineNews, KindBaselineLook, KindBaselineCommit, KindBaselineAccept, KindBaselineDifferences, KindBaselineBegin:
+// slow says which requests take their time, or wait for something to happen: a large file is sealed and given back in
+// seconds, and no block may wait for that.
+func slow(cd codec, f Frame) bool {
+	switch f.Kind {
+	case KindSelfTest, KindRelease, KindBaselineNews, KindBaselineLook, KindBaselineCommit, KindBaselineAccept, KindBaselineDifferences, KindBaselineBegin:
 		return true
+	case KindApply:
+		var b applyBody
+		return cd.body(f, &b) == nil && b.Response.Action == event.ActionQuarantine
 	}
 	return false
 }

@@ -31,6 +31,8 @@ type Target struct {
 	Port    uint16       `cbor:"11,keyasint,omitempty"` // of the other side
 	// Protocol, with Port: 6 for TCP, 17 for UDP, 0 for both.
 	Protocol uint8 `cbor:"12,keyasint,omitempty"`
+	// Generation, with Inode, tells the files apart that have the inode's number one after the other; 0 is any of them.
+	Generation uint32 `cbor:"13,keyasint,omitempty"`
 }
 
 // AuthorityKind says by whose word a response stands.

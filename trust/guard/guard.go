@@ -38,7 +38,8 @@ const (
 	RailLoader      = "loader" // the dynamic loader and the C library
 	RailShell       = "shell"
 	RailPackage     = "package-tool"
-	RailSelf        = "omega" // this program
+	RailSelf        = "omega"       // this program, and what it keeps
+	RailSystem      = "system-file" // what a host needs to start and to let people in
 )
 
 // MaxPerPeer is the most addresses of one peer that are protected, so that none can shield an attacker by claiming its.

@@ -185,6 +185,8 @@ func TestFilesAndProcesses(t *testing.T) {
 		{"an allowed file by a link", event.ActionDeny, event.Target{Path: "/srv/copy"}, RailAllow},
 		{"a relative path", event.ActionDeny, event.Target{Path: "miner"}, RailTarget},
 		{"a NUL", event.ActionDeny, event.Target{Path: "/tmp/a\x00b"}, RailTarget},
+		{"the accounts", event.ActionQuarantine, event.Target{Path: "/etc/passwd"}, RailSystem},
+		{"a module dropped beside PAM's own", event.ActionQuarantine, event.Target{Path: "/usr/lib/x86_64-linux-gnu/security/pam_evil.so"}, ""},
 		{"a hash alone", event.ActionDeny, event.Target{SHA256: strings.Repeat("a", 64)}, RailTarget},
 		{"nothing", event.ActionDeny, event.Target{}, RailTarget},
 		{"two targets", event.ActionDeny, event.Target{Address: prefix("203.0.113.9/32"), Path: "/tmp/x"}, RailTarget},
@@ -209,6 +211,25 @@ func TestFilesAndProcesses(t *testing.T) {
 			if got, _ := g.Check(r, 1000); got != RailAuthority {
 				t.Errorf("%s, without a person: %q", c.name, got)
 			}
+		}
+	}
+}
+
+func TestAFileThatWasOpened(t *testing.T) {
+	g := rails(t)
+	for name, c := range map[string]struct {
+		file File
+		want string
+	}{
+		"a dropped file":           {File{Path: "/tmp/miner", Inode: 5, Device: 1}, ""},
+		"a hard link to a shell":   {File{Path: "/tmp/miner", Inode: 10, Device: 1}, RailShell},
+		"omega under another name": {File{Path: "/tmp/miner", Inode: 900, Device: 1}, RailSelf},
+		"below an allowed folder":  {File{Path: "/opt/backup/x", Inode: 78, Device: 0x801}, RailAllow},
+		"the accounts, as written": {File{Path: "/etc/passwd", Inode: 6, Device: 1}, RailSystem},
+		"no inode":                 {File{Path: "/tmp/miner"}, RailTarget},
+	} {
+		if got, why := g.CheckOpened(c.file); got != c.want {
+			t.Errorf("%s: %q (%s), want %q", name, got, why, c.want)
 		}
 	}
 }

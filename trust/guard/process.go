@@ -49,6 +49,12 @@ var essential = []struct {
 	{RailShell, []string{"/bin", "/usr/bin", "/usr/local/bin"}, []string{"sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish", "csh", "tcsh", "busybox"}},
 	{RailPackage, []string{"/bin", "/usr/bin", "/sbin", "/usr/sbin"}, []string{"dpkg", "dpkg-*", "apt", "apt-*", "aptitude", "rpm", "dnf", "dnf-*", "yum", "microdnf", "zypper", "pacman", "apk", "snap", "flatpak", "nix", "nix-*"}},
 	{RailPackage, []string{"/usr/lib/apt", "/usr/lib/apt/methods"}, []string{"*"}},
+	// Without these nobody can log in, or the host does not start again.
+	{RailSystem, []string{"/etc"}, []string{"passwd", "shadow", "group", "gshadow", "nsswitch.conf", "fstab", "sudoers"}},
+	{RailSystem, []string{"/etc/pam.d"}, []string{"common-*", "system-auth", "login", "sshd", "su", "sudo"}},
+	{RailSystem, []string{"/lib/*-linux-gnu*/security", "/usr/lib/*-linux-gnu*/security", "/usr/lib64/security"}, []string{"pam_unix.so", "pam_permit.so", "pam_deny.so"}},
+	{RailSystem, []string{"/etc/ssh"}, []string{"sshd_config", "ssh_host_*_key"}},
+	{RailSystem, []string{"/boot"}, []string{"vmlinuz*", "initrd*", "initramfs*"}},
 }
 
 func (g *Rails) checkFile(t event.Target) (rail, why string) {
@@ -72,6 +78,18 @@ func (g *Rails) checkFile(t event.Target) (rail, why string) {
 		if rail, path := g.essentialFile(f); rail != "" {
 			return rail, fmt.Sprintf("%s is %s", t.Path, path)
 		}
+	}
+	return "", ""
+}
+
+// CheckOpened is asked of a file that was opened, before it is acted on: a path may lead to another file by then. f is by
+// its resolved path, its inode and its device.
+func (g *Rails) CheckOpened(f File) (rail, why string) {
+	if f.Inode == 0 || f.Device == 0 || !filepath.IsAbs(f.Path) {
+		return RailTarget, fmt.Sprintf("%.120q cannot be checked", f.Path)
+	}
+	if rail, path := g.essentialFile(f); rail != "" {
+		return rail, fmt.Sprintf("%.120q is %s", f.Path, path)
 	}
 	return "", ""
 }
