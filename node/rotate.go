@@ -49,9 +49,9 @@ func (b backend) Rotate(ctx context.Context, seed []byte, next [32]byte) (uint32
 		return 0, "", fmt.Errorf("rotate: %w", err)
 	}
 	b.log.Warn("this node's key was rotated", "number", e.Rotation, "entry", e.ID())
-	b.rekey(context.WithoutCancel(ctx))
 	b.changes.ring()
 	b.swarm.Redial()
+	b.rekey(context.WithoutCancel(ctx))
 	return e.Rotation, e.ID(), nil
 }
 

@@ -88,8 +88,39 @@ func testMutualProof(t *testing.T, suite trust.Suite) {
 	if pi.DID != r.id.DID() || pr.DID != i.id.DID() || pi.Version != MaxVersion || !i.served || !r.served {
 		t.Errorf("initiator sees %+v, responder %+v", pi, pr)
 	}
-	if len(pr.Info.Addrs) != 1 || len(pr.Info.Heads) != 1 || pr.Info.Heads[0].Count != 9 || pi.Info.Start != 5 {
-		t.Errorf("info: %+v", pr.Info)
+	if len(pr.Info.Addrs) != 1 || len(pr.Info.Heads) != 0 || len(pi.Info.Heads) != 0 || pi.Info.Start != 5 {
+		t.Errorf("info of peers that know the same: %+v, %+v", pr.Info, pi.Info)
+	}
+}
+
+// TestWhoIsBehind: of heads that differ each side learns what it lacks, and peers that know the same say none.
+func TestWhoIsBehind(t *testing.T) {
+	i, r := pair(t)
+	a, b, c := [32]byte{1}, [32]byte{2}, [32]byte{3}
+	say := func(s *side, heads ...Progress) {
+		s.local.Info = func() Info { return Info{Addrs: []string{"/ip4/10.0.0.1/tcp/1"}, Heads: heads} }
+	}
+	for name, x := range map[string]struct {
+		i, r         []Progress // what they have
+		toldI, toldR int        // how many heads each is told that matter to it
+	}{
+		"the same in another order": {[]Progress{{a, 9}, {b, 3}}, []Progress{{b, 3}, {a, 9}}, 0, 0},
+		"nothing":                   {nil, nil, 0, 0},
+		"I is behind":               {[]Progress{{a, 8}}, []Progress{{a, 9}, {b, 1}}, 2, 0},
+		"R is behind":               {[]Progress{{a, 9}, {b, 3}}, []Progress{{b, 3}}, 0, 1},
+		"both are":                  {[]Progress{{a, 9}, {b, 2}}, []Progress{{a, 8}, {b, 3}, {c, 1}}, 2, 1},
+		"R has nothing":             {[]Progress{{a, 9}, {b, 2}}, nil, 0, 2},
+	} {
+		say(i, x.i...)
+		say(r, x.r...)
+		pi, pr, erri, errr := run(i, r)
+		if erri != nil || errr != nil {
+			t.Fatal(name, erri, errr)
+		}
+		lacks := (&Info{Heads: pi.Info.Heads}).ahead(x.i)
+		if len(lacks) != x.toldI || len(pr.Info.Heads) != x.toldR {
+			t.Errorf("%s: I hears %v, R hears %v", name, pi.Info.Heads, pr.Info.Heads)
+		}
 	}
 }
 
@@ -141,7 +172,7 @@ func TestNoReflection(t *testing.T) {
 
 func TestVersions(t *testing.T) {
 	_, r := pair(t)
-	for _, h := range []hello{{Min: 2, Max: 9}, {Min: MaxVersion + 1, Max: 255}} {
+	for _, h := range []hello{{Min: 1, Max: MinVersion - 1}, {Min: MaxVersion + 1, Max: 255}} {
 		h.DID = make([]byte, 32)
 		var out bytes.Buffer
 		b, err := canonical.Marshal(h)
@@ -199,15 +230,27 @@ func TestBoundsFit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, back, err := decodeProof(b); err != nil || len(back.Heads) != MaxHeads || back.Heads[3] != full.Heads[3] {
+	if _, back, digest, err := decodeProof(b); err != nil || len(back.Addrs) != MaxAddrs || digest != full.digest() {
 		t.Errorf("proof of %d bytes: %v", len(b), err)
 	}
-	b, err = canonical.Marshal(e)
-	if err != nil {
+	e.Heads = encodeHeads(full.Heads)
+	if b, err = canonical.Marshal(e); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := decodeInfo(b); err != nil {
-		t.Error(err)
+	if back, _, err := decodeInfo(b); err != nil || len(back.Heads) != MaxHeads || back.Heads[3] != full.Heads[3] {
+		t.Errorf("info of %d bytes: %v", len(b), err)
+	}
+	if b, err = canonical.Marshal(ahead{e.Heads}); err != nil {
+		t.Fatal(err)
+	}
+	if back, err := decodeAhead(b); err != nil || len(back) != MaxHeads {
+		t.Errorf("heads of %d bytes: %v", len(b), err)
+	}
+	if b, err = canonical.Marshal(proof{Signature: make([]byte, composite.MaxSignatureSize), Info: e}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := decodeProof(b); !errors.Is(err, ErrMessage) {
+		t.Errorf("a proof with heads: %v", err)
 	}
 }
 
@@ -241,7 +284,9 @@ func FuzzProof(f *testing.F) {
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, decode := range []func([]byte) (Info, error){
-			decodeInfo, func(b []byte) (Info, error) { _, i, err := decodeProof(b); return i, err },
+			func(b []byte) (Info, error) { i, _, err := decodeInfo(b); return i, err },
+			func(b []byte) (Info, error) { _, i, _, err := decodeProof(b); return i, err },
+			func(b []byte) (Info, error) { h, err := decodeAhead(b); return Info{Heads: h}, err },
 		} {
 			if m, err := decode(b); err == nil && (len(m.Addrs) > MaxAddrs || len(m.Heads) > MaxHeads) {
 				t.Errorf("accepted %d addresses, %d heads", len(m.Addrs), len(m.Heads))

@@ -151,9 +151,17 @@ func Initiate(rw io.ReadWriter, c Channel, l *Local, verified func()) (*Peer, er
 	if err != nil {
 		return nil, fmt.Errorf("auth: refused after the proof: %w", err)
 	}
-	theirs, err := decodeInfo(b)
+	theirs, digest, err := decodeInfo(b)
 	if err != nil {
 		return nil, err
+	}
+	switch same := digest == mine.digest(); {
+	case same && len(theirs.Heads) > 0:
+		return nil, fmt.Errorf("auth: heads that nobody lacks: %w", ErrMessage)
+	case !same:
+		if err := send(rw, ahead{encodeHeads(mine.ahead(theirs.Heads))}); err != nil {
+			return nil, err
+		}
 	}
 	return &Peer{DID: keys.Inception.DID(), Version: int(a.Version), Info: theirs, Rotation: keys.Number()}, nil
 }
@@ -228,7 +236,7 @@ func Respond(rw io.ReadWriter, c Channel, l *Local, verified func()) (*Peer, err
 	if b, err = wire.Read(rw, maxProof); err != nil {
 		return nil, fmt.Errorf("auth: no proof: %w", err)
 	}
-	sig, theirs, err := decodeProof(b)
+	sig, theirs, digest, err := decodeProof(b)
 	if err != nil {
 		return nil, err
 	}
@@ -237,8 +245,20 @@ func Respond(rw io.ReadWriter, c Channel, l *Local, verified func()) (*Peer, err
 	}
 	verified()
 	mine := l.Info()
-	if err := send(rw, mine.encode()); err != nil {
+	last, same := mine.encode(), digest == mine.digest()
+	if !same {
+		last.Heads = encodeHeads(mine.Heads)
+	}
+	if err := send(rw, last); err != nil {
 		return nil, err
+	}
+	if !same {
+		if b, err = wire.Read(rw, maxAhead); err != nil {
+			return nil, fmt.Errorf("auth: no heads: %w", err)
+		}
+		if theirs.Heads, err = decodeAhead(b); err != nil {
+			return nil, err
+		}
 	}
 	return &Peer{DID: keys.Inception.DID(), Version: int(version), Info: theirs, Rotation: keys.Number()}, nil
 }

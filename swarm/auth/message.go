@@ -1,8 +1,12 @@
 package auth
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/omega-mesh/omega/trust"
 	"github.com/omega-mesh/omega/trust/canonical"
@@ -12,8 +16,8 @@ import (
 
 // Versions of the swarm's protocols that this build speaks. The higher of the common ones is used.
 const (
-	MinVersion = 1
-	MaxVersion = 1
+	MinVersion = 2
+	MaxVersion = 2
 )
 
 // Bounds of a handshake.
@@ -21,16 +25,20 @@ const (
 	// MaxAddrs and MaxAddr bound the listen addresses of an Info.
 	MaxAddrs = 8
 	MaxAddr  = 128
-	// MaxHeads bounds the authority heads of an Info: operators and members that admitted somebody; the newest go in.
+	// MaxHeads bounds the authority heads of one message; who lacks more learns that when it pulls.
 	MaxHeads = 256
 	// MaxIntroduction and MaxIntroductionBytes bound the entries with which a member that the other does not know yet
 	// shows its admission.
 	MaxIntroduction      = 64
 	MaxIntroductionBytes = 512 << 10
 
+	// digestSize is what of a SHA-256 tells two sets of heads apart. A peer that wanted to could say it has ours anyway.
+	digestSize = 16
+
 	maxHello  = 64
 	maxAnswer = composite.MaxSignatureSize + 128
-	maxInfo   = MaxAddrs*(MaxAddr+3) + MaxHeads*48 + 64
+	maxInfo   = MaxAddrs*(MaxAddr+3) + MaxHeads*48 + 64 + digestSize
+	maxAhead  = MaxHeads*48 + 16
 	maxProof  = composite.MaxSignatureSize + maxInfo + 64
 )
 
@@ -69,10 +77,16 @@ type proof struct {
 
 // info is what proved members tell each other at once.
 type info struct {
-	Addrs []string `cbor:"1,keyasint"`
-	Heads [][]byte `cbor:"2,keyasint"` // 40 bytes each: author, number of entries (big-endian)
-	Start uint64   `cbor:"3,keyasint"`
-	Time  int64    `cbor:"4,keyasint"`
+	Addrs  []string `cbor:"1,keyasint"`
+	Heads  [][]byte `cbor:"2,keyasint"` // 40 bytes each: author, number of entries (big-endian); none from I, nor where both digests are one
+	Start  uint64   `cbor:"3,keyasint"`
+	Time   int64    `cbor:"4,keyasint"`
+	Digest []byte   `cbor:"5,keyasint"` // of all heads of the sender
+}
+
+// ahead is what I says last where the digests differ: in what it is ahead of R.
+type ahead struct {
+	Heads [][]byte `cbor:"1,keyasint"`
 }
 
 // introduction is the way of a member that was admitted while the other was not listening.
@@ -87,53 +101,96 @@ type Progress struct {
 }
 
 // Info is what proved members tell each other at once: where they listen, and how much authority they know, so that who
-// is behind catches up before anything else.
+// is behind catches up before anything else. Of the other side Heads are only those that can matter here.
 type Info struct {
 	Addrs []string
-	Heads []Progress
-	Start uint64 // chosen at random when the process started: connections of an earlier one are dead, and can be closed
-	Time  int64  // Unix nanoseconds by the sender's clock, when it sent this
+	Heads []Progress // of different authors
+	Start uint64     // chosen at random when the process started: connections of an earlier one are dead, and can be closed
+	Time  int64      // Unix nanoseconds by the sender's clock, when it sent this
 }
 
+// digest tells apart what two peers know of authority: of two that know the same it is one.
+func (i *Info) digest() (d [digestSize]byte) {
+	heads := slices.Clone(i.Heads)
+	slices.SortFunc(heads, func(a, b Progress) int { return bytes.Compare(a.Author[:], b.Author[:]) })
+	sum := sha256.New()
+	for _, h := range heads {
+		b := h.encode()
+		sum.Write(b[:])
+	}
+	copy(d[:], sum.Sum(nil))
+	return d
+}
+
+func (h *Progress) encode() (b [40]byte) {
+	copy(b[:], h.Author[:])
+	binary.BigEndian.PutUint64(b[32:], h.Count)
+	return b
+}
+
+func encodeHeads(heads []Progress) [][]byte {
+	out := [][]byte{}
+	for _, h := range heads[:min(len(heads), MaxHeads)] {
+		b := h.encode()
+		out = append(out, b[:])
+	}
+	return out
+}
+
+func decodeHeads(raw [][]byte) ([]Progress, error) {
+	if len(raw) > MaxHeads {
+		return nil, fmt.Errorf("auth: %d heads: %w", len(raw), ErrMessage)
+	}
+	var out []Progress
+	for _, b := range raw {
+		if len(b) != 40 {
+			return nil, fmt.Errorf("auth: head of %d bytes: %w", len(b), ErrMessage)
+		}
+		out = append(out, Progress{Author: [32]byte(b), Count: binary.BigEndian.Uint64(b[32:])})
+	}
+	return out, nil
+}
+
+// ahead are the heads in which i's owner has more than others say they have.
+func (i *Info) ahead(others []Progress) []Progress {
+	theirs := make(map[[32]byte]uint64, len(others))
+	for _, h := range others {
+		theirs[h.Author] = max(theirs[h.Author], h.Count)
+	}
+	var out []Progress
+	for _, h := range i.Heads {
+		if h.Count > theirs[h.Author] {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// encode is the message without heads.
 func (i *Info) encode() info {
-	out := info{Addrs: []string{}, Heads: [][]byte{}, Start: i.Start, Time: i.Time}
+	d := i.digest()
+	out := info{Addrs: []string{}, Heads: [][]byte{}, Start: i.Start, Time: i.Time, Digest: d[:]}
 	for _, a := range i.Addrs[:min(len(i.Addrs), MaxAddrs)] {
 		if len(a) <= MaxAddr {
 			out.Addrs = append(out.Addrs, a)
 		}
 	}
-	for _, h := range i.Heads[:min(len(i.Heads), MaxHeads)] {
-		b := make([]byte, 40)
-		copy(b, h.Author[:])
-		for k := range 8 {
-			b[32+k] = byte(h.Count >> (56 - 8*k))
-		}
-		out.Heads = append(out.Heads, b)
-	}
 	return out
 }
 
-func (i *info) decode() (Info, error) {
-	if len(i.Addrs) > MaxAddrs || len(i.Heads) > MaxHeads {
-		return Info{}, fmt.Errorf("auth: %d addresses, %d heads: %w", len(i.Addrs), len(i.Heads), ErrMessage)
+// decode gives the info and the digest of the sender's heads.
+func (i *info) decode() (out Info, digest [digestSize]byte, err error) {
+	if len(i.Addrs) > MaxAddrs || len(i.Digest) != digestSize {
+		return out, digest, fmt.Errorf("auth: %d addresses, digest of %d bytes: %w", len(i.Addrs), len(i.Digest), ErrMessage)
 	}
-	out := Info{Addrs: i.Addrs, Start: i.Start, Time: i.Time}
+	out = Info{Addrs: i.Addrs, Start: i.Start, Time: i.Time}
 	for _, a := range i.Addrs {
 		if a == "" || len(a) > MaxAddr {
-			return Info{}, fmt.Errorf("auth: address of %d bytes: %w", len(a), ErrMessage)
+			return Info{}, digest, fmt.Errorf("auth: address of %d bytes: %w", len(a), ErrMessage)
 		}
 	}
-	for _, b := range i.Heads {
-		if len(b) != 40 {
-			return Info{}, fmt.Errorf("auth: head of %d bytes: %w", len(b), ErrMessage)
-		}
-		h := Progress{Author: [32]byte(b[:32])}
-		for _, x := range b[32:] {
-			h.Count = h.Count<<8 | uint64(x)
-		}
-		out.Heads = append(out.Heads, h)
-	}
-	return out, nil
+	out.Heads, err = decodeHeads(i.Heads)
+	return out, [digestSize]byte(i.Digest), err
 }
 
 func decodeHello(b []byte) (*hello, error) {
@@ -160,24 +217,35 @@ func decodeAnswer(b []byte) (*answer, error) {
 	return &m, nil
 }
 
-func decodeProof(b []byte) ([]byte, Info, error) {
+func decodeProof(b []byte) (sig []byte, i Info, digest [digestSize]byte, err error) {
 	var m proof
 	if err := canonical.Unmarshal(b, &m, maxProof); err != nil {
-		return nil, Info{}, fmt.Errorf("auth: proof: %w: %w", ErrMessage, err)
+		return nil, i, digest, fmt.Errorf("auth: proof: %w: %w", ErrMessage, err)
 	}
 	if !composite.IsSignatureSize(len(m.Signature)) {
-		return nil, Info{}, fmt.Errorf("auth: proof: signature of %d bytes: %w", len(m.Signature), ErrMessage)
+		return nil, i, digest, fmt.Errorf("auth: proof: signature of %d bytes: %w", len(m.Signature), ErrMessage)
 	}
-	i, err := m.Info.decode()
-	return m.Signature, i, err
+	if len(m.Info.Heads) > 0 {
+		return nil, i, digest, fmt.Errorf("auth: proof: heads before they are asked for: %w", ErrMessage)
+	}
+	i, digest, err = m.Info.decode()
+	return m.Signature, i, digest, err
 }
 
-func decodeInfo(b []byte) (Info, error) {
+func decodeInfo(b []byte) (i Info, digest [digestSize]byte, err error) {
 	var m info
 	if err := canonical.Unmarshal(b, &m, maxInfo); err != nil {
-		return Info{}, fmt.Errorf("auth: info: %w: %w", ErrMessage, err)
+		return i, digest, fmt.Errorf("auth: info: %w: %w", ErrMessage, err)
 	}
 	return m.decode()
+}
+
+func decodeAhead(b []byte) ([]Progress, error) {
+	var m ahead
+	if err := canonical.Unmarshal(b, &m, maxAhead); err != nil {
+		return nil, fmt.Errorf("auth: heads: %w: %w", ErrMessage, err)
+	}
+	return decodeHeads(m.Heads)
 }
 
 func decodeIntroduction(b []byte) ([][]byte, error) {
@@ -196,11 +264,11 @@ func decodeIntroduction(b []byte) ([][]byte, error) {
 	return m.Entries, nil
 }
 
-// AuthorityHeads are the authority heads of a ledger as an Info carries them.
+// AuthorityHeads are all authority heads of a ledger.
 func AuthorityHeads(heads []ledger.Head) []Progress {
 	var out []Progress
 	for _, h := range heads {
-		if id, err := h.Author.Bytes(); err == nil && h.Chain == ledger.Authority && len(out) < MaxHeads {
+		if id, err := h.Author.Bytes(); err == nil && h.Chain == ledger.Authority {
 			out = append(out, Progress{Author: id, Count: h.Seq + 1})
 		}
 	}

@@ -21,6 +21,7 @@ import (
 
 // peer is a member with its store.
 type peer struct {
+	home    string // of its identity
 	id      *identity.Identity
 	fold    *authority.Fold
 	ledger  *ledger.Ledger
@@ -36,19 +37,20 @@ type world struct {
 	peers   []*peer
 }
 
-func newIdentity(t testing.TB, name string) *identity.Identity {
+func newIdentity(t testing.TB, name string) (id *identity.Identity, dir string) {
 	t.Helper()
-	id, err := identity.Create(filepath.Join(t.TempDir(), name), identity.Options{Name: name})
+	dir = filepath.Join(t.TempDir(), name)
+	id, err := identity.Create(dir, identity.Options{Name: name})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = id.Close() })
-	return id
+	return id, dir
 }
 
 func newWorld(t testing.TB, members int) *world {
 	t.Helper()
-	op := newIdentity(t, "op")
+	op, _ := newIdentity(t, "op")
 	g, err := authority.NewGenesis("audit", []*identity.Inception{op.Inception()}, 1, authority.GenesisOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -57,9 +59,10 @@ func newWorld(t testing.TB, members int) *world {
 	var raws [][]byte
 	var prev ledger.Hash
 	var ids []*identity.Identity
+	var homes []string
 	for i := range members {
-		id := newIdentity(t, fmt.Sprint("m", i))
-		ids = append(ids, id)
+		id, home := newIdentity(t, fmt.Sprint("m", i))
+		ids, homes = append(ids, id), append(homes, home)
 		body, err := (&authority.MemberBody{Inception: id.Inception().Encode()}).Encode()
 		if err != nil {
 			t.Fatal(err)
@@ -75,8 +78,8 @@ func newWorld(t testing.TB, members int) *world {
 		prev = e.Hash()
 		raws = append(raws, raw)
 	}
-	for _, id := range ids {
-		p := &peer{id: id, fold: authority.NewFold(g)}
+	for i, id := range ids {
+		p := &peer{id: id, home: homes[i], fold: authority.NewFold(g)}
 		p.ledger, err = ledger.Open(t.TempDir(), g.SwarmID(), id, p.fold, ledger.Options{Now: func() time.Time { return w.now }, Backed: func(b *ledger.Base) error { return p.witness.Backed(b) }, OnEntry: func(e *ledger.Entry) {
 			_ = p.fold.Apply(e)
 			if p.witness != nil {

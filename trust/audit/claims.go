@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
 	"github.com/omega-mesh/omega/trust/tlog"
 )
@@ -37,7 +38,7 @@ type claim struct {
 	point
 	root  tlog.Hash // of checkpoints and cosignatures
 	id    [16]byte  // of seen heads
-	knew  uint64    // as of a mention
+	knew  tip       // as of a mention
 	by    ledger.Head
 	at    int64
 	cause string
@@ -63,39 +64,45 @@ func (v *verifier) remember(seq uint64, id [16]byte) {
 // mention is the most of a feed that one chain says there is.
 type mention struct {
 	size  uint64 // entries
-	knew  uint64 // entries of the feed's author's authority chain that who says so had seen by then
+	knew  tip
 	by    ledger.Head
 	at    int64
 	cause string
+}
+
+// tip is the head of an authority chain that another chain named last. Its number alone does not say on which side of a
+// rotation it is: the branch that was superseded had entries of the same numbers.
+type tip struct {
+	seq uint64
+	id  [16]byte
 }
 
 // maxMentions is how many chains are remembered for what they say of one feed. More than that many would have to lie alike
 // about it to hide what honest ones say.
 const maxMentions = 16
 
-// mentioned remembers what a verified entry says there is of another feed: of each chain the last word, since what it has
-// seen only grows, except by a rotation.
+// mentioned remembers what a verified entry says there is of another feed: of each chain the most, and of seen heads the
+// last, since what it has seen only grows, except by a rotation.
 func (v *verifier) mentioned(f ledger.Feed, size uint64, e *ledger.Entry, at int64, cause string) {
-	list := v.named[f]
 	m := mention{size: size, knew: v.knew[f.Author], by: e.Head(), at: at, cause: cause}
-	more := func(a, b mention) int { return cmp.Or(cmp.Compare(a.knew, b.knew), cmp.Compare(a.size, b.size)) }
-	worst := -1
-	for i := range list {
-		if list[i].by.Author == m.by.Author && list[i].by.Chain == m.by.Chain {
-			worst = i
-			break
+	list := v.named[f]
+	least := 0
+	for i, x := range list {
+		if x.by.Author == m.by.Author && x.by.Chain == m.by.Chain {
+			if m.size > x.size || m.cause == CauseSeen && x.cause == CauseSeen {
+				list[i] = m
+			}
+			return
 		}
-		if worst < 0 || more(list[i], list[worst]) < 0 {
-			worst = i
+		if x.size < list[least].size {
+			least = i
 		}
 	}
 	switch {
-	case worst >= 0 && list[worst].by.Author == m.by.Author && list[worst].by.Chain == m.by.Chain, len(list) >= maxMentions:
-		if more(list[worst], m) < 0 {
-			list[worst] = m
-		}
-	default:
+	case len(list) < maxMentions:
 		v.named[f] = append(list, m)
+	case list[least].size < m.size:
+		list[least] = m
 	}
 }
 
@@ -172,7 +179,7 @@ func (v *verifier) counts(f ledger.Feed, m mention) (size uint64, why string) {
 		if author.Forked || author.Contest != nil {
 			return 0, "who saw another branch of a feed that its author forked"
 		}
-		if n := author.Keys.Number(); n > 0 && m.knew <= author.Keys.Rotations[n-1].Authority {
+		if n := author.Keys.Number(); n > 0 && !v.standing(f.Author, m.knew, author.Keys.Rotations[n-1].Authority) {
 			if stands, _, _ := v.fold.Stands(f); stands < size {
 				size, why = stands, "who did not know of its author's last rotation"
 			}
@@ -184,6 +191,12 @@ func (v *verifier) counts(f ledger.Feed, m mention) (size uint64, why string) {
 	return size, why
 }
 
+// standing reports whether t is, in the authority chain of did as it stands, the entry of number from or a later one.
+func (v *verifier) standing(did identity.DID, t tip, from uint64) bool {
+	id, ok := v.past[ledger.Feed{Author: did, Chain: ledger.Authority}].id(t.seq)
+	return ok && t.seq >= from && id == t.id
+}
+
 // note keeps what is no fault and proves nothing either.
 func (v *verifier) note(f ledger.Feed, detail string) {
 	if len(v.res.Notes) < MaxFaults {
@@ -191,11 +204,11 @@ func (v *verifier) note(f ledger.Feed, detail string) {
 	}
 }
 
-// knows takes over how far e's chain has seen the authority chains of others.
+// knows takes over which heads of others' authority chains e's chain has seen.
 func (v *verifier) knows(e *ledger.Entry) {
 	for _, s := range e.Seen {
 		if s.Chain == ledger.Authority {
-			v.knew[s.Author] = max(v.knew[s.Author], s.Seq+1)
+			v.knew[s.Author] = tip{s.Seq, [16]byte(s.Hash[:16])}
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/omega-mesh/omega/trust/authority"
 	"github.com/omega-mesh/omega/trust/canonical"
+	"github.com/omega-mesh/omega/trust/identity"
 	"github.com/omega-mesh/omega/trust/ledger"
 )
 
@@ -157,5 +158,50 @@ func TestLiarNamesWhatIsNot(t *testing.T) {
 		return x.Feed == string(victim)+"/activity" && strings.Contains(x.Detail, "proves nothing")
 	}) {
 		t.Fatalf("%+v", r)
+	}
+}
+
+// TestRotationAnswersWhatItSuperseded: whoever saw the branch that a rotation superseded names entries that no longer
+// stand. That is no fault; what is named by who saw the rotation is.
+func TestRotationAnswersWhatItSuperseded(t *testing.T) {
+	w := newWorld(t, 3)
+	robbed, witness := w.peers[2], w.peers[1]
+	robbed.say(t, 3)
+	step, err := identity.Succeed(robbed.home, identity.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = step.Close() }()
+	rotation, err := robbed.ledger.Rotate(step.Key, step.Next, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := step.Done(); err != nil {
+		t.Fatal(err)
+	}
+	w.mix()
+	ctx, did := context.Background(), robbed.id.DID()
+	var next uint64
+	var prev ledger.Hash
+	says := func(seen ...ledger.Head) {
+		t.Helper()
+		raw, err := ledger.SignEntry(witness.id, w.genesis.SwarmID(), next, prev, ledger.Kind(0x8fff), []byte{0xa0}, time.Now(), seen...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := w.peers[0].ledger.Ingest(ctx, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, prev = e.Seq+1, e.Hash()
+	}
+	// The thief's: the number of the rotation and others behind it, and as much of the activity.
+	says(ledger.Head{Author: did, Chain: ledger.Authority, Seq: rotation.Seq, Hash: ledger.Hash{7}}, ledger.Head{Author: did, Chain: ledger.Activity, Seq: 1000, Hash: ledger.Hash{8}})
+	if r := w.verify(w.export()); !r.OK || len(r.Notes) == 0 {
+		t.Fatalf("%+v", r)
+	}
+	says(rotation.Head(), ledger.Head{Author: did, Chain: ledger.Activity, Seq: 1000, Hash: ledger.Hash{8}})
+	if f := w.verify(w.export()).missing(string(did) + "/activity"); f == nil {
+		t.Error("who saw the rotation names entries that are not there")
 	}
 }

@@ -64,7 +64,7 @@ type verifier struct {
 	roots  map[point]tlog.Hash
 	claims []claim
 	named  map[ledger.Feed][]mention
-	knew   map[identity.DID]uint64 // entries of authority chains that the feed being read has seen by now
+	knew   map[identity.DID]tip // heads of authority chains that the feed being read has seen by now
 }
 
 func (v *verifier) fault(f Fault) {
@@ -212,7 +212,7 @@ func (v *verifier) announce(payload []byte, at int64) {
 // open begins a feed.
 func (v *verifier) open(f ledger.Feed, base *ledger.Base, until uint64, at int64) {
 	v.feed, v.until, v.strange = f, until, false
-	v.knew = make(map[identity.DID]uint64)
+	v.knew = make(map[identity.DID]tip)
 	if v.past[f] != nil {
 		v.audit = nil
 		v.here(recordFeed, at, ledger.CauseMalformed, "a feed twice")
