@@ -20,10 +20,13 @@ const (
 	rescanEvery = time.Hour
 	fullEvery   = 24 * time.Hour
 	// A state is offered to be signed when nothing changed for quietFor, at the latest after signEvery as long. Both grow with
-	// what there is to write: by quietFor for each perQuiet entries.
-	quietFor  = 2 * time.Second
-	signEvery = 5
-	perQuiet  = 4000
+	// what there is to write: by quietFor for each perQuiet entries. In the long run there is one in wordEvery, and at most
+	// wordBurst more at once.
+	quietFor  = 500 * time.Millisecond
+	signEvery = 10
+	perQuiet  = 1000
+	wordEvery = 10 * time.Second
+	wordBurst = 8
 	// maxTold bounds the changes of scans that wait to be told; what is over it is counted.
 	maxTold = 4096
 )
@@ -36,7 +39,7 @@ type KeeperOptions struct {
 	Rate           int64   // bytes a second read by scans
 	// Live says that a kernel tells of changes as they happen: else only scans find them.
 	Live bool
-	// Quiet is used in place of 2 s as the time that nothing must change before a state is to be signed.
+	// Quiet is used in place of half a second as the time that nothing must change before a state is to be signed.
 	Quiet time.Duration
 	Log   *slog.Logger
 }
@@ -105,6 +108,7 @@ type Keeper struct {
 	by       string
 	changed  time.Time // last, since the last word
 	first    time.Time // since the last word
+	owed     time.Time // when the words so far would have been said at one in wordEvery
 	asked    bool      // for a scan
 	full     bool      // for one that reads everything
 	lastFull time.Time
@@ -248,7 +252,8 @@ func (k *Keeper) due(now time.Time) (wait time.Duration, ok bool) {
 		return 0, false
 	}
 	slow := time.Duration(len(k.state.Accepted.Entries)) * k.opt.Quiet / perQuiet
-	return max(0, min(k.changed.Add(k.opt.Quiet+slow).Sub(now), k.first.Add(signEvery*k.opt.Quiet+slow).Sub(now))), true
+	wait = min(k.changed.Add(k.opt.Quiet+slow).Sub(now), k.first.Add(signEvery*k.opt.Quiet+slow).Sub(now))
+	return max(0, wait, k.owed.Sub(now)-wordBurst*wordEvery), true
 }
 
 // offer stores the state beside the one in force, for its word to be signed.
@@ -267,6 +272,10 @@ func (k *Keeper) offer() {
 		k.first, k.changed = time.Now().Add(time.Minute), time.Now().Add(time.Minute) // the disk may have room by then
 		return
 	}
+	if now := time.Now(); k.owed.Before(now) {
+		k.owed = now
+	}
+	k.owed = k.owed.Add(wordEvery)
 	k.next = digest
 	k.sign = k.word(k.cause)
 	k.sign.File, k.sign.By = digest, k.by
