@@ -253,7 +253,7 @@ func (k *Keeper) due(now time.Time) (wait time.Duration, ok bool) {
 	}
 	slow := time.Duration(len(k.state.Accepted.Entries)) * k.opt.Quiet / perQuiet
 	wait = min(k.changed.Add(k.opt.Quiet+slow).Sub(now), k.first.Add(signEvery*k.opt.Quiet+slow).Sub(now))
-	return max(0, wait, k.owed.Sub(now)-wordBurst*wordEvery), true
+	return max(0, wait, k.owed.Add(-wordBurst*wordEvery).Sub(now)), true
 }
 
 // offer stores the state beside the one in force, for its word to be signed.
