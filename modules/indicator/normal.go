@@ -262,3 +262,9 @@ func guess(s string) (normal, error) {
 	}
 	return v, err
 }
+
+// Recognised says whether a value looks like an indicator of some kind, whether or not it would be taken.
+func Recognised(s string) bool {
+	_, err := guess(s)
+	return err == nil || errors.Is(err, errSpecial) || errors.Is(err, errWide) || errors.Is(err, errNullHash)
+}
