@@ -14,7 +14,7 @@ func handOver(l Layout, uid uint32) error {
 	if err := os.Chmod(l.Dir, 0o711); err != nil {
 		return fmt.Errorf("hand over the state folder: %w", err)
 	}
-	for _, dir := range []string{l.Ledger(), l.Swarm(), l.Journal(), l.Modules()} {
+	for _, dir := range []string{l.Ledger(), l.Swarm(), l.Journal(), l.Modules(), l.Indicators()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("hand over the state folder: %w", err)
 		}
@@ -27,7 +27,7 @@ func handOver(l Layout, uid uint32) error {
 	if err := os.Chmod(l.Genesis(), 0o644); err != nil {
 		return fmt.Errorf("hand over the state folder: %w", err)
 	}
-	for _, dir := range []string{l.Identity(), l.Ledger(), l.Swarm(), l.Journal(), l.Modules()} {
+	for _, dir := range []string{l.Identity(), l.Ledger(), l.Swarm(), l.Journal(), l.Modules(), l.Indicators()} {
 		if err := chownTree(dir, int(uid)); err != nil {
 			return fmt.Errorf("hand over %s: %w", dir, err)
 		}

@@ -284,7 +284,7 @@ func Wipe(dir string) error {
 		}
 	}
 	var errs []error
-	for _, p := range append(more, l.Genesis(), l.Identity(), l.Operator(), l.Next(), l.NextInside(), l.Ledger(), l.Swarm(), l.Journal(), l.Allowed(), l.PanicMark(), l.Socket(), l.Emergency(), l.Config(), l.Lock()) {
+	for _, p := range append(more, l.Genesis(), l.Identity(), l.Operator(), l.Next(), l.NextInside(), l.Ledger(), l.Swarm(), l.Journal(), l.Indicators(), l.Allowed(), l.PanicMark(), l.Socket(), l.Emergency(), l.Config(), l.Lock()) {
 		errs = append(errs, os.RemoveAll(p))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -42,6 +42,9 @@ func (l Layout) Compiled() string { return filepath.Join(l.Modules(), "compiled"
 // ModuleFailures is described at Modules.
 func (l Layout) ModuleFailures() string { return filepath.Join(l.Modules(), "failures.json") }
 
+// Indicators is the folder of what this host looks for: its sources, what they gave, and what was seen.
+func (l Layout) Indicators() string { return filepath.Join(l.Dir, "indicators") }
+
 // Swarm is the folder of what the network half remembers.
 func (l Layout) Swarm() string { return filepath.Join(l.Dir, "swarm") }
 

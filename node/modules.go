@@ -55,7 +55,7 @@ func (n *Node) openModules() error {
 		Self: n.self.DID(), Labels: n.cfg.Labels, Releasers: n.cfg.ModuleReleasers,
 		State: n.fold.State, Roles: func() []string { return n.fold.State().Roles(n.self.DID(), n.clock.now()) },
 		Store: n.modules, Cache: n.layout.Compiled(), Failures: n.layout.ModuleFailures(),
-		Services: runner.Services{Log: n.moduleLog},
+		Services: runner.Services{Log: n.moduleLog, Indicator: n.lookFor},
 		Fetch: func(ctx context.Context, names []block.Name, take func(block.Name, []byte) error) error {
 			return n.swarm.Fetch(ctx, names, take)
 		},

@@ -18,6 +18,8 @@ import (
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/bpf/facts"
 	"github.com/omega-mesh/omega/bpf/workload"
+	"github.com/omega-mesh/omega/modules/indicator"
+	indicators "github.com/omega-mesh/omega/modules/indicator/store"
 	modulestore "github.com/omega-mesh/omega/modules/store"
 	"github.com/omega-mesh/omega/node/api"
 	"github.com/omega-mesh/omega/node/config"
@@ -96,6 +98,7 @@ type Node struct {
 	board       *roles.Board
 	decoy       *decoy.Decoy
 	rules       *rules
+	indicators  *indicators.Store
 	sentinel    *sentinel.Sentinel
 	clock       *clock  // how far off this host's clock is
 	health      *health // what a person should know
@@ -228,7 +231,10 @@ func New(p Parts) (*Node, error) {
 	if n.rules, err = loadRules(n.cfg.Pack, n.cfg.Rules, n.log); err != nil {
 		return fail(err)
 	}
-	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Detectors: append(n.rules.detectors(), n.rollout.Detector()), SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
+	if n.indicators, err = n.openIndicators(); err != nil {
+		return fail(err)
+	}
+	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Detectors: append(n.rules.detectors(), n.rollout.Detector(), indicator.NewDetector(&n.indicators.Current, &n.indicators.Sightings)), SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
 	n.roles = roles.NewSupervisor(n, roles.SupervisorOptions{
 		Roles: []roles.Role{n.sentinel, n.decoy, analyst.New(analyst.Options{Board: n.board, Log: n.log})}, Log: n.log,
 	})
@@ -291,6 +297,7 @@ func (n *Node) Run(ctx context.Context) error {
 	work := suture.New("work", spec)
 	work.Add(service{"ledger", n.ledger.Run})
 	work.Add(service{"journal", n.telemetry.journal.Run})
+	work.Add(service{"indicators", n.indicators.Run})
 	work.Add(service{"workloads", n.telemetry.workloads.Run})
 	work.Add(service{"roles", n.roles.Serve})
 	work.Add(service{"authority", n.followAuthority})
@@ -435,6 +442,7 @@ func (n *Node) sense(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+	n.awaitIndicators(ctx)
 	err := n.parts.Sensor.Run(ctx, n.telemetry.take)
 	if err != nil && ctx.Err() == nil {
 		n.health.sensorLost(err)

@@ -131,6 +131,8 @@ func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
 	add("kernel integrity", kernelWhole(), kernelText(), "what runs in the kernel was not all made with it, and may hide from every sensor")
 	ok, detail, lost := b.rules.check()
 	add("rules", ok, detail, lost)
+	ok, detail, lost = b.indicatorCheck()
+	add("indicators", ok, detail, lost)
 	mode, _ := b.mode.Load().(string)
 	add("mode", mode == config.ModeEnforce, mode, "responses are said, not done")
 	if os.Geteuid() == 0 {

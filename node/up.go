@@ -58,7 +58,7 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 		return err
 	}
 	defer unlock()
-	for _, dir := range []string{layout.Ledger(), layout.Swarm(), layout.Journal()} {
+	for _, dir := range []string{layout.Ledger(), layout.Swarm(), layout.Journal(), layout.Indicators()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("state folder: %w", err)
 		}

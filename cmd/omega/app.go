@@ -207,7 +207,7 @@ attacks one of them is refused in the kernel of all of them.`,
 		newKeyCommand(a), newDIDCommand(a))
 	add("act",
 		newFindingsCommand(a), newReportCommand(a), newReceiptsCommand(a), newEventsCommand(a), newRespondCommand(a), newResponsesCommand(a), newAllowCommand(a),
-		newPendingCommand(a), newApproveCommand(a), newRejectCommand(a), newPolicyCommand(a), newCredentialCommand(a), newDecoyCommand(a), newDetectCommand(a), newRulesCommand(a), newModuleCommand(a))
+		newPendingCommand(a), newApproveCommand(a), newRejectCommand(a), newPolicyCommand(a), newCredentialCommand(a), newDecoyCommand(a), newDetectCommand(a), newRulesCommand(a), newIndicatorsCommand(a), newModuleCommand(a))
 	add("try", newBenchCommand(a), newVersionCommand(a))
 	for _, c := range extraCommands(a) {
 		add("try", c)

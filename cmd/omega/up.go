@@ -45,6 +45,7 @@ func settingFlags(f *pflag.FlagSet) {
 	f.String("sensor", "", "auto, kernel, procfs, off, or replay:FILE to see a recording (default auto)")
 	f.Bool("replay-in-step", false, "replay with the time between events that there was")
 	f.Bool("pack", true, "match events with the detections that come with the program (omega rules list)")
+	f.StringSlice("indicator-sources", nil, "what this host looks for: files and folders of indicators, https://… or taxii+https://…#COLLECTION")
 	f.StringSlice("rules", nil, "folders and files of Sigma rules that this host's events are matched with; absolute paths")
 	f.String("cgroup", "", "see and act only within this cgroup v2 folder")
 	f.StringSlice("interfaces", nil, "interfaces packets are refused on (default all but loopback)")

@@ -88,6 +88,15 @@ type Backend interface {
 	Modules(ctx context.Context, module string) ([]*apiv1.Module, error)
 	Respond(ctx context.Context, r event.Response) (event.Response, event.Receipt, error)
 	Allowed(ctx context.Context) ([]*apiv1.Allowed, error)
+	// AddIndicators makes a source; next gives the files that are handed over, io.EOF after the last.
+	AddIndicators(ctx context.Context, s *apiv1.IndicatorSource, next func() (io.Reader, error)) (*apiv1.IndicatorSource, error)
+	Indicators(ctx context.Context) (*apiv1.ListIndicatorsResponse, error)
+	// Sightings are the last of them, at most limit.
+	Sightings(ctx context.Context, limit int) ([]*apiv1.IndicatorSighting, error)
+	LookupIndicator(ctx context.Context, kind, value string) (*apiv1.LookupIndicatorResponse, error)
+	// RemoveIndicators forgets a source and returns how many indicators are left.
+	RemoveIndicators(ctx context.Context, id string) (uint64, error)
+	RefreshIndicators(ctx context.Context, id string) error
 	Allow(ctx context.Context, what string) error
 	Disallow(ctx context.Context, what string) error
 	Panic(ctx context.Context) (released int, err error)

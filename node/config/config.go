@@ -62,6 +62,12 @@ type Config struct {
 	Rules []string `koanf:"rules"`
 	// Pack says whether the detections that come with the program are used.
 	Pack bool `koanf:"pack"`
+	// IndicatorSources are what this host looks for, visited every IndicatorRefresh seconds (60 to 604800): files and folders by
+	// absolute path, lists by https://…, TAXII 2.1 servers by taxii+https://…#COLLECTION; at most 256. IndicatorMiB bounds the
+	// memory they take: 8 to 16384. A source that asks for a password is added by `omega indicators add`.
+	IndicatorSources []string `koanf:"indicator_sources"`
+	IndicatorRefresh int      `koanf:"indicator_refresh_s"`
+	IndicatorMiB     int      `koanf:"indicator_mib"`
 	// Cgroup limits what is seen and stopped to one cgroup v2 folder; empty is the whole host.
 	Cgroup string `koanf:"cgroup"`
 	// FilterCgroups, FilterUIDs and FilterPaths say whose doings and which are not told: cgroup v2 folders, user ids, folders. FilterRate is how many records a second one cgroup may have told; 0 is no limit.
@@ -123,19 +129,21 @@ type Config struct {
 // Default is the configuration of a node that was told nothing.
 func Default(dir string) *Config {
 	return &Config{
-		Dir:          dir,
-		Mode:         ModeObserve,
-		Listen:       []string{"/ip4/0.0.0.0/udp/7946/quic-v1", "/ip4/0.0.0.0/tcp/7946", "/ip6/::/udp/7946/quic-v1", "/ip6/::/tcp/7946"},
-		MDNS:         true,
-		Decoys:       []string{"tcp/2323"},
-		Sensor:       "auto",
-		Logs:         []string{"auto"},
-		Pack:         true,
-		Split:        true,
-		Window:       10_000,
-		SilentAfter:  30,
-		ReservedDisk: 64,
-		ModulesMiB:   256, ModuleReleasers: 1,
+		Dir:              dir,
+		Mode:             ModeObserve,
+		Listen:           []string{"/ip4/0.0.0.0/udp/7946/quic-v1", "/ip4/0.0.0.0/tcp/7946", "/ip6/::/udp/7946/quic-v1", "/ip6/::/tcp/7946"},
+		MDNS:             true,
+		Decoys:           []string{"tcp/2323"},
+		Sensor:           "auto",
+		Logs:             []string{"auto"},
+		Pack:             true,
+		Split:            true,
+		Window:           10_000,
+		SilentAfter:      30,
+		ReservedDisk:     64,
+		IndicatorRefresh: 3600,
+		IndicatorMiB:     512,
+		ModulesMiB:       256, ModuleReleasers: 1,
 		IntegrityPaths: []string{"auto"}, IntegrityExclude: []string{"auto"}, IntegrityMiBs: 16,
 		RetentionDays: 30,
 		RetentionMiB:  1024,
@@ -204,7 +212,7 @@ func (c *Config) Validate() error {
 	); err != nil {
 		return err
 	}
-	for key, list := range map[string][]string{"listen": c.Listen, "bootstrap": c.Bootstrap, "decoys": c.Decoys, "allow": c.Allow, "interfaces": c.Interfaces, "logs": c.Logs, "rules": c.Rules, "labels": c.Labels,
+	for key, list := range map[string][]string{"listen": c.Listen, "bootstrap": c.Bootstrap, "decoys": c.Decoys, "allow": c.Allow, "interfaces": c.Interfaces, "logs": c.Logs, "rules": c.Rules, "indicator_sources": c.IndicatorSources, "labels": c.Labels,
 		"filter_cgroups": c.FilterCgroups, "filter_uids": c.FilterUIDs, "filter_paths": c.FilterPaths, "integrity_paths": c.IntegrityPaths, "integrity_exclude": c.IntegrityExclude} {
 		if len(list) > MaxList {
 			return bad(key, "%d values, more than %d", len(list), MaxList)
@@ -266,6 +274,17 @@ func (c *Config) Validate() error {
 		if !filepath.IsAbs(v) {
 			return bad("rules", "%q is not an absolute path", v)
 		}
+	}
+	for _, v := range c.IndicatorSources {
+		if !filepath.IsAbs(v) && !strings.HasPrefix(v, "https://") && !strings.HasPrefix(v, "taxii+https://") {
+			return bad("indicator_sources", "%q is neither an absolute path nor begins with https:// or taxii+https://", v)
+		}
+	}
+	if c.IndicatorRefresh < 60 || c.IndicatorRefresh > 604_800 {
+		return bad("indicator_refresh_s", "%d is not within 60 and 604800", c.IndicatorRefresh)
+	}
+	if c.IndicatorMiB < 8 || c.IndicatorMiB > 16<<10 {
+		return bad("indicator_mib", "%d is not within 8 and %d", c.IndicatorMiB, 16<<10)
 	}
 	for key, list := range map[string][]string{"filter_cgroups": c.FilterCgroups, "filter_paths": c.FilterPaths} {
 		for _, v := range list {

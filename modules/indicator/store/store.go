@@ -49,10 +49,11 @@ type Store struct {
 	opt     Options
 	log     *slog.Logger
 	now     func() time.Time
+	begun   sync.Once  // of loaded
 	work    sync.Mutex // held by whoever builds, adds or removes
 	mu      sync.Mutex // of sources
 	sources []*State
-	changed chan struct{}
+	loaded  chan struct{}
 	full    bool
 }
 
@@ -67,7 +68,7 @@ func Open(dir string, opt Options) (*Store, error) {
 	if opt.Refresh <= 0 {
 		opt.Refresh = time.Hour
 	}
-	s := &Store{dir: dir, opt: opt, log: opt.Log, now: time.Now, changed: make(chan struct{}, 1)}
+	s := &Store{dir: dir, opt: opt, log: opt.Log, now: time.Now, loaded: make(chan struct{})}
 	if err := os.MkdirAll(filepath.Join(dir, filesName), 0o700); err != nil {
 		return nil, fmt.Errorf("indicators: %w", err)
 	}
@@ -118,6 +119,10 @@ func (s *Store) Run(ctx context.Context) error {
 	tick := time.NewTicker(s.opt.Refresh)
 	defer tick.Stop()
 	if !s.Empty() {
+		s.load(ctx)
+	}
+	s.begun.Do(func() { close(s.loaded) })
+	if !s.Empty() {
 		s.refresh(ctx)
 	}
 	for {
@@ -133,6 +138,21 @@ func (s *Store) Run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// Loaded is closed once Run has made a set of what is on this host's disk; what is on the network comes after.
+func (s *Store) Loaded() <-chan struct{} { return s.loaded }
+
+func (s *Store) load(ctx context.Context) {
+	s.work.Lock()
+	defer s.work.Unlock()
+	for _, st := range s.all() {
+		if st.Kind == Path {
+			_, err := s.visit(ctx, st)
+			s.note(st, err)
+		}
+	}
+	s.build(ctx)
 }
 
 // refresh visits every source, and makes a new set if one has changed or an indicator's end may have come.

@@ -6036,6 +6036,1064 @@ func (x *ListModulesResponse) GetModules() []*Module {
 	return nil
 }
 
+type IndicatorRefusal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Why           string                 `protobuf:"bytes,1,opt,name=why,proto3" json:"why,omitempty"`
+	Count         uint64                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	Example       string                 `protobuf:"bytes,3,opt,name=example,proto3" json:"example,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IndicatorRefusal) Reset() {
+	*x = IndicatorRefusal{}
+	mi := &file_omega_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IndicatorRefusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IndicatorRefusal) ProtoMessage() {}
+
+func (x *IndicatorRefusal) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IndicatorRefusal.ProtoReflect.Descriptor instead.
+func (*IndicatorRefusal) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *IndicatorRefusal) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *IndicatorRefusal) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *IndicatorRefusal) GetExample() string {
+	if x != nil {
+		return x.Example
+	}
+	return ""
+}
+
+// IndicatorReport: read is the sum of all the others.
+type IndicatorReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Read          uint64                 `protobuf:"varint,1,opt,name=read,proto3" json:"read,omitempty"`
+	Taken         uint64                 `protobuf:"varint,2,opt,name=taken,proto3" json:"taken,omitempty"`
+	Duplicate     uint64                 `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	Expired       uint64                 `protobuf:"varint,4,opt,name=expired,proto3" json:"expired,omitempty"`
+	NotApplicable []*IndicatorRefusal    `protobuf:"bytes,5,rep,name=not_applicable,json=notApplicable,proto3" json:"not_applicable,omitempty"`
+	Rejected      []*IndicatorRefusal    `protobuf:"bytes,6,rep,name=rejected,proto3" json:"rejected,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IndicatorReport) Reset() {
+	*x = IndicatorReport{}
+	mi := &file_omega_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IndicatorReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IndicatorReport) ProtoMessage() {}
+
+func (x *IndicatorReport) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IndicatorReport.ProtoReflect.Descriptor instead.
+func (*IndicatorReport) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *IndicatorReport) GetRead() uint64 {
+	if x != nil {
+		return x.Read
+	}
+	return 0
+}
+
+func (x *IndicatorReport) GetTaken() uint64 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
+}
+
+func (x *IndicatorReport) GetDuplicate() uint64 {
+	if x != nil {
+		return x.Duplicate
+	}
+	return 0
+}
+
+func (x *IndicatorReport) GetExpired() uint64 {
+	if x != nil {
+		return x.Expired
+	}
+	return 0
+}
+
+func (x *IndicatorReport) GetNotApplicable() []*IndicatorRefusal {
+	if x != nil {
+		return x.NotApplicable
+	}
+	return nil
+}
+
+func (x *IndicatorReport) GetRejected() []*IndicatorRefusal {
+	if x != nil {
+		return x.Rejected
+	}
+	return nil
+}
+
+// IndicatorSource: kind is kept, path, web or taxii; password, token and ca are given and never told.
+type IndicatorSource struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Location      string                 `protobuf:"bytes,4,opt,name=location,proto3" json:"location,omitempty"`
+	Confidence    uint32                 `protobuf:"varint,5,opt,name=confidence,proto3" json:"confidence,omitempty"`
+	TtlMs         float64                `protobuf:"fixed64,6,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	Exact         bool                   `protobuf:"varint,7,opt,name=exact,proto3" json:"exact,omitempty"`
+	User          string                 `protobuf:"bytes,8,opt,name=user,proto3" json:"user,omitempty"`
+	Password      string                 `protobuf:"bytes,9,opt,name=password,proto3" json:"password,omitempty"`
+	Token         string                 `protobuf:"bytes,10,opt,name=token,proto3" json:"token,omitempty"`
+	Ca            string                 `protobuf:"bytes,11,opt,name=ca,proto3" json:"ca,omitempty"`
+	Configured    bool                   `protobuf:"varint,12,opt,name=configured,proto3" json:"configured,omitempty"`
+	Added         *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=added,proto3" json:"added,omitempty"`
+	Fetched       *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=fetched,proto3" json:"fetched,omitempty"`
+	Visited       *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=visited,proto3" json:"visited,omitempty"`
+	Error         string                 `protobuf:"bytes,16,opt,name=error,proto3" json:"error,omitempty"`
+	Report        *IndicatorReport       `protobuf:"bytes,17,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IndicatorSource) Reset() {
+	*x = IndicatorSource{}
+	mi := &file_omega_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IndicatorSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IndicatorSource) ProtoMessage() {}
+
+func (x *IndicatorSource) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IndicatorSource.ProtoReflect.Descriptor instead.
+func (*IndicatorSource) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *IndicatorSource) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *IndicatorSource) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *IndicatorSource) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *IndicatorSource) GetLocation() string {
+	if x != nil {
+		return x.Location
+	}
+	return ""
+}
+
+func (x *IndicatorSource) GetConfidence() uint32 {
+	if x != nil {
+		return x.Confidence
+	}
+	return 0
+}
+
+func (x *IndicatorSource) GetTtlMs() float64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *IndicatorSource) GetExact() bool {
+	if x != nil {
+		return x.Exact
+	}
+	return false
+}
+
+func (x *IndicatorSource) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *IndicatorSource) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *IndicatorSource) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *IndicatorSource) GetCa() string {
+	if x != nil {
+		return x.Ca
+	}
+	return ""
+}
+
+func (x *IndicatorSource) GetConfigured() bool {
+	if x != nil {
+		return x.Configured
+	}
+	return false
+}
+
+func (x *IndicatorSource) GetAdded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Added
+	}
+	return nil
+}
+
+func (x *IndicatorSource) GetFetched() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Fetched
+	}
+	return nil
+}
+
+func (x *IndicatorSource) GetVisited() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Visited
+	}
+	return nil
+}
+
+func (x *IndicatorSource) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *IndicatorSource) GetReport() *IndicatorReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+type AddIndicatorsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Source        *IndicatorSource       `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Part          []byte                 `protobuf:"bytes,2,opt,name=part,proto3" json:"part,omitempty"`
+	Next          bool                   `protobuf:"varint,3,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddIndicatorsRequest) Reset() {
+	*x = AddIndicatorsRequest{}
+	mi := &file_omega_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddIndicatorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddIndicatorsRequest) ProtoMessage() {}
+
+func (x *AddIndicatorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddIndicatorsRequest.ProtoReflect.Descriptor instead.
+func (*AddIndicatorsRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *AddIndicatorsRequest) GetSource() *IndicatorSource {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *AddIndicatorsRequest) GetPart() []byte {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *AddIndicatorsRequest) GetNext() bool {
+	if x != nil {
+		return x.Next
+	}
+	return false
+}
+
+type AddIndicatorsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Source        *IndicatorSource       `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddIndicatorsResponse) Reset() {
+	*x = AddIndicatorsResponse{}
+	mi := &file_omega_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddIndicatorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddIndicatorsResponse) ProtoMessage() {}
+
+func (x *AddIndicatorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddIndicatorsResponse.ProtoReflect.Descriptor instead.
+func (*AddIndicatorsResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *AddIndicatorsResponse) GetSource() *IndicatorSource {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+type ListIndicatorsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListIndicatorsRequest) Reset() {
+	*x = ListIndicatorsRequest{}
+	mi := &file_omega_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListIndicatorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListIndicatorsRequest) ProtoMessage() {}
+
+func (x *ListIndicatorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListIndicatorsRequest.ProtoReflect.Descriptor instead.
+func (*ListIndicatorsRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{90}
+}
+
+type ListIndicatorsResponse struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Sources            []*IndicatorSource     `protobuf:"bytes,1,rep,name=sources,proto3" json:"sources,omitempty"`
+	Kinds              map[string]uint64      `protobuf:"bytes,2,rep,name=kinds,proto3" json:"kinds,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Total              uint64                 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	Bytes              uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Budget             uint64                 `protobuf:"varint,5,opt,name=budget,proto3" json:"budget,omitempty"`
+	Full               bool                   `protobuf:"varint,6,opt,name=full,proto3" json:"full,omitempty"`
+	Sightings          uint64                 `protobuf:"varint,7,opt,name=sightings,proto3" json:"sightings,omitempty"`
+	SightingsUncounted uint64                 `protobuf:"varint,8,opt,name=sightings_uncounted,json=sightingsUncounted,proto3" json:"sightings_uncounted,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *ListIndicatorsResponse) Reset() {
+	*x = ListIndicatorsResponse{}
+	mi := &file_omega_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListIndicatorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListIndicatorsResponse) ProtoMessage() {}
+
+func (x *ListIndicatorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListIndicatorsResponse.ProtoReflect.Descriptor instead.
+func (*ListIndicatorsResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *ListIndicatorsResponse) GetSources() []*IndicatorSource {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *ListIndicatorsResponse) GetKinds() map[string]uint64 {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *ListIndicatorsResponse) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *ListIndicatorsResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ListIndicatorsResponse) GetBudget() uint64 {
+	if x != nil {
+		return x.Budget
+	}
+	return 0
+}
+
+func (x *ListIndicatorsResponse) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *ListIndicatorsResponse) GetSightings() uint64 {
+	if x != nil {
+		return x.Sightings
+	}
+	return 0
+}
+
+func (x *ListIndicatorsResponse) GetSightingsUncounted() uint64 {
+	if x != nil {
+		return x.SightingsUncounted
+	}
+	return 0
+}
+
+type IndicatorSighting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Source        string                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	Label         string                 `protobuf:"bytes,4,opt,name=label,proto3" json:"label,omitempty"`
+	Count         uint64                 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	First         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=first,proto3" json:"first,omitempty"`
+	Last          *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IndicatorSighting) Reset() {
+	*x = IndicatorSighting{}
+	mi := &file_omega_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IndicatorSighting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IndicatorSighting) ProtoMessage() {}
+
+func (x *IndicatorSighting) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IndicatorSighting.ProtoReflect.Descriptor instead.
+func (*IndicatorSighting) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{92}
+}
+
+func (x *IndicatorSighting) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *IndicatorSighting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *IndicatorSighting) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *IndicatorSighting) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *IndicatorSighting) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *IndicatorSighting) GetFirst() *timestamppb.Timestamp {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *IndicatorSighting) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+type ListSightingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Limit         uint32                 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSightingsRequest) Reset() {
+	*x = ListSightingsRequest{}
+	mi := &file_omega_proto_msgTypes[93]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSightingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSightingsRequest) ProtoMessage() {}
+
+func (x *ListSightingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[93]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSightingsRequest.ProtoReflect.Descriptor instead.
+func (*ListSightingsRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{93}
+}
+
+func (x *ListSightingsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ListSightingsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sightings     []*IndicatorSighting   `protobuf:"bytes,1,rep,name=sightings,proto3" json:"sightings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSightingsResponse) Reset() {
+	*x = ListSightingsResponse{}
+	mi := &file_omega_proto_msgTypes[94]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSightingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSightingsResponse) ProtoMessage() {}
+
+func (x *ListSightingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[94]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSightingsResponse.ProtoReflect.Descriptor instead.
+func (*ListSightingsResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{94}
+}
+
+func (x *ListSightingsResponse) GetSightings() []*IndicatorSighting {
+	if x != nil {
+		return x.Sightings
+	}
+	return nil
+}
+
+type LookupIndicatorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookupIndicatorRequest) Reset() {
+	*x = LookupIndicatorRequest{}
+	mi := &file_omega_proto_msgTypes[95]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupIndicatorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupIndicatorRequest) ProtoMessage() {}
+
+func (x *LookupIndicatorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[95]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupIndicatorRequest.ProtoReflect.Descriptor instead.
+func (*LookupIndicatorRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{95}
+}
+
+func (x *LookupIndicatorRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *LookupIndicatorRequest) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+type LookupIndicatorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Found         bool                   `protobuf:"varint,1,opt,name=found,proto3" json:"found,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Value         string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	Source        string                 `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	Label         string                 `protobuf:"bytes,5,opt,name=label,proto3" json:"label,omitempty"`
+	Confidence    uint32                 `protobuf:"varint,6,opt,name=confidence,proto3" json:"confidence,omitempty"`
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires,proto3" json:"expires,omitempty"`
+	Sightings     []*IndicatorSighting   `protobuf:"bytes,8,rep,name=sightings,proto3" json:"sightings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookupIndicatorResponse) Reset() {
+	*x = LookupIndicatorResponse{}
+	mi := &file_omega_proto_msgTypes[96]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupIndicatorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupIndicatorResponse) ProtoMessage() {}
+
+func (x *LookupIndicatorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[96]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupIndicatorResponse.ProtoReflect.Descriptor instead.
+func (*LookupIndicatorResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{96}
+}
+
+func (x *LookupIndicatorResponse) GetFound() bool {
+	if x != nil {
+		return x.Found
+	}
+	return false
+}
+
+func (x *LookupIndicatorResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *LookupIndicatorResponse) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *LookupIndicatorResponse) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *LookupIndicatorResponse) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *LookupIndicatorResponse) GetConfidence() uint32 {
+	if x != nil {
+		return x.Confidence
+	}
+	return 0
+}
+
+func (x *LookupIndicatorResponse) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *LookupIndicatorResponse) GetSightings() []*IndicatorSighting {
+	if x != nil {
+		return x.Sightings
+	}
+	return nil
+}
+
+type RemoveIndicatorsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveIndicatorsRequest) Reset() {
+	*x = RemoveIndicatorsRequest{}
+	mi := &file_omega_proto_msgTypes[97]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveIndicatorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveIndicatorsRequest) ProtoMessage() {}
+
+func (x *RemoveIndicatorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[97]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveIndicatorsRequest.ProtoReflect.Descriptor instead.
+func (*RemoveIndicatorsRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{97}
+}
+
+func (x *RemoveIndicatorsRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RemoveIndicatorsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Total         uint64                 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveIndicatorsResponse) Reset() {
+	*x = RemoveIndicatorsResponse{}
+	mi := &file_omega_proto_msgTypes[98]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveIndicatorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveIndicatorsResponse) ProtoMessage() {}
+
+func (x *RemoveIndicatorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[98]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveIndicatorsResponse.ProtoReflect.Descriptor instead.
+func (*RemoveIndicatorsResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{98}
+}
+
+func (x *RemoveIndicatorsResponse) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+type RefreshIndicatorsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefreshIndicatorsRequest) Reset() {
+	*x = RefreshIndicatorsRequest{}
+	mi := &file_omega_proto_msgTypes[99]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefreshIndicatorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefreshIndicatorsRequest) ProtoMessage() {}
+
+func (x *RefreshIndicatorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[99]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefreshIndicatorsRequest.ProtoReflect.Descriptor instead.
+func (*RefreshIndicatorsRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{99}
+}
+
+func (x *RefreshIndicatorsRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RefreshIndicatorsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefreshIndicatorsResponse) Reset() {
+	*x = RefreshIndicatorsResponse{}
+	mi := &file_omega_proto_msgTypes[100]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefreshIndicatorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefreshIndicatorsResponse) ProtoMessage() {}
+
+func (x *RefreshIndicatorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[100]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefreshIndicatorsResponse.ProtoReflect.Descriptor instead.
+func (*RefreshIndicatorsResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{100}
+}
+
 type RespondLocalRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Response      *Response              `protobuf:"bytes,1,opt,name=response,proto3" json:"response,omitempty"`
@@ -6045,7 +7103,7 @@ type RespondLocalRequest struct {
 
 func (x *RespondLocalRequest) Reset() {
 	*x = RespondLocalRequest{}
-	mi := &file_omega_proto_msgTypes[85]
+	mi := &file_omega_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6057,7 +7115,7 @@ func (x *RespondLocalRequest) String() string {
 func (*RespondLocalRequest) ProtoMessage() {}
 
 func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[85]
+	mi := &file_omega_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6070,7 +7128,7 @@ func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalRequest.ProtoReflect.Descriptor instead.
 func (*RespondLocalRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{85}
+	return file_omega_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *RespondLocalRequest) GetResponse() *Response {
@@ -6090,7 +7148,7 @@ type RespondLocalResponse struct {
 
 func (x *RespondLocalResponse) Reset() {
 	*x = RespondLocalResponse{}
-	mi := &file_omega_proto_msgTypes[86]
+	mi := &file_omega_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6102,7 +7160,7 @@ func (x *RespondLocalResponse) String() string {
 func (*RespondLocalResponse) ProtoMessage() {}
 
 func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[86]
+	mi := &file_omega_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6115,7 +7173,7 @@ func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalResponse.ProtoReflect.Descriptor instead.
 func (*RespondLocalResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{86}
+	return file_omega_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *RespondLocalResponse) GetResponse() *Response {
@@ -6140,7 +7198,7 @@ type ListAllowedRequest struct {
 
 func (x *ListAllowedRequest) Reset() {
 	*x = ListAllowedRequest{}
-	mi := &file_omega_proto_msgTypes[87]
+	mi := &file_omega_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6152,7 +7210,7 @@ func (x *ListAllowedRequest) String() string {
 func (*ListAllowedRequest) ProtoMessage() {}
 
 func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[87]
+	mi := &file_omega_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6165,7 +7223,7 @@ func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedRequest.ProtoReflect.Descriptor instead.
 func (*ListAllowedRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{87}
+	return file_omega_proto_rawDescGZIP(), []int{103}
 }
 
 type Allowed struct {
@@ -6179,7 +7237,7 @@ type Allowed struct {
 
 func (x *Allowed) Reset() {
 	*x = Allowed{}
-	mi := &file_omega_proto_msgTypes[88]
+	mi := &file_omega_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6191,7 +7249,7 @@ func (x *Allowed) String() string {
 func (*Allowed) ProtoMessage() {}
 
 func (x *Allowed) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[88]
+	mi := &file_omega_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6204,7 +7262,7 @@ func (x *Allowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allowed.ProtoReflect.Descriptor instead.
 func (*Allowed) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{88}
+	return file_omega_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *Allowed) GetWhat() string {
@@ -6237,7 +7295,7 @@ type ListAllowedResponse struct {
 
 func (x *ListAllowedResponse) Reset() {
 	*x = ListAllowedResponse{}
-	mi := &file_omega_proto_msgTypes[89]
+	mi := &file_omega_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6249,7 +7307,7 @@ func (x *ListAllowedResponse) String() string {
 func (*ListAllowedResponse) ProtoMessage() {}
 
 func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[89]
+	mi := &file_omega_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6262,7 +7320,7 @@ func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedResponse.ProtoReflect.Descriptor instead.
 func (*ListAllowedResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{89}
+	return file_omega_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *ListAllowedResponse) GetAllowed() []*Allowed {
@@ -6281,7 +7339,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_omega_proto_msgTypes[90]
+	mi := &file_omega_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6293,7 +7351,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[90]
+	mi := &file_omega_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6306,7 +7364,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{90}
+	return file_omega_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *AllowRequest) GetWhat() string {
@@ -6324,7 +7382,7 @@ type AllowResponse struct {
 
 func (x *AllowResponse) Reset() {
 	*x = AllowResponse{}
-	mi := &file_omega_proto_msgTypes[91]
+	mi := &file_omega_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6336,7 +7394,7 @@ func (x *AllowResponse) String() string {
 func (*AllowResponse) ProtoMessage() {}
 
 func (x *AllowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[91]
+	mi := &file_omega_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6349,7 +7407,7 @@ func (x *AllowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowResponse.ProtoReflect.Descriptor instead.
 func (*AllowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{91}
+	return file_omega_proto_rawDescGZIP(), []int{107}
 }
 
 type DisallowRequest struct {
@@ -6361,7 +7419,7 @@ type DisallowRequest struct {
 
 func (x *DisallowRequest) Reset() {
 	*x = DisallowRequest{}
-	mi := &file_omega_proto_msgTypes[92]
+	mi := &file_omega_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6373,7 +7431,7 @@ func (x *DisallowRequest) String() string {
 func (*DisallowRequest) ProtoMessage() {}
 
 func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[92]
+	mi := &file_omega_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6386,7 +7444,7 @@ func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowRequest.ProtoReflect.Descriptor instead.
 func (*DisallowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{92}
+	return file_omega_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *DisallowRequest) GetWhat() string {
@@ -6404,7 +7462,7 @@ type DisallowResponse struct {
 
 func (x *DisallowResponse) Reset() {
 	*x = DisallowResponse{}
-	mi := &file_omega_proto_msgTypes[93]
+	mi := &file_omega_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6416,7 +7474,7 @@ func (x *DisallowResponse) String() string {
 func (*DisallowResponse) ProtoMessage() {}
 
 func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[93]
+	mi := &file_omega_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6429,7 +7487,7 @@ func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowResponse.ProtoReflect.Descriptor instead.
 func (*DisallowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{93}
+	return file_omega_proto_rawDescGZIP(), []int{109}
 }
 
 type PanicRequest struct {
@@ -6440,7 +7498,7 @@ type PanicRequest struct {
 
 func (x *PanicRequest) Reset() {
 	*x = PanicRequest{}
-	mi := &file_omega_proto_msgTypes[94]
+	mi := &file_omega_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6452,7 +7510,7 @@ func (x *PanicRequest) String() string {
 func (*PanicRequest) ProtoMessage() {}
 
 func (x *PanicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[94]
+	mi := &file_omega_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6465,7 +7523,7 @@ func (x *PanicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicRequest.ProtoReflect.Descriptor instead.
 func (*PanicRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{94}
+	return file_omega_proto_rawDescGZIP(), []int{110}
 }
 
 type PanicResponse struct {
@@ -6477,7 +7535,7 @@ type PanicResponse struct {
 
 func (x *PanicResponse) Reset() {
 	*x = PanicResponse{}
-	mi := &file_omega_proto_msgTypes[95]
+	mi := &file_omega_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6489,7 +7547,7 @@ func (x *PanicResponse) String() string {
 func (*PanicResponse) ProtoMessage() {}
 
 func (x *PanicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[95]
+	mi := &file_omega_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6502,7 +7560,7 @@ func (x *PanicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicResponse.ProtoReflect.Descriptor instead.
 func (*PanicResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{95}
+	return file_omega_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *PanicResponse) GetReleased() uint32 {
@@ -6520,7 +7578,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_omega_proto_msgTypes[96]
+	mi := &file_omega_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6532,7 +7590,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[96]
+	mi := &file_omega_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6545,7 +7603,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{96}
+	return file_omega_proto_rawDescGZIP(), []int{112}
 }
 
 type LeaveResponse struct {
@@ -6556,7 +7614,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_omega_proto_msgTypes[97]
+	mi := &file_omega_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6568,7 +7626,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[97]
+	mi := &file_omega_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6581,7 +7639,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{97}
+	return file_omega_proto_rawDescGZIP(), []int{113}
 }
 
 var File_omega_proto protoreflect.FileDescriptor
@@ -7089,7 +8147,94 @@ const file_omega_proto_rawDesc = "" +
 	"\x05traps\x18\b \x01(\x04R\x05traps\x12\x15\n" +
 	"\x06p99_ms\x18\t \x01(\x01R\x05p99Ms\"A\n" +
 	"\x13ListModulesResponse\x12*\n" +
-	"\amodules\x18\x01 \x03(\v2\x10.omega.v1.ModuleR\amodules\"E\n" +
+	"\amodules\x18\x01 \x03(\v2\x10.omega.v1.ModuleR\amodules\"T\n" +
+	"\x10IndicatorRefusal\x12\x10\n" +
+	"\x03why\x18\x01 \x01(\tR\x03why\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x18\n" +
+	"\aexample\x18\x03 \x01(\tR\aexample\"\xee\x01\n" +
+	"\x0fIndicatorReport\x12\x12\n" +
+	"\x04read\x18\x01 \x01(\x04R\x04read\x12\x14\n" +
+	"\x05taken\x18\x02 \x01(\x04R\x05taken\x12\x1c\n" +
+	"\tduplicate\x18\x03 \x01(\x04R\tduplicate\x12\x18\n" +
+	"\aexpired\x18\x04 \x01(\x04R\aexpired\x12A\n" +
+	"\x0enot_applicable\x18\x05 \x03(\v2\x1a.omega.v1.IndicatorRefusalR\rnotApplicable\x126\n" +
+	"\brejected\x18\x06 \x03(\v2\x1a.omega.v1.IndicatorRefusalR\brejected\"\x8f\x04\n" +
+	"\x0fIndicatorSource\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x1a\n" +
+	"\blocation\x18\x04 \x01(\tR\blocation\x12\x1e\n" +
+	"\n" +
+	"confidence\x18\x05 \x01(\rR\n" +
+	"confidence\x12\x15\n" +
+	"\x06ttl_ms\x18\x06 \x01(\x01R\x05ttlMs\x12\x14\n" +
+	"\x05exact\x18\a \x01(\bR\x05exact\x12\x12\n" +
+	"\x04user\x18\b \x01(\tR\x04user\x12\x1a\n" +
+	"\bpassword\x18\t \x01(\tR\bpassword\x12\x14\n" +
+	"\x05token\x18\n" +
+	" \x01(\tR\x05token\x12\x0e\n" +
+	"\x02ca\x18\v \x01(\tR\x02ca\x12\x1e\n" +
+	"\n" +
+	"configured\x18\f \x01(\bR\n" +
+	"configured\x120\n" +
+	"\x05added\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x05added\x124\n" +
+	"\afetched\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\afetched\x124\n" +
+	"\avisited\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\avisited\x12\x14\n" +
+	"\x05error\x18\x10 \x01(\tR\x05error\x121\n" +
+	"\x06report\x18\x11 \x01(\v2\x19.omega.v1.IndicatorReportR\x06report\"q\n" +
+	"\x14AddIndicatorsRequest\x121\n" +
+	"\x06source\x18\x01 \x01(\v2\x19.omega.v1.IndicatorSourceR\x06source\x12\x12\n" +
+	"\x04part\x18\x02 \x01(\fR\x04part\x12\x12\n" +
+	"\x04next\x18\x03 \x01(\bR\x04next\"J\n" +
+	"\x15AddIndicatorsResponse\x121\n" +
+	"\x06source\x18\x01 \x01(\v2\x19.omega.v1.IndicatorSourceR\x06source\"\x17\n" +
+	"\x15ListIndicatorsRequest\"\xf1\x02\n" +
+	"\x16ListIndicatorsResponse\x123\n" +
+	"\asources\x18\x01 \x03(\v2\x19.omega.v1.IndicatorSourceR\asources\x12A\n" +
+	"\x05kinds\x18\x02 \x03(\v2+.omega.v1.ListIndicatorsResponse.KindsEntryR\x05kinds\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x04R\x05total\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06budget\x18\x05 \x01(\x04R\x06budget\x12\x12\n" +
+	"\x04full\x18\x06 \x01(\bR\x04full\x12\x1c\n" +
+	"\tsightings\x18\a \x01(\x04R\tsightings\x12/\n" +
+	"\x13sightings_uncounted\x18\b \x01(\x04R\x12sightingsUncounted\x1a8\n" +
+	"\n" +
+	"KindsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xe3\x01\n" +
+	"\x11IndicatorSighting\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12\x14\n" +
+	"\x05label\x18\x04 \x01(\tR\x05label\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\x04R\x05count\x120\n" +
+	"\x05first\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x12.\n" +
+	"\x04last\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04last\",\n" +
+	"\x14ListSightingsRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\"R\n" +
+	"\x15ListSightingsResponse\x129\n" +
+	"\tsightings\x18\x01 \x03(\v2\x1b.omega.v1.IndicatorSightingR\tsightings\"B\n" +
+	"\x16LookupIndicatorRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\x98\x02\n" +
+	"\x17LookupIndicatorResponse\x12\x14\n" +
+	"\x05found\x18\x01 \x01(\bR\x05found\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\x12\x14\n" +
+	"\x05label\x18\x05 \x01(\tR\x05label\x12\x1e\n" +
+	"\n" +
+	"confidence\x18\x06 \x01(\rR\n" +
+	"confidence\x124\n" +
+	"\aexpires\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x129\n" +
+	"\tsightings\x18\b \x03(\v2\x1b.omega.v1.IndicatorSightingR\tsightings\")\n" +
+	"\x17RemoveIndicatorsRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"0\n" +
+	"\x18RemoveIndicatorsResponse\x12\x14\n" +
+	"\x05total\x18\x01 \x01(\x04R\x05total\"*\n" +
+	"\x18RefreshIndicatorsRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x1b\n" +
+	"\x19RefreshIndicatorsResponse\"E\n" +
 	"\x13RespondLocalRequest\x12.\n" +
 	"\bresponse\x18\x01 \x01(\v2\x12.omega.v1.ResponseR\bresponse\"s\n" +
 	"\x14RespondLocalResponse\x12.\n" +
@@ -7112,7 +8257,7 @@ const file_omega_proto_rawDesc = "" +
 	"\rPanicResponse\x12\x1a\n" +
 	"\breleased\x18\x01 \x01(\rR\breleased\"\x0e\n" +
 	"\fLeaveRequest\"\x0f\n" +
-	"\rLeaveResponse2\xdb\x12\n" +
+	"\rLeaveResponse2\xe7\x16\n" +
 	"\x04Node\x12;\n" +
 	"\x06Status\x12\x17.omega.v1.StatusRequest\x1a\x18.omega.v1.StatusResponse\x12;\n" +
 	"\x06Doctor\x12\x17.omega.v1.DoctorRequest\x1a\x18.omega.v1.DoctorResponse\x12A\n" +
@@ -7145,7 +8290,13 @@ const file_omega_proto_rawDesc = "" +
 	"\x0fListCredentials\x12 .omega.v1.ListCredentialsRequest\x1a!.omega.v1.ListCredentialsResponse\x12;\n" +
 	"\x06Report\x12\x17.omega.v1.ReportRequest\x1a\x18.omega.v1.ReportResponse\x12F\n" +
 	"\tAddModule\x12\x1a.omega.v1.AddModuleRequest\x1a\x1b.omega.v1.AddModuleResponse(\x01\x12J\n" +
-	"\vListModules\x12\x1c.omega.v1.ListModulesRequest\x1a\x1d.omega.v1.ListModulesResponse\x12M\n" +
+	"\vListModules\x12\x1c.omega.v1.ListModulesRequest\x1a\x1d.omega.v1.ListModulesResponse\x12R\n" +
+	"\rAddIndicators\x12\x1e.omega.v1.AddIndicatorsRequest\x1a\x1f.omega.v1.AddIndicatorsResponse(\x01\x12S\n" +
+	"\x0eListIndicators\x12\x1f.omega.v1.ListIndicatorsRequest\x1a .omega.v1.ListIndicatorsResponse\x12P\n" +
+	"\rListSightings\x12\x1e.omega.v1.ListSightingsRequest\x1a\x1f.omega.v1.ListSightingsResponse\x12V\n" +
+	"\x0fLookupIndicator\x12 .omega.v1.LookupIndicatorRequest\x1a!.omega.v1.LookupIndicatorResponse\x12Y\n" +
+	"\x10RemoveIndicators\x12!.omega.v1.RemoveIndicatorsRequest\x1a\".omega.v1.RemoveIndicatorsResponse\x12\\\n" +
+	"\x11RefreshIndicators\x12\".omega.v1.RefreshIndicatorsRequest\x1a#.omega.v1.RefreshIndicatorsResponse\x12M\n" +
 	"\fRespondLocal\x12\x1d.omega.v1.RespondLocalRequest\x1a\x1e.omega.v1.RespondLocalResponse\x12J\n" +
 	"\vListAllowed\x12\x1c.omega.v1.ListAllowedRequest\x1a\x1d.omega.v1.ListAllowedResponse\x128\n" +
 	"\x05Allow\x12\x16.omega.v1.AllowRequest\x1a\x17.omega.v1.AllowResponse\x12A\n" +
@@ -7165,249 +8316,293 @@ func file_omega_proto_rawDescGZIP() []byte {
 	return file_omega_proto_rawDescData
 }
 
-var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 103)
+var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 120)
 var file_omega_proto_goTypes = []any{
-	(*StatusRequest)(nil),           // 0: omega.v1.StatusRequest
-	(*Problem)(nil),                 // 1: omega.v1.Problem
-	(*Queue)(nil),                   // 2: omega.v1.Queue
-	(*StatusResponse)(nil),          // 3: omega.v1.StatusResponse
-	(*DoctorRequest)(nil),           // 4: omega.v1.DoctorRequest
-	(*Check)(nil),                   // 5: omega.v1.Check
-	(*DoctorResponse)(nil),          // 6: omega.v1.DoctorResponse
-	(*CoverageRequest)(nil),         // 7: omega.v1.CoverageRequest
-	(*Component)(nil),               // 8: omega.v1.Component
-	(*Coverage)(nil),                // 9: omega.v1.Coverage
-	(*CoverageResponse)(nil),        // 10: omega.v1.CoverageResponse
-	(*IntegrityRequest)(nil),        // 11: omega.v1.IntegrityRequest
-	(*Difference)(nil),              // 12: omega.v1.Difference
-	(*BaselineWord)(nil),            // 13: omega.v1.BaselineWord
-	(*IntegrityResponse)(nil),       // 14: omega.v1.IntegrityResponse
-	(*IntegrityRescanRequest)(nil),  // 15: omega.v1.IntegrityRescanRequest
-	(*IntegrityRescanResponse)(nil), // 16: omega.v1.IntegrityRescanResponse
-	(*IntegrityAcceptRequest)(nil),  // 17: omega.v1.IntegrityAcceptRequest
-	(*IntegrityAcceptResponse)(nil), // 18: omega.v1.IntegrityAcceptResponse
-	(*ListPeersRequest)(nil),        // 19: omega.v1.ListPeersRequest
-	(*Peer)(nil),                    // 20: omega.v1.Peer
-	(*ListPeersResponse)(nil),       // 21: omega.v1.ListPeersResponse
-	(*ListRolesRequest)(nil),        // 22: omega.v1.ListRolesRequest
-	(*RoleGrant)(nil),               // 23: omega.v1.RoleGrant
-	(*ListRolesResponse)(nil),       // 24: omega.v1.ListRolesResponse
-	(*FindingsRequest)(nil),         // 25: omega.v1.FindingsRequest
-	(*Subject)(nil),                 // 26: omega.v1.Subject
-	(*Evidence)(nil),                // 27: omega.v1.Evidence
-	(*Finding)(nil),                 // 28: omega.v1.Finding
-	(*Anonymity)(nil),               // 29: omega.v1.Anonymity
-	(*ReportRequest)(nil),           // 30: omega.v1.ReportRequest
-	(*ReportResponse)(nil),          // 31: omega.v1.ReportResponse
-	(*ReceiptsRequest)(nil),         // 32: omega.v1.ReceiptsRequest
-	(*Receipt)(nil),                 // 33: omega.v1.Receipt
-	(*EventsRequest)(nil),           // 34: omega.v1.EventsRequest
-	(*Event)(nil),                   // 35: omega.v1.Event
-	(*EntriesRequest)(nil),          // 36: omega.v1.EntriesRequest
-	(*Entry)(nil),                   // 37: omega.v1.Entry
-	(*ExportLedgerRequest)(nil),     // 38: omega.v1.ExportLedgerRequest
-	(*ExportLedgerResponse)(nil),    // 39: omega.v1.ExportLedgerResponse
-	(*Target)(nil),                  // 40: omega.v1.Target
-	(*Response)(nil),                // 41: omega.v1.Response
-	(*ListResponsesRequest)(nil),    // 42: omega.v1.ListResponsesRequest
-	(*ListResponsesResponse)(nil),   // 43: omega.v1.ListResponsesResponse
-	(*ListPendingRequest)(nil),      // 44: omega.v1.ListPendingRequest
-	(*Pending)(nil),                 // 45: omega.v1.Pending
-	(*Joiner)(nil),                  // 46: omega.v1.Joiner
-	(*ListPendingResponse)(nil),     // 47: omega.v1.ListPendingResponse
-	(*ListDecoysRequest)(nil),       // 48: omega.v1.ListDecoysRequest
-	(*Decoy)(nil),                   // 49: omega.v1.Decoy
-	(*ListDecoysResponse)(nil),      // 50: omega.v1.ListDecoysResponse
-	(*ListInvitesRequest)(nil),      // 51: omega.v1.ListInvitesRequest
-	(*Invite)(nil),                  // 52: omega.v1.Invite
-	(*ListInvitesResponse)(nil),     // 53: omega.v1.ListInvitesResponse
-	(*OrderRequest)(nil),            // 54: omega.v1.OrderRequest
-	(*OrderResponse)(nil),           // 55: omega.v1.OrderResponse
-	(*ShowPolicyRequest)(nil),       // 56: omega.v1.ShowPolicyRequest
-	(*ShowPolicyResponse)(nil),      // 57: omega.v1.ShowPolicyResponse
-	(*ListCredentialsRequest)(nil),  // 58: omega.v1.ListCredentialsRequest
-	(*Capability)(nil),              // 59: omega.v1.Capability
-	(*Credential)(nil),              // 60: omega.v1.Credential
-	(*ListCredentialsResponse)(nil), // 61: omega.v1.ListCredentialsResponse
-	(*HeadRequest)(nil),             // 62: omega.v1.HeadRequest
-	(*HeadResponse)(nil),            // 63: omega.v1.HeadResponse
-	(*SubmitRequest)(nil),           // 64: omega.v1.SubmitRequest
-	(*SubmitResponse)(nil),          // 65: omega.v1.SubmitResponse
-	(*RootRequest)(nil),             // 66: omega.v1.RootRequest
-	(*RootOperator)(nil),            // 67: omega.v1.RootOperator
-	(*RootEntry)(nil),               // 68: omega.v1.RootEntry
-	(*RootFork)(nil),                // 69: omega.v1.RootFork
-	(*RootResponse)(nil),            // 70: omega.v1.RootResponse
-	(*SubmitRootRequest)(nil),       // 71: omega.v1.SubmitRootRequest
-	(*SubmitRootResponse)(nil),      // 72: omega.v1.SubmitRootResponse
-	(*IdentityRequest)(nil),         // 73: omega.v1.IdentityRequest
-	(*IdentityResponse)(nil),        // 74: omega.v1.IdentityResponse
-	(*RotateRequest)(nil),           // 75: omega.v1.RotateRequest
-	(*RotateResponse)(nil),          // 76: omega.v1.RotateResponse
-	(*AddModuleRequest)(nil),        // 77: omega.v1.AddModuleRequest
-	(*AddModuleResponse)(nil),       // 78: omega.v1.AddModuleResponse
-	(*ListModulesRequest)(nil),      // 79: omega.v1.ListModulesRequest
-	(*Deployment)(nil),              // 80: omega.v1.Deployment
-	(*Module)(nil),                  // 81: omega.v1.Module
-	(*ShadowDifference)(nil),        // 82: omega.v1.ShadowDifference
-	(*ModuleHost)(nil),              // 83: omega.v1.ModuleHost
-	(*ListModulesResponse)(nil),     // 84: omega.v1.ListModulesResponse
-	(*RespondLocalRequest)(nil),     // 85: omega.v1.RespondLocalRequest
-	(*RespondLocalResponse)(nil),    // 86: omega.v1.RespondLocalResponse
-	(*ListAllowedRequest)(nil),      // 87: omega.v1.ListAllowedRequest
-	(*Allowed)(nil),                 // 88: omega.v1.Allowed
-	(*ListAllowedResponse)(nil),     // 89: omega.v1.ListAllowedResponse
-	(*AllowRequest)(nil),            // 90: omega.v1.AllowRequest
-	(*AllowResponse)(nil),           // 91: omega.v1.AllowResponse
-	(*DisallowRequest)(nil),         // 92: omega.v1.DisallowRequest
-	(*DisallowResponse)(nil),        // 93: omega.v1.DisallowResponse
-	(*PanicRequest)(nil),            // 94: omega.v1.PanicRequest
-	(*PanicResponse)(nil),           // 95: omega.v1.PanicResponse
-	(*LeaveRequest)(nil),            // 96: omega.v1.LeaveRequest
-	(*LeaveResponse)(nil),           // 97: omega.v1.LeaveResponse
-	nil,                             // 98: omega.v1.StatusResponse.SensorsEntry
-	nil,                             // 99: omega.v1.StatusResponse.QueuesEntry
-	nil,                             // 100: omega.v1.StatusResponse.RejectedEntry
-	nil,                             // 101: omega.v1.Coverage.DropsEntry
-	nil,                             // 102: omega.v1.RootResponse.ReleasesEntry
-	(*timestamppb.Timestamp)(nil),   // 103: google.protobuf.Timestamp
+	(*StatusRequest)(nil),             // 0: omega.v1.StatusRequest
+	(*Problem)(nil),                   // 1: omega.v1.Problem
+	(*Queue)(nil),                     // 2: omega.v1.Queue
+	(*StatusResponse)(nil),            // 3: omega.v1.StatusResponse
+	(*DoctorRequest)(nil),             // 4: omega.v1.DoctorRequest
+	(*Check)(nil),                     // 5: omega.v1.Check
+	(*DoctorResponse)(nil),            // 6: omega.v1.DoctorResponse
+	(*CoverageRequest)(nil),           // 7: omega.v1.CoverageRequest
+	(*Component)(nil),                 // 8: omega.v1.Component
+	(*Coverage)(nil),                  // 9: omega.v1.Coverage
+	(*CoverageResponse)(nil),          // 10: omega.v1.CoverageResponse
+	(*IntegrityRequest)(nil),          // 11: omega.v1.IntegrityRequest
+	(*Difference)(nil),                // 12: omega.v1.Difference
+	(*BaselineWord)(nil),              // 13: omega.v1.BaselineWord
+	(*IntegrityResponse)(nil),         // 14: omega.v1.IntegrityResponse
+	(*IntegrityRescanRequest)(nil),    // 15: omega.v1.IntegrityRescanRequest
+	(*IntegrityRescanResponse)(nil),   // 16: omega.v1.IntegrityRescanResponse
+	(*IntegrityAcceptRequest)(nil),    // 17: omega.v1.IntegrityAcceptRequest
+	(*IntegrityAcceptResponse)(nil),   // 18: omega.v1.IntegrityAcceptResponse
+	(*ListPeersRequest)(nil),          // 19: omega.v1.ListPeersRequest
+	(*Peer)(nil),                      // 20: omega.v1.Peer
+	(*ListPeersResponse)(nil),         // 21: omega.v1.ListPeersResponse
+	(*ListRolesRequest)(nil),          // 22: omega.v1.ListRolesRequest
+	(*RoleGrant)(nil),                 // 23: omega.v1.RoleGrant
+	(*ListRolesResponse)(nil),         // 24: omega.v1.ListRolesResponse
+	(*FindingsRequest)(nil),           // 25: omega.v1.FindingsRequest
+	(*Subject)(nil),                   // 26: omega.v1.Subject
+	(*Evidence)(nil),                  // 27: omega.v1.Evidence
+	(*Finding)(nil),                   // 28: omega.v1.Finding
+	(*Anonymity)(nil),                 // 29: omega.v1.Anonymity
+	(*ReportRequest)(nil),             // 30: omega.v1.ReportRequest
+	(*ReportResponse)(nil),            // 31: omega.v1.ReportResponse
+	(*ReceiptsRequest)(nil),           // 32: omega.v1.ReceiptsRequest
+	(*Receipt)(nil),                   // 33: omega.v1.Receipt
+	(*EventsRequest)(nil),             // 34: omega.v1.EventsRequest
+	(*Event)(nil),                     // 35: omega.v1.Event
+	(*EntriesRequest)(nil),            // 36: omega.v1.EntriesRequest
+	(*Entry)(nil),                     // 37: omega.v1.Entry
+	(*ExportLedgerRequest)(nil),       // 38: omega.v1.ExportLedgerRequest
+	(*ExportLedgerResponse)(nil),      // 39: omega.v1.ExportLedgerResponse
+	(*Target)(nil),                    // 40: omega.v1.Target
+	(*Response)(nil),                  // 41: omega.v1.Response
+	(*ListResponsesRequest)(nil),      // 42: omega.v1.ListResponsesRequest
+	(*ListResponsesResponse)(nil),     // 43: omega.v1.ListResponsesResponse
+	(*ListPendingRequest)(nil),        // 44: omega.v1.ListPendingRequest
+	(*Pending)(nil),                   // 45: omega.v1.Pending
+	(*Joiner)(nil),                    // 46: omega.v1.Joiner
+	(*ListPendingResponse)(nil),       // 47: omega.v1.ListPendingResponse
+	(*ListDecoysRequest)(nil),         // 48: omega.v1.ListDecoysRequest
+	(*Decoy)(nil),                     // 49: omega.v1.Decoy
+	(*ListDecoysResponse)(nil),        // 50: omega.v1.ListDecoysResponse
+	(*ListInvitesRequest)(nil),        // 51: omega.v1.ListInvitesRequest
+	(*Invite)(nil),                    // 52: omega.v1.Invite
+	(*ListInvitesResponse)(nil),       // 53: omega.v1.ListInvitesResponse
+	(*OrderRequest)(nil),              // 54: omega.v1.OrderRequest
+	(*OrderResponse)(nil),             // 55: omega.v1.OrderResponse
+	(*ShowPolicyRequest)(nil),         // 56: omega.v1.ShowPolicyRequest
+	(*ShowPolicyResponse)(nil),        // 57: omega.v1.ShowPolicyResponse
+	(*ListCredentialsRequest)(nil),    // 58: omega.v1.ListCredentialsRequest
+	(*Capability)(nil),                // 59: omega.v1.Capability
+	(*Credential)(nil),                // 60: omega.v1.Credential
+	(*ListCredentialsResponse)(nil),   // 61: omega.v1.ListCredentialsResponse
+	(*HeadRequest)(nil),               // 62: omega.v1.HeadRequest
+	(*HeadResponse)(nil),              // 63: omega.v1.HeadResponse
+	(*SubmitRequest)(nil),             // 64: omega.v1.SubmitRequest
+	(*SubmitResponse)(nil),            // 65: omega.v1.SubmitResponse
+	(*RootRequest)(nil),               // 66: omega.v1.RootRequest
+	(*RootOperator)(nil),              // 67: omega.v1.RootOperator
+	(*RootEntry)(nil),                 // 68: omega.v1.RootEntry
+	(*RootFork)(nil),                  // 69: omega.v1.RootFork
+	(*RootResponse)(nil),              // 70: omega.v1.RootResponse
+	(*SubmitRootRequest)(nil),         // 71: omega.v1.SubmitRootRequest
+	(*SubmitRootResponse)(nil),        // 72: omega.v1.SubmitRootResponse
+	(*IdentityRequest)(nil),           // 73: omega.v1.IdentityRequest
+	(*IdentityResponse)(nil),          // 74: omega.v1.IdentityResponse
+	(*RotateRequest)(nil),             // 75: omega.v1.RotateRequest
+	(*RotateResponse)(nil),            // 76: omega.v1.RotateResponse
+	(*AddModuleRequest)(nil),          // 77: omega.v1.AddModuleRequest
+	(*AddModuleResponse)(nil),         // 78: omega.v1.AddModuleResponse
+	(*ListModulesRequest)(nil),        // 79: omega.v1.ListModulesRequest
+	(*Deployment)(nil),                // 80: omega.v1.Deployment
+	(*Module)(nil),                    // 81: omega.v1.Module
+	(*ShadowDifference)(nil),          // 82: omega.v1.ShadowDifference
+	(*ModuleHost)(nil),                // 83: omega.v1.ModuleHost
+	(*ListModulesResponse)(nil),       // 84: omega.v1.ListModulesResponse
+	(*IndicatorRefusal)(nil),          // 85: omega.v1.IndicatorRefusal
+	(*IndicatorReport)(nil),           // 86: omega.v1.IndicatorReport
+	(*IndicatorSource)(nil),           // 87: omega.v1.IndicatorSource
+	(*AddIndicatorsRequest)(nil),      // 88: omega.v1.AddIndicatorsRequest
+	(*AddIndicatorsResponse)(nil),     // 89: omega.v1.AddIndicatorsResponse
+	(*ListIndicatorsRequest)(nil),     // 90: omega.v1.ListIndicatorsRequest
+	(*ListIndicatorsResponse)(nil),    // 91: omega.v1.ListIndicatorsResponse
+	(*IndicatorSighting)(nil),         // 92: omega.v1.IndicatorSighting
+	(*ListSightingsRequest)(nil),      // 93: omega.v1.ListSightingsRequest
+	(*ListSightingsResponse)(nil),     // 94: omega.v1.ListSightingsResponse
+	(*LookupIndicatorRequest)(nil),    // 95: omega.v1.LookupIndicatorRequest
+	(*LookupIndicatorResponse)(nil),   // 96: omega.v1.LookupIndicatorResponse
+	(*RemoveIndicatorsRequest)(nil),   // 97: omega.v1.RemoveIndicatorsRequest
+	(*RemoveIndicatorsResponse)(nil),  // 98: omega.v1.RemoveIndicatorsResponse
+	(*RefreshIndicatorsRequest)(nil),  // 99: omega.v1.RefreshIndicatorsRequest
+	(*RefreshIndicatorsResponse)(nil), // 100: omega.v1.RefreshIndicatorsResponse
+	(*RespondLocalRequest)(nil),       // 101: omega.v1.RespondLocalRequest
+	(*RespondLocalResponse)(nil),      // 102: omega.v1.RespondLocalResponse
+	(*ListAllowedRequest)(nil),        // 103: omega.v1.ListAllowedRequest
+	(*Allowed)(nil),                   // 104: omega.v1.Allowed
+	(*ListAllowedResponse)(nil),       // 105: omega.v1.ListAllowedResponse
+	(*AllowRequest)(nil),              // 106: omega.v1.AllowRequest
+	(*AllowResponse)(nil),             // 107: omega.v1.AllowResponse
+	(*DisallowRequest)(nil),           // 108: omega.v1.DisallowRequest
+	(*DisallowResponse)(nil),          // 109: omega.v1.DisallowResponse
+	(*PanicRequest)(nil),              // 110: omega.v1.PanicRequest
+	(*PanicResponse)(nil),             // 111: omega.v1.PanicResponse
+	(*LeaveRequest)(nil),              // 112: omega.v1.LeaveRequest
+	(*LeaveResponse)(nil),             // 113: omega.v1.LeaveResponse
+	nil,                               // 114: omega.v1.StatusResponse.SensorsEntry
+	nil,                               // 115: omega.v1.StatusResponse.QueuesEntry
+	nil,                               // 116: omega.v1.StatusResponse.RejectedEntry
+	nil,                               // 117: omega.v1.Coverage.DropsEntry
+	nil,                               // 118: omega.v1.RootResponse.ReleasesEntry
+	nil,                               // 119: omega.v1.ListIndicatorsResponse.KindsEntry
+	(*timestamppb.Timestamp)(nil),     // 120: google.protobuf.Timestamp
 }
 var file_omega_proto_depIdxs = []int32{
-	98,  // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
-	99,  // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
+	114, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
+	115, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
 	1,   // 2: omega.v1.StatusResponse.problems:type_name -> omega.v1.Problem
-	100, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
+	116, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
 	5,   // 4: omega.v1.DoctorResponse.checks:type_name -> omega.v1.Check
-	103, // 5: omega.v1.Coverage.time:type_name -> google.protobuf.Timestamp
+	120, // 5: omega.v1.Coverage.time:type_name -> google.protobuf.Timestamp
 	8,   // 6: omega.v1.Coverage.components:type_name -> omega.v1.Component
 	5,   // 7: omega.v1.Coverage.gaps:type_name -> omega.v1.Check
-	101, // 8: omega.v1.Coverage.drops:type_name -> omega.v1.Coverage.DropsEntry
+	117, // 8: omega.v1.Coverage.drops:type_name -> omega.v1.Coverage.DropsEntry
 	9,   // 9: omega.v1.CoverageResponse.coverages:type_name -> omega.v1.Coverage
-	103, // 10: omega.v1.BaselineWord.time:type_name -> google.protobuf.Timestamp
-	103, // 11: omega.v1.IntegrityResponse.looked:type_name -> google.protobuf.Timestamp
+	120, // 10: omega.v1.BaselineWord.time:type_name -> google.protobuf.Timestamp
+	120, // 11: omega.v1.IntegrityResponse.looked:type_name -> google.protobuf.Timestamp
 	12,  // 12: omega.v1.IntegrityResponse.differences:type_name -> omega.v1.Difference
 	13,  // 13: omega.v1.IntegrityResponse.words:type_name -> omega.v1.BaselineWord
-	103, // 14: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	120, // 14: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
 	20,  // 15: omega.v1.ListPeersResponse.peers:type_name -> omega.v1.Peer
-	103, // 16: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
+	120, // 16: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
 	23,  // 17: omega.v1.ListRolesResponse.grants:type_name -> omega.v1.RoleGrant
-	103, // 18: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
+	120, // 18: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
 	26,  // 19: omega.v1.Finding.subject:type_name -> omega.v1.Subject
 	27,  // 20: omega.v1.Finding.evidence:type_name -> omega.v1.Evidence
 	29,  // 21: omega.v1.Finding.anonymous:type_name -> omega.v1.Anonymity
 	28,  // 22: omega.v1.ReportRequest.finding:type_name -> omega.v1.Finding
-	103, // 23: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
-	103, // 24: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	120, // 23: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	120, // 24: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
 	40,  // 25: omega.v1.Response.target:type_name -> omega.v1.Target
-	103, // 26: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
+	120, // 26: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
 	41,  // 27: omega.v1.ListResponsesResponse.responses:type_name -> omega.v1.Response
 	41,  // 28: omega.v1.Pending.proposal:type_name -> omega.v1.Response
 	28,  // 29: omega.v1.Pending.evidence:type_name -> omega.v1.Finding
-	103, // 30: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
+	120, // 30: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
 	45,  // 31: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
 	46,  // 32: omega.v1.ListPendingResponse.joiners:type_name -> omega.v1.Joiner
 	49,  // 33: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
-	103, // 34: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
+	120, // 34: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
 	52,  // 35: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
 	41,  // 36: omega.v1.OrderRequest.response:type_name -> omega.v1.Response
-	103, // 37: omega.v1.ShowPolicyResponse.time:type_name -> google.protobuf.Timestamp
-	103, // 38: omega.v1.Credential.not_before:type_name -> google.protobuf.Timestamp
-	103, // 39: omega.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
+	120, // 37: omega.v1.ShowPolicyResponse.time:type_name -> google.protobuf.Timestamp
+	120, // 38: omega.v1.Credential.not_before:type_name -> google.protobuf.Timestamp
+	120, // 39: omega.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
 	59,  // 40: omega.v1.Credential.capabilities:type_name -> omega.v1.Capability
 	60,  // 41: omega.v1.ListCredentialsResponse.credentials:type_name -> omega.v1.Credential
-	103, // 42: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
+	120, // 42: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
 	68,  // 43: omega.v1.RootFork.children:type_name -> omega.v1.RootEntry
 	67,  // 44: omega.v1.RootResponse.operators:type_name -> omega.v1.RootOperator
 	68,  // 45: omega.v1.RootResponse.chain:type_name -> omega.v1.RootEntry
 	69,  // 46: omega.v1.RootResponse.forks:type_name -> omega.v1.RootFork
-	102, // 47: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
-	103, // 48: omega.v1.Deployment.time:type_name -> google.protobuf.Timestamp
+	118, // 47: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
+	120, // 48: omega.v1.Deployment.time:type_name -> google.protobuf.Timestamp
 	80,  // 49: omega.v1.Module.deployments:type_name -> omega.v1.Deployment
 	82,  // 50: omega.v1.Module.shadow:type_name -> omega.v1.ShadowDifference
 	83,  // 51: omega.v1.Module.hosts:type_name -> omega.v1.ModuleHost
-	103, // 52: omega.v1.Module.released:type_name -> google.protobuf.Timestamp
-	103, // 53: omega.v1.ModuleHost.time:type_name -> google.protobuf.Timestamp
+	120, // 52: omega.v1.Module.released:type_name -> google.protobuf.Timestamp
+	120, // 53: omega.v1.ModuleHost.time:type_name -> google.protobuf.Timestamp
 	81,  // 54: omega.v1.ListModulesResponse.modules:type_name -> omega.v1.Module
-	41,  // 55: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
-	41,  // 56: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
-	33,  // 57: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
-	88,  // 58: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
-	2,   // 59: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
-	0,   // 60: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
-	4,   // 61: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
-	7,   // 62: omega.v1.Node.Coverage:input_type -> omega.v1.CoverageRequest
-	11,  // 63: omega.v1.Node.Integrity:input_type -> omega.v1.IntegrityRequest
-	15,  // 64: omega.v1.Node.IntegrityRescan:input_type -> omega.v1.IntegrityRescanRequest
-	17,  // 65: omega.v1.Node.IntegrityAccept:input_type -> omega.v1.IntegrityAcceptRequest
-	19,  // 66: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
-	22,  // 67: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
-	25,  // 68: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
-	32,  // 69: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
-	34,  // 70: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
-	36,  // 71: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
-	38,  // 72: omega.v1.Node.ExportLedger:input_type -> omega.v1.ExportLedgerRequest
-	42,  // 73: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
-	44,  // 74: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
-	48,  // 75: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
-	51,  // 76: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
-	62,  // 77: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
-	64,  // 78: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
-	66,  // 79: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
-	71,  // 80: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
-	73,  // 81: omega.v1.Node.Identity:input_type -> omega.v1.IdentityRequest
-	75,  // 82: omega.v1.Node.Rotate:input_type -> omega.v1.RotateRequest
-	54,  // 83: omega.v1.Node.Order:input_type -> omega.v1.OrderRequest
-	56,  // 84: omega.v1.Node.ShowPolicy:input_type -> omega.v1.ShowPolicyRequest
-	58,  // 85: omega.v1.Node.ListCredentials:input_type -> omega.v1.ListCredentialsRequest
-	30,  // 86: omega.v1.Node.Report:input_type -> omega.v1.ReportRequest
-	77,  // 87: omega.v1.Node.AddModule:input_type -> omega.v1.AddModuleRequest
-	79,  // 88: omega.v1.Node.ListModules:input_type -> omega.v1.ListModulesRequest
-	85,  // 89: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
-	87,  // 90: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
-	90,  // 91: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
-	92,  // 92: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
-	94,  // 93: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
-	96,  // 94: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
-	3,   // 95: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
-	6,   // 96: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
-	10,  // 97: omega.v1.Node.Coverage:output_type -> omega.v1.CoverageResponse
-	14,  // 98: omega.v1.Node.Integrity:output_type -> omega.v1.IntegrityResponse
-	16,  // 99: omega.v1.Node.IntegrityRescan:output_type -> omega.v1.IntegrityRescanResponse
-	18,  // 100: omega.v1.Node.IntegrityAccept:output_type -> omega.v1.IntegrityAcceptResponse
-	21,  // 101: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
-	24,  // 102: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
-	28,  // 103: omega.v1.Node.Findings:output_type -> omega.v1.Finding
-	33,  // 104: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
-	35,  // 105: omega.v1.Node.Events:output_type -> omega.v1.Event
-	37,  // 106: omega.v1.Node.Entries:output_type -> omega.v1.Entry
-	39,  // 107: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
-	43,  // 108: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
-	47,  // 109: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
-	50,  // 110: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
-	53,  // 111: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
-	63,  // 112: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
-	65,  // 113: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
-	70,  // 114: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
-	72,  // 115: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
-	74,  // 116: omega.v1.Node.Identity:output_type -> omega.v1.IdentityResponse
-	76,  // 117: omega.v1.Node.Rotate:output_type -> omega.v1.RotateResponse
-	55,  // 118: omega.v1.Node.Order:output_type -> omega.v1.OrderResponse
-	57,  // 119: omega.v1.Node.ShowPolicy:output_type -> omega.v1.ShowPolicyResponse
-	61,  // 120: omega.v1.Node.ListCredentials:output_type -> omega.v1.ListCredentialsResponse
-	31,  // 121: omega.v1.Node.Report:output_type -> omega.v1.ReportResponse
-	78,  // 122: omega.v1.Node.AddModule:output_type -> omega.v1.AddModuleResponse
-	84,  // 123: omega.v1.Node.ListModules:output_type -> omega.v1.ListModulesResponse
-	86,  // 124: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
-	89,  // 125: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
-	91,  // 126: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
-	93,  // 127: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
-	95,  // 128: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
-	97,  // 129: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
-	95,  // [95:130] is the sub-list for method output_type
-	60,  // [60:95] is the sub-list for method input_type
-	60,  // [60:60] is the sub-list for extension type_name
-	60,  // [60:60] is the sub-list for extension extendee
-	0,   // [0:60] is the sub-list for field type_name
+	85,  // 55: omega.v1.IndicatorReport.not_applicable:type_name -> omega.v1.IndicatorRefusal
+	85,  // 56: omega.v1.IndicatorReport.rejected:type_name -> omega.v1.IndicatorRefusal
+	120, // 57: omega.v1.IndicatorSource.added:type_name -> google.protobuf.Timestamp
+	120, // 58: omega.v1.IndicatorSource.fetched:type_name -> google.protobuf.Timestamp
+	120, // 59: omega.v1.IndicatorSource.visited:type_name -> google.protobuf.Timestamp
+	86,  // 60: omega.v1.IndicatorSource.report:type_name -> omega.v1.IndicatorReport
+	87,  // 61: omega.v1.AddIndicatorsRequest.source:type_name -> omega.v1.IndicatorSource
+	87,  // 62: omega.v1.AddIndicatorsResponse.source:type_name -> omega.v1.IndicatorSource
+	87,  // 63: omega.v1.ListIndicatorsResponse.sources:type_name -> omega.v1.IndicatorSource
+	119, // 64: omega.v1.ListIndicatorsResponse.kinds:type_name -> omega.v1.ListIndicatorsResponse.KindsEntry
+	120, // 65: omega.v1.IndicatorSighting.first:type_name -> google.protobuf.Timestamp
+	120, // 66: omega.v1.IndicatorSighting.last:type_name -> google.protobuf.Timestamp
+	92,  // 67: omega.v1.ListSightingsResponse.sightings:type_name -> omega.v1.IndicatorSighting
+	120, // 68: omega.v1.LookupIndicatorResponse.expires:type_name -> google.protobuf.Timestamp
+	92,  // 69: omega.v1.LookupIndicatorResponse.sightings:type_name -> omega.v1.IndicatorSighting
+	41,  // 70: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
+	41,  // 71: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
+	33,  // 72: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
+	104, // 73: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
+	2,   // 74: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
+	0,   // 75: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
+	4,   // 76: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
+	7,   // 77: omega.v1.Node.Coverage:input_type -> omega.v1.CoverageRequest
+	11,  // 78: omega.v1.Node.Integrity:input_type -> omega.v1.IntegrityRequest
+	15,  // 79: omega.v1.Node.IntegrityRescan:input_type -> omega.v1.IntegrityRescanRequest
+	17,  // 80: omega.v1.Node.IntegrityAccept:input_type -> omega.v1.IntegrityAcceptRequest
+	19,  // 81: omega.v1.Node.ListPeers:input_type -> omega.v1.ListPeersRequest
+	22,  // 82: omega.v1.Node.ListRoles:input_type -> omega.v1.ListRolesRequest
+	25,  // 83: omega.v1.Node.Findings:input_type -> omega.v1.FindingsRequest
+	32,  // 84: omega.v1.Node.Receipts:input_type -> omega.v1.ReceiptsRequest
+	34,  // 85: omega.v1.Node.Events:input_type -> omega.v1.EventsRequest
+	36,  // 86: omega.v1.Node.Entries:input_type -> omega.v1.EntriesRequest
+	38,  // 87: omega.v1.Node.ExportLedger:input_type -> omega.v1.ExportLedgerRequest
+	42,  // 88: omega.v1.Node.ListResponses:input_type -> omega.v1.ListResponsesRequest
+	44,  // 89: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
+	48,  // 90: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
+	51,  // 91: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
+	62,  // 92: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
+	64,  // 93: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
+	66,  // 94: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
+	71,  // 95: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
+	73,  // 96: omega.v1.Node.Identity:input_type -> omega.v1.IdentityRequest
+	75,  // 97: omega.v1.Node.Rotate:input_type -> omega.v1.RotateRequest
+	54,  // 98: omega.v1.Node.Order:input_type -> omega.v1.OrderRequest
+	56,  // 99: omega.v1.Node.ShowPolicy:input_type -> omega.v1.ShowPolicyRequest
+	58,  // 100: omega.v1.Node.ListCredentials:input_type -> omega.v1.ListCredentialsRequest
+	30,  // 101: omega.v1.Node.Report:input_type -> omega.v1.ReportRequest
+	77,  // 102: omega.v1.Node.AddModule:input_type -> omega.v1.AddModuleRequest
+	79,  // 103: omega.v1.Node.ListModules:input_type -> omega.v1.ListModulesRequest
+	88,  // 104: omega.v1.Node.AddIndicators:input_type -> omega.v1.AddIndicatorsRequest
+	90,  // 105: omega.v1.Node.ListIndicators:input_type -> omega.v1.ListIndicatorsRequest
+	93,  // 106: omega.v1.Node.ListSightings:input_type -> omega.v1.ListSightingsRequest
+	95,  // 107: omega.v1.Node.LookupIndicator:input_type -> omega.v1.LookupIndicatorRequest
+	97,  // 108: omega.v1.Node.RemoveIndicators:input_type -> omega.v1.RemoveIndicatorsRequest
+	99,  // 109: omega.v1.Node.RefreshIndicators:input_type -> omega.v1.RefreshIndicatorsRequest
+	101, // 110: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
+	103, // 111: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
+	106, // 112: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
+	108, // 113: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
+	110, // 114: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
+	112, // 115: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
+	3,   // 116: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
+	6,   // 117: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
+	10,  // 118: omega.v1.Node.Coverage:output_type -> omega.v1.CoverageResponse
+	14,  // 119: omega.v1.Node.Integrity:output_type -> omega.v1.IntegrityResponse
+	16,  // 120: omega.v1.Node.IntegrityRescan:output_type -> omega.v1.IntegrityRescanResponse
+	18,  // 121: omega.v1.Node.IntegrityAccept:output_type -> omega.v1.IntegrityAcceptResponse
+	21,  // 122: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
+	24,  // 123: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
+	28,  // 124: omega.v1.Node.Findings:output_type -> omega.v1.Finding
+	33,  // 125: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
+	35,  // 126: omega.v1.Node.Events:output_type -> omega.v1.Event
+	37,  // 127: omega.v1.Node.Entries:output_type -> omega.v1.Entry
+	39,  // 128: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
+	43,  // 129: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
+	47,  // 130: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
+	50,  // 131: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
+	53,  // 132: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
+	63,  // 133: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
+	65,  // 134: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
+	70,  // 135: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
+	72,  // 136: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
+	74,  // 137: omega.v1.Node.Identity:output_type -> omega.v1.IdentityResponse
+	76,  // 138: omega.v1.Node.Rotate:output_type -> omega.v1.RotateResponse
+	55,  // 139: omega.v1.Node.Order:output_type -> omega.v1.OrderResponse
+	57,  // 140: omega.v1.Node.ShowPolicy:output_type -> omega.v1.ShowPolicyResponse
+	61,  // 141: omega.v1.Node.ListCredentials:output_type -> omega.v1.ListCredentialsResponse
+	31,  // 142: omega.v1.Node.Report:output_type -> omega.v1.ReportResponse
+	78,  // 143: omega.v1.Node.AddModule:output_type -> omega.v1.AddModuleResponse
+	84,  // 144: omega.v1.Node.ListModules:output_type -> omega.v1.ListModulesResponse
+	89,  // 145: omega.v1.Node.AddIndicators:output_type -> omega.v1.AddIndicatorsResponse
+	91,  // 146: omega.v1.Node.ListIndicators:output_type -> omega.v1.ListIndicatorsResponse
+	94,  // 147: omega.v1.Node.ListSightings:output_type -> omega.v1.ListSightingsResponse
+	96,  // 148: omega.v1.Node.LookupIndicator:output_type -> omega.v1.LookupIndicatorResponse
+	98,  // 149: omega.v1.Node.RemoveIndicators:output_type -> omega.v1.RemoveIndicatorsResponse
+	100, // 150: omega.v1.Node.RefreshIndicators:output_type -> omega.v1.RefreshIndicatorsResponse
+	102, // 151: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
+	105, // 152: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
+	107, // 153: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
+	109, // 154: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
+	111, // 155: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
+	113, // 156: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
+	116, // [116:157] is the sub-list for method output_type
+	75,  // [75:116] is the sub-list for method input_type
+	75,  // [75:75] is the sub-list for extension type_name
+	75,  // [75:75] is the sub-list for extension extendee
+	0,   // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_omega_proto_init() }
@@ -7421,7 +8616,7 @@ func file_omega_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_omega_proto_rawDesc), len(file_omega_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   103,
+			NumMessages:   120,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

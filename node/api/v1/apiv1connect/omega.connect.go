@@ -94,6 +94,18 @@ const (
 	NodeAddModuleProcedure = "/omega.v1.Node/AddModule"
 	// NodeListModulesProcedure is the fully-qualified name of the Node's ListModules RPC.
 	NodeListModulesProcedure = "/omega.v1.Node/ListModules"
+	// NodeAddIndicatorsProcedure is the fully-qualified name of the Node's AddIndicators RPC.
+	NodeAddIndicatorsProcedure = "/omega.v1.Node/AddIndicators"
+	// NodeListIndicatorsProcedure is the fully-qualified name of the Node's ListIndicators RPC.
+	NodeListIndicatorsProcedure = "/omega.v1.Node/ListIndicators"
+	// NodeListSightingsProcedure is the fully-qualified name of the Node's ListSightings RPC.
+	NodeListSightingsProcedure = "/omega.v1.Node/ListSightings"
+	// NodeLookupIndicatorProcedure is the fully-qualified name of the Node's LookupIndicator RPC.
+	NodeLookupIndicatorProcedure = "/omega.v1.Node/LookupIndicator"
+	// NodeRemoveIndicatorsProcedure is the fully-qualified name of the Node's RemoveIndicators RPC.
+	NodeRemoveIndicatorsProcedure = "/omega.v1.Node/RemoveIndicators"
+	// NodeRefreshIndicatorsProcedure is the fully-qualified name of the Node's RefreshIndicators RPC.
+	NodeRefreshIndicatorsProcedure = "/omega.v1.Node/RefreshIndicators"
 	// NodeRespondLocalProcedure is the fully-qualified name of the Node's RespondLocal RPC.
 	NodeRespondLocalProcedure = "/omega.v1.Node/RespondLocal"
 	// NodeListAllowedProcedure is the fully-qualified name of the Node's ListAllowed RPC.
@@ -154,6 +166,14 @@ type NodeClient interface {
 	AddModule(context.Context) (*connect.ClientStreamForClientSimple[v1.AddModuleRequest, v1.AddModuleResponse], error)
 	// ListModules are the released modules, where they are deployed, and how they do on this host.
 	ListModules(context.Context, *v1.ListModulesRequest) (*v1.ListModulesResponse, error)
+	// AddIndicators makes a source of indicators: the first message says which, those after it carry what is handed over.
+	AddIndicators(context.Context) (*connect.ClientStreamForClientSimple[v1.AddIndicatorsRequest, v1.AddIndicatorsResponse], error)
+	ListIndicators(context.Context, *v1.ListIndicatorsRequest) (*v1.ListIndicatorsResponse, error)
+	ListSightings(context.Context, *v1.ListSightingsRequest) (*v1.ListSightingsResponse, error)
+	LookupIndicator(context.Context, *v1.LookupIndicatorRequest) (*v1.LookupIndicatorResponse, error)
+	RemoveIndicators(context.Context, *v1.RemoveIndicatorsRequest) (*v1.RemoveIndicatorsResponse, error)
+	// RefreshIndicators visits a source, or every one, now.
+	RefreshIndicators(context.Context, *v1.RefreshIndicatorsRequest) (*v1.RefreshIndicatorsResponse, error)
 	RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error)
 	ListAllowed(context.Context, *v1.ListAllowedRequest) (*v1.ListAllowedResponse, error)
 	Allow(context.Context, *v1.AllowRequest) (*v1.AllowResponse, error)
@@ -347,6 +367,42 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(nodeMethods.ByName("ListModules")),
 			connect.WithClientOptions(opts...),
 		),
+		addIndicators: connect.NewClient[v1.AddIndicatorsRequest, v1.AddIndicatorsResponse](
+			httpClient,
+			baseURL+NodeAddIndicatorsProcedure,
+			connect.WithSchema(nodeMethods.ByName("AddIndicators")),
+			connect.WithClientOptions(opts...),
+		),
+		listIndicators: connect.NewClient[v1.ListIndicatorsRequest, v1.ListIndicatorsResponse](
+			httpClient,
+			baseURL+NodeListIndicatorsProcedure,
+			connect.WithSchema(nodeMethods.ByName("ListIndicators")),
+			connect.WithClientOptions(opts...),
+		),
+		listSightings: connect.NewClient[v1.ListSightingsRequest, v1.ListSightingsResponse](
+			httpClient,
+			baseURL+NodeListSightingsProcedure,
+			connect.WithSchema(nodeMethods.ByName("ListSightings")),
+			connect.WithClientOptions(opts...),
+		),
+		lookupIndicator: connect.NewClient[v1.LookupIndicatorRequest, v1.LookupIndicatorResponse](
+			httpClient,
+			baseURL+NodeLookupIndicatorProcedure,
+			connect.WithSchema(nodeMethods.ByName("LookupIndicator")),
+			connect.WithClientOptions(opts...),
+		),
+		removeIndicators: connect.NewClient[v1.RemoveIndicatorsRequest, v1.RemoveIndicatorsResponse](
+			httpClient,
+			baseURL+NodeRemoveIndicatorsProcedure,
+			connect.WithSchema(nodeMethods.ByName("RemoveIndicators")),
+			connect.WithClientOptions(opts...),
+		),
+		refreshIndicators: connect.NewClient[v1.RefreshIndicatorsRequest, v1.RefreshIndicatorsResponse](
+			httpClient,
+			baseURL+NodeRefreshIndicatorsProcedure,
+			connect.WithSchema(nodeMethods.ByName("RefreshIndicators")),
+			connect.WithClientOptions(opts...),
+		),
 		respondLocal: connect.NewClient[v1.RespondLocalRequest, v1.RespondLocalResponse](
 			httpClient,
 			baseURL+NodeRespondLocalProcedure,
@@ -388,41 +444,47 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 
 // nodeClient implements NodeClient.
 type nodeClient struct {
-	status          *connect.Client[v1.StatusRequest, v1.StatusResponse]
-	doctor          *connect.Client[v1.DoctorRequest, v1.DoctorResponse]
-	coverage        *connect.Client[v1.CoverageRequest, v1.CoverageResponse]
-	integrity       *connect.Client[v1.IntegrityRequest, v1.IntegrityResponse]
-	integrityRescan *connect.Client[v1.IntegrityRescanRequest, v1.IntegrityRescanResponse]
-	integrityAccept *connect.Client[v1.IntegrityAcceptRequest, v1.IntegrityAcceptResponse]
-	listPeers       *connect.Client[v1.ListPeersRequest, v1.ListPeersResponse]
-	listRoles       *connect.Client[v1.ListRolesRequest, v1.ListRolesResponse]
-	findings        *connect.Client[v1.FindingsRequest, v1.Finding]
-	receipts        *connect.Client[v1.ReceiptsRequest, v1.Receipt]
-	events          *connect.Client[v1.EventsRequest, v1.Event]
-	entries         *connect.Client[v1.EntriesRequest, v1.Entry]
-	exportLedger    *connect.Client[v1.ExportLedgerRequest, v1.ExportLedgerResponse]
-	listResponses   *connect.Client[v1.ListResponsesRequest, v1.ListResponsesResponse]
-	listPending     *connect.Client[v1.ListPendingRequest, v1.ListPendingResponse]
-	listDecoys      *connect.Client[v1.ListDecoysRequest, v1.ListDecoysResponse]
-	listInvites     *connect.Client[v1.ListInvitesRequest, v1.ListInvitesResponse]
-	head            *connect.Client[v1.HeadRequest, v1.HeadResponse]
-	submit          *connect.Client[v1.SubmitRequest, v1.SubmitResponse]
-	root            *connect.Client[v1.RootRequest, v1.RootResponse]
-	submitRoot      *connect.Client[v1.SubmitRootRequest, v1.SubmitRootResponse]
-	identity        *connect.Client[v1.IdentityRequest, v1.IdentityResponse]
-	rotate          *connect.Client[v1.RotateRequest, v1.RotateResponse]
-	order           *connect.Client[v1.OrderRequest, v1.OrderResponse]
-	showPolicy      *connect.Client[v1.ShowPolicyRequest, v1.ShowPolicyResponse]
-	listCredentials *connect.Client[v1.ListCredentialsRequest, v1.ListCredentialsResponse]
-	report          *connect.Client[v1.ReportRequest, v1.ReportResponse]
-	addModule       *connect.Client[v1.AddModuleRequest, v1.AddModuleResponse]
-	listModules     *connect.Client[v1.ListModulesRequest, v1.ListModulesResponse]
-	respondLocal    *connect.Client[v1.RespondLocalRequest, v1.RespondLocalResponse]
-	listAllowed     *connect.Client[v1.ListAllowedRequest, v1.ListAllowedResponse]
-	allow           *connect.Client[v1.AllowRequest, v1.AllowResponse]
-	disallow        *connect.Client[v1.DisallowRequest, v1.DisallowResponse]
-	panic           *connect.Client[v1.PanicRequest, v1.PanicResponse]
-	leave           *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
+	status            *connect.Client[v1.StatusRequest, v1.StatusResponse]
+	doctor            *connect.Client[v1.DoctorRequest, v1.DoctorResponse]
+	coverage          *connect.Client[v1.CoverageRequest, v1.CoverageResponse]
+	integrity         *connect.Client[v1.IntegrityRequest, v1.IntegrityResponse]
+	integrityRescan   *connect.Client[v1.IntegrityRescanRequest, v1.IntegrityRescanResponse]
+	integrityAccept   *connect.Client[v1.IntegrityAcceptRequest, v1.IntegrityAcceptResponse]
+	listPeers         *connect.Client[v1.ListPeersRequest, v1.ListPeersResponse]
+	listRoles         *connect.Client[v1.ListRolesRequest, v1.ListRolesResponse]
+	findings          *connect.Client[v1.FindingsRequest, v1.Finding]
+	receipts          *connect.Client[v1.ReceiptsRequest, v1.Receipt]
+	events            *connect.Client[v1.EventsRequest, v1.Event]
+	entries           *connect.Client[v1.EntriesRequest, v1.Entry]
+	exportLedger      *connect.Client[v1.ExportLedgerRequest, v1.ExportLedgerResponse]
+	listResponses     *connect.Client[v1.ListResponsesRequest, v1.ListResponsesResponse]
+	listPending       *connect.Client[v1.ListPendingRequest, v1.ListPendingResponse]
+	listDecoys        *connect.Client[v1.ListDecoysRequest, v1.ListDecoysResponse]
+	listInvites       *connect.Client[v1.ListInvitesRequest, v1.ListInvitesResponse]
+	head              *connect.Client[v1.HeadRequest, v1.HeadResponse]
+	submit            *connect.Client[v1.SubmitRequest, v1.SubmitResponse]
+	root              *connect.Client[v1.RootRequest, v1.RootResponse]
+	submitRoot        *connect.Client[v1.SubmitRootRequest, v1.SubmitRootResponse]
+	identity          *connect.Client[v1.IdentityRequest, v1.IdentityResponse]
+	rotate            *connect.Client[v1.RotateRequest, v1.RotateResponse]
+	order             *connect.Client[v1.OrderRequest, v1.OrderResponse]
+	showPolicy        *connect.Client[v1.ShowPolicyRequest, v1.ShowPolicyResponse]
+	listCredentials   *connect.Client[v1.ListCredentialsRequest, v1.ListCredentialsResponse]
+	report            *connect.Client[v1.ReportRequest, v1.ReportResponse]
+	addModule         *connect.Client[v1.AddModuleRequest, v1.AddModuleResponse]
+	listModules       *connect.Client[v1.ListModulesRequest, v1.ListModulesResponse]
+	addIndicators     *connect.Client[v1.AddIndicatorsRequest, v1.AddIndicatorsResponse]
+	listIndicators    *connect.Client[v1.ListIndicatorsRequest, v1.ListIndicatorsResponse]
+	listSightings     *connect.Client[v1.ListSightingsRequest, v1.ListSightingsResponse]
+	lookupIndicator   *connect.Client[v1.LookupIndicatorRequest, v1.LookupIndicatorResponse]
+	removeIndicators  *connect.Client[v1.RemoveIndicatorsRequest, v1.RemoveIndicatorsResponse]
+	refreshIndicators *connect.Client[v1.RefreshIndicatorsRequest, v1.RefreshIndicatorsResponse]
+	respondLocal      *connect.Client[v1.RespondLocalRequest, v1.RespondLocalResponse]
+	listAllowed       *connect.Client[v1.ListAllowedRequest, v1.ListAllowedResponse]
+	allow             *connect.Client[v1.AllowRequest, v1.AllowResponse]
+	disallow          *connect.Client[v1.DisallowRequest, v1.DisallowResponse]
+	panic             *connect.Client[v1.PanicRequest, v1.PanicResponse]
+	leave             *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
 }
 
 // Status calls omega.v1.Node.Status.
@@ -662,6 +724,56 @@ func (c *nodeClient) ListModules(ctx context.Context, req *v1.ListModulesRequest
 	return nil, err
 }
 
+// AddIndicators calls omega.v1.Node.AddIndicators.
+func (c *nodeClient) AddIndicators(ctx context.Context) (*connect.ClientStreamForClientSimple[v1.AddIndicatorsRequest, v1.AddIndicatorsResponse], error) {
+	return c.addIndicators.CallClientStreamSimple(ctx)
+}
+
+// ListIndicators calls omega.v1.Node.ListIndicators.
+func (c *nodeClient) ListIndicators(ctx context.Context, req *v1.ListIndicatorsRequest) (*v1.ListIndicatorsResponse, error) {
+	response, err := c.listIndicators.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ListSightings calls omega.v1.Node.ListSightings.
+func (c *nodeClient) ListSightings(ctx context.Context, req *v1.ListSightingsRequest) (*v1.ListSightingsResponse, error) {
+	response, err := c.listSightings.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// LookupIndicator calls omega.v1.Node.LookupIndicator.
+func (c *nodeClient) LookupIndicator(ctx context.Context, req *v1.LookupIndicatorRequest) (*v1.LookupIndicatorResponse, error) {
+	response, err := c.lookupIndicator.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RemoveIndicators calls omega.v1.Node.RemoveIndicators.
+func (c *nodeClient) RemoveIndicators(ctx context.Context, req *v1.RemoveIndicatorsRequest) (*v1.RemoveIndicatorsResponse, error) {
+	response, err := c.removeIndicators.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RefreshIndicators calls omega.v1.Node.RefreshIndicators.
+func (c *nodeClient) RefreshIndicators(ctx context.Context, req *v1.RefreshIndicatorsRequest) (*v1.RefreshIndicatorsResponse, error) {
+	response, err := c.refreshIndicators.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // RespondLocal calls omega.v1.Node.RespondLocal.
 func (c *nodeClient) RespondLocal(ctx context.Context, req *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error) {
 	response, err := c.respondLocal.CallUnary(ctx, connect.NewRequest(req))
@@ -762,6 +874,14 @@ type NodeHandler interface {
 	AddModule(context.Context, *connect.ClientStream[v1.AddModuleRequest]) (*v1.AddModuleResponse, error)
 	// ListModules are the released modules, where they are deployed, and how they do on this host.
 	ListModules(context.Context, *v1.ListModulesRequest) (*v1.ListModulesResponse, error)
+	// AddIndicators makes a source of indicators: the first message says which, those after it carry what is handed over.
+	AddIndicators(context.Context, *connect.ClientStream[v1.AddIndicatorsRequest]) (*v1.AddIndicatorsResponse, error)
+	ListIndicators(context.Context, *v1.ListIndicatorsRequest) (*v1.ListIndicatorsResponse, error)
+	ListSightings(context.Context, *v1.ListSightingsRequest) (*v1.ListSightingsResponse, error)
+	LookupIndicator(context.Context, *v1.LookupIndicatorRequest) (*v1.LookupIndicatorResponse, error)
+	RemoveIndicators(context.Context, *v1.RemoveIndicatorsRequest) (*v1.RemoveIndicatorsResponse, error)
+	// RefreshIndicators visits a source, or every one, now.
+	RefreshIndicators(context.Context, *v1.RefreshIndicatorsRequest) (*v1.RefreshIndicatorsResponse, error)
 	RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error)
 	ListAllowed(context.Context, *v1.ListAllowedRequest) (*v1.ListAllowedResponse, error)
 	Allow(context.Context, *v1.AllowRequest) (*v1.AllowResponse, error)
@@ -951,6 +1071,42 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(nodeMethods.ByName("ListModules")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeAddIndicatorsHandler := connect.NewClientStreamHandlerSimple(
+		NodeAddIndicatorsProcedure,
+		svc.AddIndicators,
+		connect.WithSchema(nodeMethods.ByName("AddIndicators")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeListIndicatorsHandler := connect.NewUnaryHandlerSimple(
+		NodeListIndicatorsProcedure,
+		svc.ListIndicators,
+		connect.WithSchema(nodeMethods.ByName("ListIndicators")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeListSightingsHandler := connect.NewUnaryHandlerSimple(
+		NodeListSightingsProcedure,
+		svc.ListSightings,
+		connect.WithSchema(nodeMethods.ByName("ListSightings")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeLookupIndicatorHandler := connect.NewUnaryHandlerSimple(
+		NodeLookupIndicatorProcedure,
+		svc.LookupIndicator,
+		connect.WithSchema(nodeMethods.ByName("LookupIndicator")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeRemoveIndicatorsHandler := connect.NewUnaryHandlerSimple(
+		NodeRemoveIndicatorsProcedure,
+		svc.RemoveIndicators,
+		connect.WithSchema(nodeMethods.ByName("RemoveIndicators")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeRefreshIndicatorsHandler := connect.NewUnaryHandlerSimple(
+		NodeRefreshIndicatorsProcedure,
+		svc.RefreshIndicators,
+		connect.WithSchema(nodeMethods.ByName("RefreshIndicators")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeRespondLocalHandler := connect.NewUnaryHandlerSimple(
 		NodeRespondLocalProcedure,
 		svc.RespondLocal,
@@ -1047,6 +1203,18 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeAddModuleHandler.ServeHTTP(w, r)
 		case NodeListModulesProcedure:
 			nodeListModulesHandler.ServeHTTP(w, r)
+		case NodeAddIndicatorsProcedure:
+			nodeAddIndicatorsHandler.ServeHTTP(w, r)
+		case NodeListIndicatorsProcedure:
+			nodeListIndicatorsHandler.ServeHTTP(w, r)
+		case NodeListSightingsProcedure:
+			nodeListSightingsHandler.ServeHTTP(w, r)
+		case NodeLookupIndicatorProcedure:
+			nodeLookupIndicatorHandler.ServeHTTP(w, r)
+		case NodeRemoveIndicatorsProcedure:
+			nodeRemoveIndicatorsHandler.ServeHTTP(w, r)
+		case NodeRefreshIndicatorsProcedure:
+			nodeRefreshIndicatorsHandler.ServeHTTP(w, r)
 		case NodeRespondLocalProcedure:
 			nodeRespondLocalHandler.ServeHTTP(w, r)
 		case NodeListAllowedProcedure:
@@ -1182,6 +1350,30 @@ func (UnimplementedNodeHandler) AddModule(context.Context, *connect.ClientStream
 
 func (UnimplementedNodeHandler) ListModules(context.Context, *v1.ListModulesRequest) (*v1.ListModulesResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.ListModules is not implemented"))
+}
+
+func (UnimplementedNodeHandler) AddIndicators(context.Context, *connect.ClientStream[v1.AddIndicatorsRequest]) (*v1.AddIndicatorsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.AddIndicators is not implemented"))
+}
+
+func (UnimplementedNodeHandler) ListIndicators(context.Context, *v1.ListIndicatorsRequest) (*v1.ListIndicatorsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.ListIndicators is not implemented"))
+}
+
+func (UnimplementedNodeHandler) ListSightings(context.Context, *v1.ListSightingsRequest) (*v1.ListSightingsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.ListSightings is not implemented"))
+}
+
+func (UnimplementedNodeHandler) LookupIndicator(context.Context, *v1.LookupIndicatorRequest) (*v1.LookupIndicatorResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.LookupIndicator is not implemented"))
+}
+
+func (UnimplementedNodeHandler) RemoveIndicators(context.Context, *v1.RemoveIndicatorsRequest) (*v1.RemoveIndicatorsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.RemoveIndicators is not implemented"))
+}
+
+func (UnimplementedNodeHandler) RefreshIndicators(context.Context, *v1.RefreshIndicatorsRequest) (*v1.RefreshIndicatorsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.RefreshIndicators is not implemented"))
 }
 
 func (UnimplementedNodeHandler) RespondLocal(context.Context, *v1.RespondLocalRequest) (*v1.RespondLocalResponse, error) {
