@@ -121,7 +121,6 @@ type Observer struct {
 	seq   uint64
 	texts []string
 	line  []byte
-	plain string // addresses as text, which the standard compares as strings
 }
 
 // Take makes e the event that matchers look at.
