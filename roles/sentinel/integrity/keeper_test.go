@@ -320,7 +320,7 @@ func TestOtherPaths(t *testing.T) {
 func random(r *rand.Rand, n int) *State {
 	s := &State{Time: r.Int64(), Paths: []string{"/w"}, Exclude: []string{"/w/x"}, Standing: map[string]*Entry{}}
 	for i := range n {
-		e := Entry{Path: fmt.Sprintf("/w/%04d", i), Mode: 0o100644, UID: r.Uint32(), Size: r.Int64(), Inode: r.Uint64(), Changed: r.Int64()}
+		e := Entry{Path: fmt.Sprintf("/w/%06d", i), Mode: 0o100644, UID: r.Uint32(), Size: r.Int64(), Inode: r.Uint64(), Changed: r.Int64()}
 		if r.IntN(4) == 0 {
 			e.Mode, e.Target = 0o120777, strings.Repeat("t", r.IntN(9))
 		} else {
