@@ -87,11 +87,14 @@ func (k *Kernel) Apply(ctx context.Context, r event.Response) (event.Receipt, er
 		return fail(err)
 	}
 	if r.Action == event.ActionKill { // without the lock: a hunt of seconds must not hold up a block
-		means, err := k.kill(ctx, r.Target)
+		means, killed, err := k.kill(ctx, r.Target)
 		if err != nil {
 			return fail(err)
 		}
 		receipt.Means = means
+		if r.Target.Tree {
+			receipt.Detail = fmt.Sprintf("%d processes ended", killed)
+		}
 		receipt.Outcome, receipt.Time, receipt.Acted = event.OutcomeDone, time.Now().UnixNano(), BootTime()
 		return receipt, nil
 	}
@@ -121,6 +124,18 @@ func (k *Kernel) Apply(ctx context.Context, r event.Response) (event.Receipt, er
 		if k.lsm != nil {
 			receipt.Means = []string{"lsm-bprm", "sigkill-at-exec"}
 		}
+	case r.Action == event.ActionDeny && r.Target.SHA256 != "":
+		if k.execution == nil {
+			return fail(errors.New("this host cannot deny executions: see omega doctor"))
+		}
+		sum, err := hex.DecodeString(r.Target.SHA256)
+		if err != nil || len(sum) != 32 {
+			return fail(fmt.Errorf("hash %.80q: want 64 hex digits", r.Target.SHA256))
+		}
+		r.Target.SHA256 = hex.EncodeToString(sum)
+		// Which files these are is found when they are started: the first is killed after it was hashed, and from then on
+		// its inode is denied.
+		receipt.Means, receipt.Detail = []string{"sigkill-after-hash", "sigkill-at-exec"}, "the first start of each file with that hash is killed once it is hashed, each later one before its first instruction"
 	case r.Action == event.ActionDeny && (r.Target.Domain != "" || r.Target.Port != 0):
 		if k.refuse == nil {
 			return fail(errors.New("this host cannot refuse ports or domains: see omega doctor"))
@@ -140,7 +155,7 @@ func (k *Kernel) Apply(ctx context.Context, r event.Response) (event.Receipt, er
 	}
 	k.enforced[r.ID] = &enforcement{target: r.Target, action: r.Action, expires: expires, slots: slots,
 		passes: r.Action == event.ActionContain && r.Target.Address.IsValid()}
-	err := k.countRules() // before the rule: the program must ask for it
+	err := errors.Join(k.countRules(), k.countHashes()) // before the rule: the program must ask for it
 	for _, s := range slots {
 		if err = errors.Join(err, k.settle(s)); err != nil {
 			if delete(k.enforced, r.ID); old != nil {
@@ -187,7 +202,7 @@ func (k *Kernel) Release(_ context.Context, id string) (event.Receipt, error) {
 			return receipt, err
 		}
 	}
-	_ = k.countRules() // too many only costs time
+	_, _ = k.countRules(), k.countHashes() // too many only costs time
 	if e.target.Domain != "" {
 		if err := k.suspectGiven(); err != nil {
 			receipt.Detail = err.Error()
@@ -368,7 +383,7 @@ func (k *Kernel) expire() {
 			_ = k.settle(s)
 		}
 	}
-	_ = k.countRules() // too many only costs time
+	_, _ = k.countRules(), k.countHashes() // too many only costs time
 }
 
 // countRules tells the program whether it need ask anything at all, and whether it need read paths.
@@ -379,6 +394,9 @@ func (k *Kernel) countRules() error {
 	var paths uint32
 	all := k.hunts
 	for _, e := range k.enforced {
+		if e.target.SHA256 != "" {
+			all++
+		}
 		for _, s := range e.slots {
 			switch s.table {
 			case "deny_path":

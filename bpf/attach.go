@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -234,6 +235,11 @@ func (k *Kernel) Run(ctx context.Context) error {
 		k.checks = append(k.checks, Check{Name: "sensor/before/run", Detail: err.Error(), Lost: "of what ran before the sensor did only what /proc shows this user is known"})
 		k.mu.Unlock()
 	}
+	hashing, stop := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	defer done.Wait()
+	defer stop()
+	done.Go(func() { k.hashExecutions(hashing) })
 	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
 	for {

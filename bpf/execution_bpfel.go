@@ -92,6 +92,7 @@ const (
 	executionMapFilterPort   = "filter_port"
 	executionMapFilterUid    = "filter_uid"
 	executionMapFilters      = "filters"
+	executionMapHashes       = "hashes"
 	executionMapPaces        = "paces"
 	executionMapPathScratch  = "path_scratch"
 	executionMapProtected    = "protected"
@@ -99,6 +100,7 @@ const (
 	executionMapRules        = "rules"
 	executionMapScopeCgroup  = "scope_cgroup"
 	executionMapSuppressed   = "suppressed"
+	executionMapUnhashed     = "unhashed"
 	executionProgDenyExec    = "deny_exec"
 	executionProgDoomChild   = "doom_child"
 	executionVarScoped       = "scoped"
@@ -164,6 +166,7 @@ type executionMapSpecs struct {
 	FilterPort   *ebpf.MapSpec `ebpf:"filter_port"`
 	FilterUid    *ebpf.MapSpec `ebpf:"filter_uid"`
 	Filters      *ebpf.MapSpec `ebpf:"filters"`
+	Hashes       *ebpf.MapSpec `ebpf:"hashes"`
 	Paces        *ebpf.MapSpec `ebpf:"paces"`
 	PathScratch  *ebpf.MapSpec `ebpf:"path_scratch"`
 	Protected    *ebpf.MapSpec `ebpf:"protected"`
@@ -171,6 +174,7 @@ type executionMapSpecs struct {
 	Rules        *ebpf.MapSpec `ebpf:"rules"`
 	ScopeCgroup  *ebpf.MapSpec `ebpf:"scope_cgroup"`
 	Suppressed   *ebpf.MapSpec `ebpf:"suppressed"`
+	Unhashed     *ebpf.MapSpec `ebpf:"unhashed"`
 }
 
 // executionVariableSpecs contains global variables before they are loaded into the kernel.
@@ -210,6 +214,7 @@ type executionMaps struct {
 	FilterPort   *ebpf.Map `ebpf:"filter_port"`
 	FilterUid    *ebpf.Map `ebpf:"filter_uid"`
 	Filters      *ebpf.Map `ebpf:"filters"`
+	Hashes       *ebpf.Map `ebpf:"hashes"`
 	Paces        *ebpf.Map `ebpf:"paces"`
 	PathScratch  *ebpf.Map `ebpf:"path_scratch"`
 	Protected    *ebpf.Map `ebpf:"protected"`
@@ -217,6 +222,7 @@ type executionMaps struct {
 	Rules        *ebpf.Map `ebpf:"rules"`
 	ScopeCgroup  *ebpf.Map `ebpf:"scope_cgroup"`
 	Suppressed   *ebpf.Map `ebpf:"suppressed"`
+	Unhashed     *ebpf.Map `ebpf:"unhashed"`
 }
 
 func (m *executionMaps) Close() error {
@@ -231,6 +237,7 @@ func (m *executionMaps) Close() error {
 		m.FilterPort,
 		m.FilterUid,
 		m.Filters,
+		m.Hashes,
 		m.Paces,
 		m.PathScratch,
 		m.Protected,
@@ -238,6 +245,7 @@ func (m *executionMaps) Close() error {
 		m.Rules,
 		m.ScopeCgroup,
 		m.Suppressed,
+		m.Unhashed,
 	)
 }
 

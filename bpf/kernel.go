@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -51,6 +52,7 @@ type Kernel struct {
 	checks     []Check
 	enforced   map[string]*enforcement // by response id
 	hunts      uint32                  // trees being ended now
+	unread     atomic.Uint64           // executions that could not be hashed while a hash was denied
 }
 
 // domain is one object: one line says what it is, where it attaches, and what the host loses without it.
@@ -319,7 +321,13 @@ func (k *Kernel) Coverage() []Check {
 }
 
 // Drops counts the records that found the ring full, by kind.
-func (k *Kernel) Drops() (map[string]uint64, error) { return readDrops(k.drops) }
+func (k *Kernel) Drops() (map[string]uint64, error) {
+	drops, err := readDrops(k.drops)
+	if lost := k.unhashed(); lost > 0 && drops != nil {
+		drops["exec-hash"] = lost
+	}
+	return drops, err
+}
 
 // Close ends the node's hold on the kernel. Pinned blocks stay, until they expire; all else is gone.
 func (k *Kernel) Close() error {

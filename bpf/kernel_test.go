@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -585,6 +586,117 @@ func TestDenyExecStopsEveryOne(t *testing.T) {
 		if _, err := a.run(t.Context(), tool, marker); (err != nil) != c.denied {
 			t.Errorf("generation %d of %d: %v", c.generation, generation, err)
 		}
+	}
+}
+
+// The first start of a file with a denied hash is killed once it was hashed; each later one, of that file and of each
+// copy, before its first instruction.
+func TestDenyExecByHash(t *testing.T) {
+	a, _ := twoHosts(t)
+	k := a.load(Options{})
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- k.Run(ctx) }()
+	defer func() { stop(); <-done }()
+	dir := t.TempDir()
+	marker := filepath.Join(dir, "ran")
+	copies := []string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}
+	sleep, err := os.ReadFile("/bin/sleep")
+	if err != nil {
+		t.Skip("no sleep here:", err)
+	}
+	for _, path := range copies {
+		if err := os.WriteFile(path, sleep, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := event.Response{ID: id1, Action: event.ActionDeny, Target: event.Target{SHA256: fmt.Sprintf("%X", sha256.Sum256(sleep))}, TTL: time.Hour}
+	rc, err := k.Apply(t.Context(), r)
+	if err != nil || rc.BeforeFirstInstruction {
+		t.Fatalf("%+v %v", rc, err)
+	}
+	for _, path := range copies {
+		if _, err := a.run(t.Context(), path, "600"); err == nil { // until it is killed
+			t.Fatal(path, "ran to its end")
+		}
+	}
+	// They stand in the kernel now.
+	for range 100 {
+		for _, path := range copies {
+			if _, err := a.run(t.Context(), path, "0"); err == nil {
+				t.Fatal(path, "ran again")
+			}
+		}
+	}
+	k.mu.Lock()
+	if e := k.enforced[id1]; e == nil || len(e.slots) != 2 {
+		t.Errorf("stands: %+v, want the two inodes denied in the kernel", e)
+	}
+	k.mu.Unlock()
+	if out, err := a.run(t.Context(), "/usr/bin/touch", marker); err != nil {
+		t.Error("another program:", err, out)
+	}
+	if _, err := k.Release(t.Context(), id1); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range copies {
+		if out, err := a.run(t.Context(), path, "0"); err != nil {
+			t.Error("after release:", err, out)
+		}
+	}
+	r.Target.SHA256 = "12"
+	if _, err := k.Apply(t.Context(), r); err == nil {
+		t.Error("half a hash was taken")
+	}
+}
+
+// A real fork bomb, at the limit of processes of its user: each of its processes forks for as long as it lives.
+func TestKillTreeEndsAForkBomb(t *testing.T) {
+	a, _ := twoHosts(t)
+	k := a.load(Options{})
+	const bomb = "import os,resource\nresource.setrlimit(resource.RLIMIT_NPROC,(60,60))\nos.setuid(64321)\nprint(os.getpid(),flush=True)\nwhile 1:\n  try: os.fork()\n  except OSError: pass\n"
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	dir, err := os.Open(a.cgroup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	cmd := exec.Command("python3", "-c", bomb)
+	cmd.Stdout = w
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd()), Setsid: true}
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		t.Skip("no python here:", err)
+	}
+	defer cmd.Wait()
+	if _, err := fmt.Fscan(r, new(int)); err != nil {
+		t.Fatal(err)
+	}
+	count := func() int {
+		raw, err := os.ReadFile(filepath.Join(a.cgroup, "cgroup.procs"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(strings.Fields(string(raw)))
+	}
+	for count() < 50 && t.Context().Err() == nil {
+		runtime.Gosched()
+	}
+	rc, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionKill, Target: event.Target{PID: uint32(cmd.Process.Pid), Tree: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	if left := count(); left != 0 {
+		t.Errorf("%d of the bomb's processes live; %+v", left, rc)
+	}
+	if !strings.Contains(rc.Detail, "processes") {
+		t.Errorf("the receipt says %q", rc.Detail)
 	}
 }
 

@@ -29,47 +29,49 @@ type doomValue struct {
 // kill ends a process, or its tree. In the tree's case each member is doomed in the kernel first: a fork of a doomed
 // process is doomed and its parent killed in the same call, so that no fork outruns the hunt. A pid that no longer
 // belongs to the process meant (its start differs) is left alone, and so is one outside the cgroup this node acts in.
-func (k *Kernel) kill(ctx context.Context, t event.Target) ([]string, error) {
+// killed counts the processes.
+func (k *Kernel) kill(ctx context.Context, t event.Target) (means []string, killed int, err error) {
 	if t.PID <= 1 {
-		return nil, fmt.Errorf("pid %d is not to be killed", t.PID)
+		return nil, 0, fmt.Errorf("pid %d is not to be killed", t.PID)
 	}
 	fd, err := unix.PidfdOpen(int(t.PID), 0)
 	if err != nil {
-		return nil, fmt.Errorf("process %d: %w", t.PID, err)
+		return nil, 0, fmt.Errorf("process %d: %w", t.PID, err)
 	}
 	defer unix.Close(fd)
 	// What is read of the pid from here on is of the process the descriptor holds, as long as that one can be signalled.
 	start, err := ProcessStart(t.PID)
 	if err != nil {
-		return nil, fmt.Errorf("process %d: %w", t.PID, err)
+		return nil, 0, fmt.Errorf("process %d: %w", t.PID, err)
 	}
 	if t.Start != 0 && !sameStart(start, t.Start) {
-		return nil, fmt.Errorf("process %d is another one now: it started at %d, not %d", t.PID, start, t.Start)
+		return nil, 0, fmt.Errorf("process %d is another one now: it started at %d, not %d", t.PID, start, t.Start)
 	}
 	if within, err := k.within(t.PID); err != nil {
-		return nil, fmt.Errorf("process %d: %w", t.PID, err)
+		return nil, 0, fmt.Errorf("process %d: %w", t.PID, err)
 	} else if !within {
-		return nil, fmt.Errorf("process %d is outside the cgroup this node acts in", t.PID)
+		return nil, 0, fmt.Errorf("process %d is outside the cgroup this node acts in", t.PID)
 	}
 	if !t.Tree {
 		if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
-			return nil, fmt.Errorf("kill process %d: %w", t.PID, err)
+			return nil, 0, fmt.Errorf("kill process %d: %w", t.PID, err)
 		}
-		return []string{"pidfd-sigkill"}, nil
+		return []string{"pidfd-sigkill"}, 1, nil
 	}
 	if k.execution == nil {
-		return nil, errors.New("a tree cannot be ended without a race here: the kernel half for executions is not loaded")
+		return nil, 0, errors.New("a tree cannot be ended without a race here: the kernel half for executions is not loaded")
 	}
 	watch, err := link.AttachTracing(link.TracingOptions{Program: k.execution.Programs["doom_child"]})
 	if err != nil {
-		return nil, fmt.Errorf("watch forks while the tree is ended: %w", err)
+		return nil, 0, fmt.Errorf("watch forks while the tree is ended: %w", err)
 	}
 	defer watch.Close()
 	if err := k.hunting(1); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer k.hunting(^uint32(0))
-	return []string{"doomed-at-fork", "pidfd-sigkill"}, k.killTree(ctx, t.PID, start)
+	killed, err = k.killTree(ctx, t.PID, start)
+	return []string{"doomed-at-fork", "pidfd-sigkill"}, killed, err
 }
 
 // hunting adds to the trees being ended now.
@@ -109,7 +111,7 @@ func (k *Kernel) within(pid uint32) (bool, error) {
 // finds nobody new, and only then kills, because a dead parent's children can no longer be told. What a member forks
 // meanwhile the kernel dooms, and stops its parent. Members are held by pid and start: a pid that was given to another
 // process meanwhile is nobody's.
-func (k *Kernel) killTree(ctx context.Context, root uint32, start uint64) error {
+func (k *Kernel) killTree(ctx context.Context, root uint32, start uint64) (killed int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, killTime)
 	defer cancel()
 	doomed := k.execution.Maps["doomed"]
@@ -123,15 +125,16 @@ func (k *Kernel) killTree(ctx context.Context, root uint32, start uint64) error 
 		err := k.freezeTree(ctx, members, BootTime()+uint64(killTime))
 		// Whatever came of it, nobody is left frozen.
 		alive := signalMembers(members, unix.SIGKILL)
+		killed = len(members)
 		if err != nil {
-			return err
+			return killed, err
 		}
 		if alive == 0 {
-			return nil
+			return killed, nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d processes of the tree were still there after %s", alive, killTime)
+			return killed, fmt.Errorf("%d processes of the tree were still there after %s", alive, killTime)
 		case <-time.After(2 * time.Millisecond):
 		}
 	}

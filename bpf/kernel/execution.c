@@ -131,6 +131,53 @@ static __always_inline bool execution_denied(struct linux_binprm *bprm)
 	return stands(bpf_map_lookup_elem(&deny_path, &s->key));
 }
 
+// Executions whose file user space is to hash, while any is denied by its hash. Read by nobody else, and lost ones counted.
+struct unhashed {
+	__u64 inode;
+	__u64 start; // of the process: CLOCK_BOOTTIME, ns
+	__u32 device;
+	__u32 pid;
+	char path[PATH_KEY]; // as it was called
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 18);
+} unhashed SEC(".maps");
+
+// 0: how many hashes are denied; 1: how many executions were not told of because the ring was full.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, __u64);
+} hashes SEC(".maps");
+
+static __always_inline void ask_for_hash(struct linux_binprm *bprm)
+{
+	__u32 key = 0;
+	__u64 *denied = bpf_map_lookup_elem(&hashes, &key);
+	if (!denied || !*denied)
+		return;
+	struct unhashed *u = bpf_ringbuf_reserve(&unhashed, sizeof(*u), 0);
+	if (!u) {
+		key = 1;
+		__u64 *lost = bpf_map_lookup_elem(&hashes, &key);
+		if (lost)
+			__sync_fetch_and_add(lost, 1);
+		return;
+	}
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct inode *inode = bprm->file->f_inode;
+	__builtin_memset(u, 0, sizeof(*u));
+	u->inode = inode->i_ino;
+	u->device = inode->i_sb->s_dev;
+	u->pid = bpf_get_current_pid_tgid() >> 32;
+	u->start = BPF_CORE_READ(task, group_leader, start_boottime);
+	bpf_probe_read_kernel_str(u->path, sizeof(u->path), BPF_CORE_READ(bprm, filename));
+	bpf_ringbuf_submit(u, 0);
+}
+
 static __always_inline void note_kill(void)
 {
 	struct record_fork *r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
@@ -156,8 +203,10 @@ int BPF_PROG(deny_exec, struct task_struct *task, pid_t old_pid, struct linux_bi
 		bpf_send_signal(SIGSTOP);
 		return 0;
 	}
-	if (!execution_denied(bprm))
+	if (!execution_denied(bprm)) {
+		ask_for_hash(bprm);
 		return 0;
+	}
 	bpf_send_signal(SIGKILL);
 	note_kill();
 	return 0;

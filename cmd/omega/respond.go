@@ -75,7 +75,7 @@ func newRespondCommand(a *app) *cobra.Command {
 			},
 		}, true),
 		flags(&cobra.Command{
-			Use: "exec PATH|SHA256", Short: "Deny the execution of a file: it is killed before its first instruction",
+			Use: "exec PATH|SHA256", Short: "Deny the execution of a file: killed before its first instruction; by hash, a file's first start once it is hashed",
 			Example: "  omega respond deny exec /usr/local/bin/miner --ttl 24h", Args: cobra.ExactArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				target, err := parseExecutable(args[0])

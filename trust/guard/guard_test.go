@@ -28,6 +28,12 @@ func (w ward) Glob(pattern string) (out []string) {
 	}
 	return out
 }
+func (w ward) Hash(path string) (string, bool) {
+	if path == "/usr/bin/dash" {
+		return strings.Repeat("d", 64), true
+	}
+	return strings.Repeat("0", 64), true
+}
 func (w ward) Self() (File, []uint32) {
 	return File{Path: "/usr/bin/omega", Inode: 900, Device: 1}, []uint32{500}
 }
@@ -187,7 +193,10 @@ func TestFilesAndProcesses(t *testing.T) {
 		{"a NUL", event.ActionDeny, event.Target{Path: "/tmp/a\x00b"}, RailTarget},
 		{"the accounts", event.ActionQuarantine, event.Target{Path: "/etc/passwd"}, RailSystem},
 		{"a module dropped beside PAM's own", event.ActionQuarantine, event.Target{Path: "/usr/lib/x86_64-linux-gnu/security/pam_evil.so"}, ""},
-		{"a hash alone", event.ActionDeny, event.Target{SHA256: strings.Repeat("a", 64)}, RailTarget},
+		{"a hash", event.ActionDeny, event.Target{SHA256: strings.Repeat("a", 64)}, ""},
+		{"a shell by its hash", event.ActionDeny, event.Target{SHA256: strings.Repeat("D", 64)}, RailShell},
+		{"half a hash", event.ActionDeny, event.Target{SHA256: "aa"}, RailTarget},
+		{"a hash and a path", event.ActionDeny, event.Target{SHA256: strings.Repeat("a", 64), Path: "/tmp/x"}, RailTarget},
 		{"nothing", event.ActionDeny, event.Target{}, RailTarget},
 		{"two targets", event.ActionDeny, event.Target{Address: prefix("203.0.113.9/32"), Path: "/tmp/x"}, RailTarget},
 		{"pid 1", event.ActionKill, event.Target{PID: 1}, RailInit},

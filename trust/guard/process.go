@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"encoding/hex"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -30,6 +31,8 @@ type Host interface {
 	File(path string) (f File, ok bool)
 	// Glob gives the paths that match a pattern of path/filepath.
 	Glob(pattern string) []string
+	// Hash is the SHA-256 of a file in hex, "" of what is no regular file; ok is false where it cannot be read.
+	Hash(path string) (sum string, ok bool)
 	// Self is this program's own executable, and its process with that of its other half.
 	Self() (exe File, pids []uint32)
 	// Process finds a process, and its descendants when asked; ok is false where it cannot be looked at.
@@ -58,8 +61,11 @@ var essential = []struct {
 }
 
 func (g *Rails) checkFile(t event.Target) (rail, why string) {
-	if t.Path == "" && t.Inode == 0 {
-		return RailTarget, "a hash must be resolved to a file before it can be checked"
+	if t.SHA256 != "" {
+		if t.Path != "" || t.Inode != 0 {
+			return RailTarget, "a file is named by its hash or by its path, not by both"
+		}
+		return g.checkHash(t.SHA256)
 	}
 	if t.Path != "" && (!filepath.IsAbs(t.Path) || strings.ContainsRune(t.Path, 0)) {
 		return RailTarget, fmt.Sprintf("%.120q is not an absolute path", t.Path)
@@ -77,6 +83,51 @@ func (g *Rails) checkFile(t event.Target) (rail, why string) {
 	if f, ok := g.host.File(t.Path); ok {
 		if rail, path := g.essentialFile(f); rail != "" {
 			return rail, fmt.Sprintf("%s is %s", t.Path, path)
+		}
+	}
+	return "", ""
+}
+
+// checkHash holds a hash against what the protected files contain now. They are read only when a hash is to be denied. One
+// that cannot be read is not known to be safe, so the hash is refused.
+func (g *Rails) checkHash(hash string) (rail, why string) {
+	if sum, err := hex.DecodeString(hash); err != nil || len(sum) != 32 {
+		return RailTarget, fmt.Sprintf("%.80q is no SHA-256", hash)
+	}
+	g.mu.RLock()
+	paths := g.paths
+	g.mu.RUnlock()
+	self, _ := g.host.Self()
+	rails, files := []string{RailSelf}, []string{self.Path}
+	for _, p := range paths {
+		rails, files = append(rails, RailAllow), append(files, p)
+	}
+	for _, e := range essential {
+		for _, folder := range e.folders {
+			for _, program := range e.programs {
+				found := []string{folder + "/" + program}
+				if strings.ContainsRune(found[0], '*') {
+					found = g.host.Glob(found[0])
+				}
+				for _, p := range found {
+					rails, files = append(rails, e.rail), append(files, p)
+				}
+			}
+		}
+	}
+	read := map[File]bool{}
+	for i, p := range files {
+		f, ok := g.host.File(p)
+		if !ok || read[f] {
+			continue
+		}
+		read[f] = true
+		have, ok := g.host.Hash(f.Path)
+		if !ok {
+			return RailTarget, fmt.Sprintf("%s cannot be read: the hash may be of it", f.Path)
+		}
+		if strings.EqualFold(have, hash) {
+			return rails[i], "it is the hash of " + f.Path
 		}
 	}
 	return "", ""
