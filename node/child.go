@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -71,6 +72,10 @@ func (e *startError) Error() string { return e.err.Error() }
 func (e *startError) Unwrap() error { return e.err }
 
 func child() error {
+	unix.CloseOnExec(fdLock) // it stays open for as long as this process lives, and is no one's after it
+	// Sent when the privileged half dies, the very moment it does.
+	orphaned := make(chan os.Signal, 1)
+	signal.Notify(orphaned, syscall.SIGTERM)
 	conn, err := privileged.FromFile(os.NewFile(fdLine, "line"))
 	if err != nil {
 		return err
@@ -127,13 +132,21 @@ func child() error {
 		defer close(gone)
 		err := client.Run(line)
 		// The other half is gone: blocks and guard rails with it. There is nothing to drain for.
-		cancel(fmt.Errorf("the privileged half: %w", err))
+		time.AfterFunc(lastLook, func() { cancel(fmt.Errorf("the privileged half: %w", err)) })
 	}()
 	defer func() { closeLine(); <-gone }()
 	go func() {
 		select {
+		case <-orphaned:
+			time.AfterFunc(lastLook, func() { cancel(errors.New("told to end at once")) })
+			time.AfterFunc(lastLook+farewell, func() { os.Exit(1) }) // nothing waits for this half any more
+		case <-ctx.Done():
+		}
+	}()
+	go func() {
+		select {
 		case <-client.Draining():
-			cancel(nil)
+			time.AfterFunc(lastLook, func() { cancel(nil) })
 		case <-ctx.Done():
 		}
 	}()

@@ -147,6 +147,20 @@ func (k *kernel) run(ctx context.Context) {
 	}
 }
 
+// protect has the kernel tell what is done to the node's own processes, and not what they do.
+func (k *kernel) protect(pids ...int) {
+	if k.half == nil {
+		return
+	}
+	own := make([]uint32, len(pids))
+	for i, pid := range pids {
+		own[i] = uint32(pid)
+	}
+	if err := k.half.SetProtected(own); err != nil {
+		k.log.Warn("signals to this node are not told", "err", err)
+	}
+}
+
 // ring is the descriptor to hand over; ok is false where there is no kernel half.
 func (k *kernel) ring() (r bpf.RingFile, ok bool, err error) {
 	if k.half == nil {

@@ -234,12 +234,21 @@ func New(p Parts) (*Node, error) {
 	if n.indicators, err = n.openIndicators(); err != nil {
 		return fail(err)
 	}
-	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Detectors: append(n.rules.detectors(), n.rollout.Detector(), indicator.NewDetector(&n.indicators.Current, &n.indicators.Sightings)), SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
+	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Detectors: append(n.rules.detectors(ownProcesses(p.Split)...), n.rollout.Detector(), indicator.NewDetector(&n.indicators.Current, &n.indicators.Sightings)), SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
 	n.roles = roles.NewSupervisor(n, roles.SupervisorOptions{
 		Roles: []roles.Role{n.sentinel, n.decoy, analyst.New(analyst.Options{Board: n.board, Log: n.log})}, Log: n.log,
 	})
 	n.health = newHealth(n)
 	return n, nil
+}
+
+// ownProcesses are this one and, where the node is two, its other half.
+func ownProcesses(split bool) []int {
+	own := []int{os.Getpid()}
+	if split {
+		own = append(own, os.Getppid())
+	}
+	return own
 }
 
 // replay reads what is stored: the fold and the windows stand as they did before.

@@ -25,6 +25,7 @@ const (
 	fdListener
 	fdDir
 	fdLogs
+	fdLock // held by both halves: whoever starts the node again waits for both
 	fdSensor
 )
 
@@ -48,6 +49,7 @@ type parent struct {
 	passphrase []byte
 	kept       *identity.Kept // the wrapping key, where a TPM keeps it
 	seed       Seed
+	lock       *os.File // of the state folder
 	once       sync.Once
 	served     atomic.Bool // the node was ready once: whatever fails now, it is tried again
 }
@@ -165,7 +167,7 @@ func (p *parent) start(uid uint32, output *os.File, restarts int) (*privileged.C
 		return nil, nil, err
 	}
 	defer lines.Close()
-	files, ringBytes, noConnector := []*os.File{theirs, l, dir, lines}, 0, ""
+	files, ringBytes, noConnector := []*os.File{theirs, l, dir, lines, p.lock}, 0, ""
 	if ring, ok, err := p.kernel.ring(); err != nil {
 		conn.Close()
 		return nil, nil, err
@@ -193,6 +195,7 @@ func (p *parent) start(uid uint32, output *os.File, restarts int) (*privileged.C
 		conn.Close()
 		return nil, nil, err
 	}
+	p.kernel.protect(os.Getpid(), c.PID())
 	start := privileged.Start{
 		Config: cfg, Dir: p.cfg.Dir, Version: p.opt.Version, Passphrase: p.passphrase, RingBytes: ringBytes, Restarted: restarts, Connector: noConnector,
 	}

@@ -21,6 +21,13 @@ import (
 	"github.com/omega-mesh/omega/trust/identity"
 )
 
+// lastLook is how long a node that was told to end, or has lost its other half, goes on: its sensor reads every 50 ms at
+// most, and who did it is to be told before it is gone.
+const lastLook = 150 * time.Millisecond
+
+// farewell is how long an orphaned half has after that for its last words.
+const farewell = 700 * time.Millisecond
+
 // UpOptions are what a node needs from the process it runs in.
 type UpOptions struct {
 	// Version is shown in status.
@@ -53,11 +60,11 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 	if _, err := os.Stat(layout.Genesis()); err != nil {
 		return fmt.Errorf("%s: %w: found one with `omega init --swarm NAME`, or join one with `omega join`", cfg.Dir, ErrNotInitialised)
 	}
-	unlock, err := lock(layout.Lock())
+	held, err := takeLock(layout.Lock())
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer held.Close()
 	for _, dir := range []string{layout.Ledger(), layout.Swarm(), layout.Journal(), layout.Indicators()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("state folder: %w", err)
@@ -104,9 +111,10 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 
 	if split {
 		kept, _ := store.(*identity.Kept)
-		p := &parent{cfg: cfg, opt: opt, log: log, listener: listener, host: host, kernel: kernel, passphrase: passphrase, kept: kept, seed: seed}
+		p := &parent{cfg: cfg, opt: opt, log: log, listener: listener, host: host, kernel: kernel, passphrase: passphrase, kept: kept, seed: seed, lock: held}
 		return p.run(ctx)
 	}
+	kernel.protect(os.Getpid())
 	sensor, err := kernel.sensor()
 	if err != nil {
 		return err
@@ -150,7 +158,7 @@ func single(ctx context.Context, opt UpOptions, log *slog.Logger, parts Parts) e
 				return ErrStopped
 			}
 			log.Info("draining; a second signal stops at once", "signal", sig)
-			cancel()
+			time.AfterFunc(lastLook, cancel)
 		}
 	}
 }
@@ -164,6 +172,15 @@ func notify(log *slog.Logger, state string) {
 
 // lock takes the state folder for this process; the kernel gives it back when the process ends, however it ends.
 func lock(path string) (unlock func(), err error) {
+	f, err := takeLock(path)
+	if err != nil {
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// takeLock is lock for those who share it with a child: it is given back when both have ended.
+func takeLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the state folder: %w", err)
@@ -187,7 +204,7 @@ func lock(path string) (unlock func(), err error) {
 		f.Close()
 		return nil, fmt.Errorf("lock the state folder: %w", err)
 	}
-	return func() { f.Close() }, nil
+	return f, nil
 }
 
 // dyingTime bounds the wait for a node that was killed: the kernel takes seconds to let go of all that it had attached, and

@@ -36,6 +36,7 @@ func TestHostsSeeWhatIsDoneToThem(t *testing.T) {
 	t.Run("who guesses sshd's passwords is refused", func(t *testing.T) { guessedPasswords(swarm{t, n}) })
 	t.Run("every watched action is seen with its lineage", func(t *testing.T) { everyAction(swarm{t, n}) })
 	t.Run("an agent that is killed is told of by its peers, once, and that it is back", func(t *testing.T) { toldOfKill(swarm{t, n}, killed) })
+	t.Run("an agent that is struck tells by whom before it is gone", func(t *testing.T) { struckAgent(swarm{t, n}) })
 	if t.Failed() {
 		for _, h := range n.Hosts() {
 			if raw, err := os.ReadFile(h.Log); err == nil {

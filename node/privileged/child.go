@@ -51,7 +51,8 @@ type Child struct {
 }
 
 // Spawn executes this binary again as another user: no supplementary groups, an empty capability bounding set,
-// no_new_privs, umask 077, its own process group (the terminal's Ctrl-C is ours to forward), and a SIGKILL should we die.
+// no_new_privs, umask 077, its own process group (the terminal's Ctrl-C is ours to forward), and a SIGTERM should we die: it has a moment
+// to tell who killed us.
 func Spawn(opt ChildOptions) (*Child, error) {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = append([]string{opt.Name}, opt.Args...)
@@ -59,7 +60,7 @@ func Spawn(opt ChildOptions) (*Child, error) {
 	cmd.Dir = "/"
 	cmd.ExtraFiles = opt.Files
 	cmd.Stdout, cmd.Stderr = opt.Output, opt.Output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
 	if opt.UID != 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: opt.UID, Gid: opt.UID}
 	}

@@ -9,10 +9,10 @@ import (
 	"github.com/omega-mesh/omega/swarm/event/redact"
 )
 
-// Builtin are the detectors of this build, each with its own state.
-func Builtin() []modules.Detector {
+// Builtin are the detectors of this build, each with its own state; own are the agent's processes, where it is one that runs.
+func Builtin(own ...int) []modules.Detector {
 	flows := newFlows()
-	return []modules.Detector{flows, &shell{flows: flows}, &execution{fetched: newFetched()}, newScan(), newBrute(), &refused{}, newKernel(), &changed{}}
+	return []modules.Detector{flows, &shell{flows: flows}, &execution{fetched: newFetched()}, newScan(), newBrute(), &refused{}, newKernel(), &changed{}, self{own}}
 }
 
 // maxArgs and maxPath bound what of a process travels, in bytes.

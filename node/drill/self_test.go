@@ -1,0 +1,56 @@
+package drill
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// halves are the processes of a host's node: the privileged one, and its child.
+func (s swarm) halves(on string) (parent, child int) {
+	s.Helper()
+	h := s.host(on)
+	members, err := os.ReadFile(filepath.Join(h.Cgroup, "cgroup.procs"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	for line := range strings.FieldsSeq(string(members)) {
+		if argv, err := os.ReadFile(filepath.Join("/proc", line, "cmdline")); err == nil && strings.HasPrefix(string(argv), "omega: node") {
+			child, _ = strconv.Atoi(line)
+		}
+	}
+	return h.PID, child
+}
+
+// struckAgent has an attacker on n2 strike first one half of its agent, then the other: who did it is known on n1, by what
+// left n2 before the agent was gone.
+func struckAgent(s swarm) {
+	parent, child := s.halves("n2")
+	if child == 0 {
+		s.Fatal("n2's node is one process")
+	}
+	told := func(signal string) bool {
+		for _, f := range s.findings("n1", "omega.self.signal") {
+			if f.GetHost() == "n2" && strings.HasSuffix(f.GetSubject().GetExe(), "kill") {
+				for _, e := range f.GetEvidence() {
+					if e.GetName() == "signal" && e.GetValue() == signal {
+						return true
+					}
+				}
+			}
+		}
+		return false
+	}
+	strike := func(signal string, pid int) {
+		s.Helper()
+		if out, err := s.run("n2", "", "/bin/kill", "-"+signal, fmt.Sprint(pid)); err != nil {
+			s.Fatalf("%v: %s", err, out)
+		}
+	}
+	strike("USR1", child)
+	s.eventually("n1 knows who sent n2's agent a signal", func() bool { return told("SIGUSR1") })
+	strike("KILL", parent)
+	s.eventually("n1 knows who killed n2's agent", func() bool { return told("SIGKILL") })
+}
