@@ -337,3 +337,12 @@ func (d *Detector) finding(m *Match, seen string) event.Finding {
 	}
 	return f
 }
+
+// Detector looks events up in s alone, under rule ids that begin with prefix: a module's.
+func (s *Set) Detector(prefix string) *Detector {
+	var current Current
+	current.Store(s)
+	d := NewDetector(&current, nil)
+	d.prefix = prefix
+	return d
+}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/omega-mesh/omega/modules"
 	"github.com/omega-mesh/omega/modules/bundle"
+	"github.com/omega-mesh/omega/modules/indicator/feed"
 	"github.com/omega-mesh/omega/modules/lua"
 	"github.com/omega-mesh/omega/modules/sigma"
 	"github.com/omega-mesh/omega/modules/wasm"
@@ -47,7 +48,7 @@ func New(ctx context.Context, cache string, services Services) (*Runner, error) 
 		return nil, err
 	}
 	r := &Runner{engines: map[modules.Kind]modules.Engine{}, services: services}
-	for _, e := range []modules.Engine{w, sigma.Engine{}, lua.Engine{}} {
+	for _, e := range []modules.Engine{w, sigma.Engine{}, lua.Engine{}, feed.Engine{}} {
 		r.engines[e.Kind()] = e
 	}
 	return r, nil

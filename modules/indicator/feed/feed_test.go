@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omega-mesh/omega/modules"
 	"github.com/omega-mesh/omega/modules/indicator"
+	"github.com/omega-mesh/omega/swarm/event"
 )
 
 var now = time.Unix(1764000000, 0)
@@ -148,4 +150,27 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		_, _, _ = read(t, string(text), Options{})
 	})
+}
+
+// A module whose payload is a list finds its domain in an event, under a rule of its own.
+func TestEngine(t *testing.T) {
+	m := &modules.Manifest{Name: "blocklist", Kind: modules.KindIndicators}
+	p, err := Engine{}.Compile(t.Context(), m, []byte("evil.example\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := p.Detector(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &event.Event{Class: event.ClassDNS, Activity: event.ActivityDNSQuery, Time: now.UnixNano(), DNS: event.DNS{Name: "c2.evil.example"}}
+	var got []event.Finding
+	if err := d.Detect(t.Context(), []*event.Event{e}, func(f event.Finding) { got = append(got, f) }); err != nil || len(got) != 1 || got[0].RuleID != "module.blocklist.indicator.domain" {
+		t.Errorf("%+v %v", got, err)
+	}
+	for _, bad := range []string{"", "# nothing\n", "evil.example\n???\n", `{"objects":[{"type":"indicator","pattern":"[email-message:subject = 'x']"}]}`, `{"objects":[`} {
+		if _, err := (Engine{}).Compile(t.Context(), m, []byte(bad)); !errors.Is(err, modules.ErrRefused) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
 }
