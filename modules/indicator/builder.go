@@ -12,7 +12,7 @@ import (
 // Bounds of a set, beside the bytes that NewBuilder is given.
 const (
 	// MaxPatterns is how many patterns may be held against each event; what they cost is in the README.
-	MaxPatterns = 2000
+	MaxPatterns = 1000
 	maxOrigins  = 1<<16 - 1
 	maxLabel    = 120
 	patternCost = 2 << 10 // bytes charged for a pattern beside its text

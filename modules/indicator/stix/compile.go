@@ -35,6 +35,7 @@ type check struct {
 	fold     bool     // names and digests: case says nothing
 	texts    []string // sorted, for = and IN
 	like     string
+	pieces   []string // of a LIKE between its %, where it has no _: found by searching, not character by character
 	pattern  *regexp.Regexp
 	prefixes []netip.Prefix
 	super    bool // ISSUPERSET: the event's is the wider one
@@ -52,6 +53,7 @@ func compileTest(t *Test) (*check, error) {
 			}
 			c.parts = append(c.parts, k)
 		}
+		slices.SortStableFunc(c.parts, func(a, b *check) int { return a.cost() - b.cost() })
 		return c, nil
 	}
 	c := &check{compare: t.Compare, negated: t.Negated, field: fields[anyIndex(t.Path)]}
@@ -99,6 +101,9 @@ func compileTest(t *Test) (*check, error) {
 	case Like:
 		if c.like = c.texts[0]; len(c.like) > maxWildcard {
 			return nil, notApplicable("a LIKE of more than %d bytes", maxWildcard)
+		}
+		if !c.fold && !strings.Contains(c.like, "_") {
+			c.pieces = strings.Split(c.like, "%")
 		}
 	case Matches:
 		expr := t.Values[0].Text
@@ -261,6 +266,9 @@ func (c *check) text(s string) bool {
 		_, ok := slices.BinarySearch(c.texts, s)
 		return ok
 	case Like:
+		if c.pieces != nil {
+			return inOrder(c.pieces, s)
+		}
 		return wildcard(c.like, s, c.fold)
 	case Matches:
 		return c.pattern.MatchString(s)
@@ -274,6 +282,41 @@ func (c *check) text(s string) bool {
 		return s >= c.texts[0]
 	}
 	return false
+}
+
+// cost ranks checks, so that the cheap ones of several decide first.
+func (c *check) cost() int {
+	switch {
+	case c.join != Leaf:
+		return 4
+	case c.compare == Matches:
+		return 3
+	case c.field == fieldCommandLine || c.field == fieldArguments || c.field == fieldURL:
+		return 2
+	case c.compare == Like:
+		return 1
+	}
+	return 0
+}
+
+// inOrder says whether s begins with the first piece, ends with the last, and has the others between them in order.
+func inOrder(pieces []string, s string) bool {
+	first, last := pieces[0], pieces[len(pieces)-1]
+	if len(pieces) == 1 {
+		return s == first
+	}
+	if len(s) < len(first)+len(last) || !strings.HasPrefix(s, first) || !strings.HasSuffix(s, last) {
+		return false
+	}
+	s = s[len(first) : len(s)-len(last)]
+	for _, p := range pieces[1 : len(pieces)-1] {
+		i := strings.Index(s, p)
+		if i < 0 {
+			return false
+		}
+		s = s[i+len(p):]
+	}
+	return true
 }
 
 // wildcard matches LIKE: % is any number of characters, _ one. It goes back to the last % only.
