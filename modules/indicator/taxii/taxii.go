@@ -48,6 +48,8 @@ type Client struct {
 	// User and Password are for basic authentication, Token for a bearer's.
 	User, Password string
 	Token          string
+
+	most int64 // bytes of one answer; 0 is MaxResponse
 }
 
 // Collection is one that a server offers.
@@ -230,12 +232,13 @@ func (c *Client) get(ctx context.Context, at string, to any) (http.Header, error
 	if t := resp.Header.Get("Content-Type"); !strings.HasPrefix(t, "application/taxii+json") && !strings.HasPrefix(t, "application/vnd.oasis.taxii+json") && !strings.HasPrefix(t, "application/json") {
 		return nil, fmt.Errorf("%s: %w: the answer is %.60q", req.URL.Path, ErrProtocol, t)
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxResponse+1))
+	most := cmp.Or(c.most, MaxResponse)
+	body, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", req.URL.Path, err)
 	}
-	if len(body) > MaxResponse {
-		return nil, fmt.Errorf("%s: %w: an answer of more than %d MiB", req.URL.Path, ErrProtocol, MaxResponse>>20)
+	if int64(len(body)) > most {
+		return nil, fmt.Errorf("%s: %w: an answer of more than %d bytes", req.URL.Path, ErrProtocol, most)
 	}
 	if err := decode(body, to); err != nil {
 		return nil, fmt.Errorf("%s: %w: %v", req.URL.Path, ErrProtocol, err)

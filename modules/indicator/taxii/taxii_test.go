@@ -149,6 +149,7 @@ func TestCredentials(t *testing.T) {
 
 func TestHostileServers(t *testing.T) {
 	s, web, c := start(t)
+	c.most = 4 << 20
 	col := Collection{Root: web.URL + "/api1/", ID: "c1"}
 	for name, m := range map[string]struct {
 		answer func(w http.ResponseWriter)
