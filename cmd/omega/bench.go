@@ -15,6 +15,7 @@ import (
 	"github.com/omega-mesh/omega/node"
 	"github.com/omega-mesh/omega/node/drill"
 	"github.com/omega-mesh/omega/node/journal"
+	"github.com/omega-mesh/omega/node/rollout"
 	"github.com/omega-mesh/omega/node/testnet"
 	"github.com/omega-mesh/omega/roles/sentinel"
 	"github.com/omega-mesh/omega/sim/cage2"
@@ -35,7 +36,7 @@ import (
 func benchmarks() []event.Benchmark {
 	return slices.Concat(bpf.Benchmarks(), ledger.Benchmarks(), composite.Benchmarks(), audit.Benchmarks(), authority.Benchmarks(), policy.Benchmarks(), swarm.Benchmarks(), sentinel.Benchmarks(), node.Benchmarks(), journal.Benchmarks(), testnet.Benchmarks(), drill.Benchmarks(),
 		cage2.Benchmarks(), planner.Benchmarks(), learn.Benchmarks(), world.Benchmarks(), serve.Benchmarks(),
-		wasm.Benchmarks(), sigma.Benchmarks(), indicator.Benchmarks())
+		wasm.Benchmarks(), sigma.Benchmarks(), indicator.Benchmarks(), rollout.Benchmarks(), node.ModuleBenchmarks())
 }
 
 func newBenchCommand(a *app) *cobra.Command {

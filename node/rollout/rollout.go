@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -35,6 +36,8 @@ const (
 	// times a large guest's. One that finds more than its rate floods.
 	canaryEvents = 256
 	canaryMean   = 250 * time.Microsecond
+	// largeGuest is the size of a payload whose compilation takes memory worth giving back at once.
+	largeGuest = 256 << 10
 	// endWithin is how long the end of a rollout waits for the events' way to let its modules go.
 	endWithin = 2 * time.Second
 )
@@ -388,6 +391,9 @@ func (r *Rollout) load(ctx context.Context, d authority.Deployment) (*running, e
 		}
 	}
 	m, err := r.runner.Load(ctx, b)
+	if b.Manifest.Kind == modules.KindWASM && b.Manifest.Size > largeGuest {
+		debug.FreeOSMemory() // the compiler's, mostly: ten times the guest
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("%w: %w", errAgain, err)

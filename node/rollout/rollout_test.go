@@ -404,3 +404,27 @@ func TestExchangeLosesNoEvent(t *testing.T) {
 		t.Errorf("the modules count %d events", sum)
 	}
 }
+
+// TestBenchmarksMeasure runs each figure once: one that cannot be measured is no figure.
+func TestBenchmarksMeasure(t *testing.T) {
+	if ms, err := measureExchange(1, 10); err != nil || ms <= 0 {
+		t.Errorf("%v, %v", ms, err)
+	}
+}
+
+// What runs nothing costs an event nothing, and what runs costs it no allocation of ours.
+func TestDetectAllocatesNothing(t *testing.T) {
+	set := NewSet()
+	batch := []*event.Event{{Class: event.ClassProcess, Activity: event.ActivityExec}}
+	emit := func(event.Finding) {}
+	if n := testing.AllocsPerRun(100, func() { _ = set.Detect(t.Context(), batch, emit) }); n != 0 {
+		t.Errorf("empty: %v allocations an event", n)
+	}
+	h := newHost(t)
+	id := h.lua("x", "1.0.0", "", func(m *modules.Manifest) { m.Wants = []modules.Want{{Class: event.ClassDNS}} })
+	h.say(&authority.DeployBody{Module: id[:]})
+	h.step()
+	if n := testing.AllocsPerRun(100, func() { _ = h.set.Detect(t.Context(), batch, emit) }); n != 0 {
+		t.Errorf("a module that does not want it: %v allocations an event", n)
+	}
+}
