@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/omega-mesh/omega/modules"
 	"github.com/omega-mesh/omega/modules/bundle"
+	"github.com/omega-mesh/omega/modules/wasm"
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/node/client"
 	"github.com/omega-mesh/omega/node/config"
@@ -68,7 +68,7 @@ func measureSpread(n, size int) (seconds float64, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(base)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var s spread
 	defer func() { err = errors.Join(err, s.close()) }()
@@ -130,6 +130,9 @@ func measureSpread(n, size int) (seconds float64, err error) {
 	}
 	err = s.until(ctx, func(c *client.Client) (bool, error) {
 		l, err := c.ListModules(ctx, &apiv1.ListModulesRequest{})
+		if err == nil && len(l.Modules) == 1 && l.Modules[0].State == "stopped" {
+			err = fmt.Errorf("the module does not run: %s", l.Modules[0].Why)
+		}
 		return err == nil && len(l.Modules) == 1 && l.Modules[0].State == "running", err
 	})
 	return time.Since(began).Seconds(), err
@@ -137,11 +140,7 @@ func measureSpread(n, size int) (seconds float64, err error) {
 
 // add gives the first node a module whose payload is size bytes that do not compress.
 func (s *spread) add(ctx context.Context, size int) ([]byte, error) {
-	payload := []byte("function detect(e) end --")
-	for len(payload) < size {
-		payload = append(payload, byte('a'+rand.IntN(26)))
-	}
-	b, err := bundle.New(modules.Manifest{Name: "bench", Version: "1.0.0", Kind: modules.KindLua, ABI: 1}, payload, nil)
+	b, err := bundle.New(modules.Manifest{Name: "bench", Version: "1.0.0", Kind: modules.KindWASM, ABI: 1}, wasm.GuestOfSize(size), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -28,8 +28,14 @@ func (s *Store) Pin(id modules.ID) error {
 		return fmt.Errorf("%w: %d modules", ErrFull, MaxPins)
 	}
 	err := s.hold(id)
+	if err == nil {
+		err = syncDir(s.blockDir())
+	}
 	if err == nil && !known {
 		err = writeSynced(s.pinDir(), filepath.Join(s.pinDir(), id.String()), nil)
+	}
+	if err == nil && !known {
+		err = syncDir(s.pinDir())
 	}
 	if err != nil && !known {
 		s.letGo(id)

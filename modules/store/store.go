@@ -215,8 +215,8 @@ func readBlock(path string) ([]byte, error) {
 	return data, err
 }
 
-// Put keeps a block and gives its name. When it returns, the block outlives a power cut. ErrFull where there is no room
-// that is not pinned.
+// Put keeps a block and gives its name. A power cut leaves it whole or not there; that it is there is certain once its
+// module is pinned, or Add returned. ErrFull where there is no room that is not pinned.
 func (s *Store) Put(data []byte) ([32]byte, error) {
 	sum := sha256.Sum256(data)
 	if len(data) == 0 || len(data) > modules.MaxBlock {
@@ -274,7 +274,7 @@ func writeSynced(dir, path string, data []byte) error {
 		_ = os.Remove(f.Name())
 		return fmt.Errorf("keep a module: %w", err)
 	}
-	return syncDir(dir)
+	return nil
 }
 
 func syncDir(dir string) error {
@@ -402,8 +402,12 @@ func (s *Store) Add(b *bundle.Bundle) (modules.ID, error) {
 	if err != nil {
 		return id, err
 	}
-	return id, b.Blocks(func(_ cid.Cid, data []byte) error {
+	err = b.Blocks(func(_ cid.Cid, data []byte) error {
 		_, err := s.Put(data)
 		return err
 	})
+	if err != nil {
+		return id, err
+	}
+	return id, syncDir(s.blockDir())
 }

@@ -1,10 +1,13 @@
 package wasm
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"syscall"
 	"testing"
@@ -26,6 +29,18 @@ var (
 	//go:embed testdata/guests/evil_tight.wasm
 	guestTight []byte
 )
+
+// GuestOfSize is a small guest, made size bytes long by a custom section: what a module of that size costs on its way.
+func GuestOfSize(size int) []byte {
+	fill := max(size-len(guestExec)-8, 1)
+	out := binary.AppendUvarint(append(bytes.Clone(guestExec), 0), uint64(fill+1))
+	out = append(out, 0) // the section's name: none
+	r := rand.New(rand.NewPCG(1, 2))
+	for range fill {
+		out = append(out, byte(r.Uint32()))
+	}
+	return out
+}
 
 // Benchmarks are this package's performance figures for `omega bench`.
 func Benchmarks() []event.Benchmark {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/omega-mesh/omega/modules"
@@ -17,13 +18,13 @@ import (
 // Benchmarks are the figures of modules in a live node that `omega bench modules` shows.
 func Benchmarks() []event.Benchmark {
 	return []event.Benchmark{
-		{Name: "modules/exchange-pause", Unit: "ms", Limit: 1, Measure: func() (float64, error) { return measureExchange(20, 200) }},
+		{Name: "modules/exchange-pause", Unit: "ms", Limit: 1, Measure: func() (float64, error) { return measureExchange(20, 20_000) }},
 	}
 }
 
-// measureExchange is the longest that one event takes while versions are exchanged under it, a hundred a round or so. What
-// else the machine does delays events as well, so it is the least of several rounds.
-func measureExchange(rounds, exchanges int) (float64, error) {
+// measureExchange is the longest that one of some events takes while two versions are exchanged under them without a
+// pause. What else the machine does delays events as well, so it is the least of several rounds.
+func measureExchange(rounds, events int) (float64, error) {
 	ctx := context.Background()
 	r, err := runner.New(ctx, "", runner.Services{})
 	if err != nil {
@@ -46,28 +47,22 @@ func measureExchange(rounds, exchanges int) (float64, error) {
 	batch := []*event.Event{{Class: event.ClassProcess, Activity: event.ActivityExec, Process: event.Process{Exe: "/bin/x"}}}
 	for range rounds {
 		var wg sync.WaitGroup
-		done := make(chan struct{})
+		var over atomic.Bool
+		var exchanged atomic.Uint32
 		wg.Go(func() {
-			defer close(done)
-			for i := range exchanges {
-				if err = set.exchange(ctx, versions[i%2]); err != nil {
-					return
-				}
+			for ; !over.Load() && err == nil; exchanged.Add(1) {
+				err = set.exchange(ctx, versions[exchanged.Load()%2])
 			}
 		})
 		longest := time.Duration(0)
-		for going := true; going; {
-			select {
-			case <-done:
-				going = false
-			default:
-			}
+		for i := 0; i < events || exchanged.Load() == 0; i++ {
 			began := time.Now()
 			if err := set.Detect(ctx, batch, func(event.Finding) {}); err != nil {
 				return 0, err
 			}
 			longest = max(longest, time.Since(began))
 		}
+		over.Store(true)
 		wg.Wait()
 		least = min(least, longest)
 	}

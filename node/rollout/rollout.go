@@ -37,7 +37,7 @@ const (
 	canaryEvents = 256
 	canaryMean   = 250 * time.Microsecond
 	// largeGuest is the size of a payload whose compilation takes memory worth giving back at once.
-	largeGuest = 256 << 10
+	largeGuest = 1 << 20
 	// endWithin is how long the end of a rollout waits for the events' way to let its modules go.
 	endWithin = 2 * time.Second
 )
@@ -299,7 +299,11 @@ func (r *Rollout) keep(ctx context.Context, wg *sync.WaitGroup, s *authority.Sta
 			busy++
 			p.busy = true
 			r.note(id, nil)
-			wg.Go(func() { r.fetched <- fetched{id, r.fetch(ctx, id)} })
+			wg.Go(func() {
+				err := r.fetch(ctx, id)
+				r.opt.Log.Debug("module fetched", "module", id, "after", time.Since(now), "err", err)
+				r.fetched <- fetched{id, err}
+			})
 		}
 	}
 	return retry

@@ -407,7 +407,7 @@ func TestExchangeLosesNoEvent(t *testing.T) {
 
 // TestBenchmarksMeasure runs each figure once: one that cannot be measured is no figure.
 func TestBenchmarksMeasure(t *testing.T) {
-	if ms, err := measureExchange(1, 10); err != nil || ms <= 0 {
+	if ms, err := measureExchange(3, 2000); err != nil || ms <= 0 {
 		t.Errorf("%v, %v", ms, err)
 	}
 }

@@ -16,8 +16,11 @@ import (
 const (
 	// parallel is how many peers are asked at once.
 	parallel = 4
-	// batch is how many blocks one of them is asked for at a time: few enough that the others have work too.
+	// batch is the most blocks that one of them is asked for at a time; of few blocks each is asked for its part.
 	batch = 4
+	// slowAfter is when one more peer is asked for what another was asked for, slowLook how often that is looked at.
+	slowAfter = time.Second
+	slowLook  = 100 * time.Millisecond
 	// frameTimeout is the longest that one block may take: 256 KiB at 256 kbit/s.
 	frameTimeout = 8 * time.Second
 	// idleRounds is how many times in a row everybody connected may have nothing new before a fetch gives up, and
@@ -56,6 +59,7 @@ type want struct {
 	name   Name
 	done   bool
 	asking int
+	since  time.Time       // of the last asking
 	asked  map[string]bool // in this round
 }
 
@@ -100,13 +104,7 @@ func (f *Fetcher) Fetch(ctx context.Context, names []Name, take func(Name, []byt
 			if idle++; idle >= idleRounds {
 				return fmt.Errorf("%w: %d of %d blocks are missing", ErrNowhere, x.left, len(x.wants))
 			}
-			t := time.NewTimer(wait)
-			select {
-			case <-t.C:
-			case <-ctx.Done():
-				t.Stop()
-				return ctx.Err()
-			}
+			pause(ctx, wait)
 			wait *= 2
 		}
 	}
@@ -129,7 +127,11 @@ func (x *fetch) round(ctx context.Context) {
 		wg.Go(func() {
 			for peer := range next {
 				for ctx.Err() == nil {
-					list := x.pick(peer)
+					list, later := x.pick(peer, time.Now())
+					if len(list) == 0 && later {
+						pause(ctx, slowLook)
+						continue
+					}
 					if len(list) == 0 {
 						break
 					}
@@ -148,27 +150,41 @@ func (x *fetch) round(ctx context.Context) {
 	wg.Wait()
 }
 
-// pick takes some blocks that peer was not asked for, those first that nobody is asked for now. One more peer may be asked
-// for what another is slow to give.
-func (x *fetch) pick(peer string) []*want {
+// pick takes some blocks that peer was not asked for: its part of those that nobody is asked for now, or what another is
+// slow to give. later says that there is nothing now, and may be.
+func (x *fetch) pick(peer string, now time.Time) (out []*want, later bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	var out []*want
-	for slow := range 2 {
-		for _, w := range x.wants {
-			if len(out) < batch && !w.done && w.asking == slow && !w.asked[peer] {
-				w.asked[peer] = true
-				out = append(out, w)
-			}
+	var free, slow []*want
+	for _, w := range x.wants {
+		switch {
+		case w.done || w.asked[peer]:
+		case w.asking == 0:
+			free = append(free, w)
+		case w.asking == 1 && now.Sub(w.since) >= slowAfter:
+			slow = append(slow, w)
+		default:
+			later = true
 		}
-		if len(out) > 0 {
-			break
-		}
+	}
+	if out = free[:min(len(free), max(1, min(batch, len(free)/parallel)))]; len(out) == 0 {
+		out = slow[:min(len(slow), batch)]
 	}
 	for _, w := range out {
 		w.asking++
+		w.asked[peer], w.since = true, now
 	}
-	return out
+	return out, later
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
 }
 
 func (x *fetch) give(list []*want) {
