@@ -189,12 +189,12 @@ func (s *Store) Get(sum [32]byte) ([]byte, error) {
 	if !ok {
 		return nil, ErrNone
 	}
-	data, err := readBlock(s.blockFile(sum))
+	data, err := readBlock(s.blockFile(sum), b.size)
 	if err == nil && sha256.Sum256(data) == sum {
 		return data, nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrDamaged) {
-		return nil, fmt.Errorf("read a block: %w", err) // what cannot be read now may be whole
+		return nil, fmt.Errorf("open a block: %w", err) // it may be whole
 	}
 	s.mu.Lock()
 	s.drop(sum)
@@ -202,17 +202,18 @@ func (s *Store) Get(sum [32]byte) ([]byte, error) {
 	return nil, fmt.Errorf("%w: %s", ErrDamaged, modules.BlockCID(sum))
 }
 
-func readBlock(path string) ([]byte, error) {
+func readBlock(path string, size int) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, modules.MaxBlock+1))
-	if err == nil && len(data) > modules.MaxBlock {
-		err = ErrDamaged
+	data := make([]byte, size+1)
+	n, err := io.ReadFull(f, data)
+	if n != size || !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return nil, errors.Join(ErrDamaged, err)
 	}
-	return data, err
+	return data[:n], nil
 }
 
 // Put keeps a block and gives its name. A power cut leaves it whole or not there; that it is there is certain once its

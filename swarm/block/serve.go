@@ -1,6 +1,7 @@
 package block
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
 	"sync"
@@ -75,17 +76,23 @@ func (s *Server) Serve(rw io.ReadWriter, peer string, extend func()) error {
 		defer s.leave(peer)
 	}
 	for _, w := range wants {
-		answer := []byte{answerBusy}
+		kind, data := byte(answerBusy), []byte(nil)
 		if open && s.may(peer) {
-			answer = []byte{answerNone}
-			if data, ok := s.src.Block(w.Sum); ok && len(data) <= MaxBlock {
-				answer = append(append(make([]byte, 0, 1+len(data)), answerHere), data...)
-				s.spend(peer, len(data))
+			kind = answerNone
+			if b, ok := s.src.Block(w.Sum); ok && len(b) <= MaxBlock {
+				kind, data = answerHere, b
+				s.spend(peer, len(b))
 			}
 		}
 		extend()
-		if err := wire.Write(rw, answer); err != nil {
+		head := append(binary.BigEndian.AppendUint32(nil, uint32(1+len(data))), kind) // the frame, without a copy of the block
+		if _, err := rw.Write(head); err != nil {
 			return fmt.Errorf("block: answer: %w", err)
+		}
+		if len(data) > 0 {
+			if _, err := rw.Write(data); err != nil {
+				return fmt.Errorf("block: answer: %w", err)
+			}
 		}
 	}
 	return nil
