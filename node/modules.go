@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -51,10 +52,14 @@ func (n *Node) openModules() error {
 	if n.modules, err = modulestore.Open(n.layout.Modules(), int64(n.cfg.ModulesMiB)<<20, n.log); err != nil {
 		return err
 	}
+	cache := n.layout.Compiled()
+	if !filepath.IsAbs(cache) {
+		cache = filepath.Join("/proc/self/cwd", cache) // wazero makes paths absolute, and what leads to the folder may be closed to this user
+	}
 	n.rollout, err = rollout.New(rollout.Options{
 		Self: n.self.DID(), Labels: n.cfg.Labels, Releasers: n.cfg.ModuleReleasers,
 		State: n.fold.State, Roles: func() []string { return n.fold.State().Roles(n.self.DID(), n.clock.now()) },
-		Store: n.modules, Cache: n.layout.Compiled(), Failures: n.layout.ModuleFailures(),
+		Store: n.modules, Cache: cache, Failures: n.layout.ModuleFailures(),
 		Services: runner.Services{Log: n.moduleLog, Indicator: n.lookFor},
 		Fetch: func(ctx context.Context, names []block.Name, take func(block.Name, []byte) error) error {
 			return n.swarm.Fetch(ctx, names, take)

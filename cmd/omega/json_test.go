@@ -58,6 +58,14 @@ func (talker) ListRoles(context.Context, *apiv1.ListRolesRequest) (*apiv1.ListRo
 	return &apiv1.ListRolesResponse{Grants: []*apiv1.RoleGrant{{Did: "did:omega:bbbb", Name: hostile, Role: "decoy", By: "did:omega:cccc"}}}, nil
 }
 
+func (talker) ListModules(context.Context, *apiv1.ListModulesRequest) (*apiv1.ListModulesResponse, error) {
+	m := &apiv1.Module{Cid: "bafymodule1", Digest: make([]byte, 32), Name: "watch", Version: "1.0.0", Title: hostile, Author: hostile, State: "stopped", Why: hostile, Released: at, ReleasedBy: []string{hostile}}
+	m.Deployments = []*apiv1.Deployment{{Entry: "e1", Why: hostile, Labels: []string{hostile}, Peers: []string{hostile}, By: "did:omega:cccc", Time: at}}
+	m.Hosts = []*apiv1.ModuleHost{{Peer: "did:omega:bbbb", Host: hostile, State: hostile, Why: hostile, Time: at}}
+	m.Shadow = &apiv1.ShadowDifference{Both: 1, Examples: []string{hostile}}
+	return &apiv1.ListModulesResponse{Modules: []*apiv1.Module{m}}, nil
+}
+
 func (talker) Findings(_ context.Context, _ *apiv1.FindingsRequest, s *connect.ServerStream[apiv1.Finding]) error {
 	return s.Send(finding())
 }
@@ -129,6 +137,7 @@ func talking(t *testing.T) string {
 func TestJSONFieldNames(t *testing.T) {
 	dir := talking(t)
 	const findingKeys = "attack confidence decoy evidence handshake host id peer rule rule_id severity subject time title"
+	const moduleKeys = "attack author builder bytes capabilities cid deployments dropped events findings hosts kind mean_ms name p99_ms released released_by reproducible root shadow size source_sha256 state title traps version why"
 	const responseKeys = "action authority by findings id issued reason releases remaining_ms scope state target ttl_ms"
 	for line, want := range map[string]string{
 		"version":                  "commit date go platform version",
@@ -144,6 +153,8 @@ func TestJSONFieldNames(t *testing.T) {
 		"responses":                responseKeys,
 		"pending":                  responseKeys + " evidence guard suggested",
 		"decoy list":               "host peer port service state touches",
+		"module list":              moduleKeys,
+		"module show watch":        moduleKeys,
 		"invite list":              "by expires id roles state used uses",
 		"allow list":               "by what why",
 		"ledger show":              "author body bytes chain hash id kind seq time",
@@ -181,7 +192,7 @@ func TestJSONFieldNames(t *testing.T) {
 // A peer that lies must not drive the terminal of the person who looks.
 func TestNoPeerDrivesTheTerminal(t *testing.T) {
 	dir := talking(t)
-	for _, line := range []string{"status", "doctor", "coverage", "coverage n2", "integrity status", "integrity status --json", "integrity status --peers", "peers", "role list", "findings", "receipts", "responses", "pending", "decoy list", "invite list", "allow list", "events", "ledger show", "ledger show --json",
+	for _, line := range []string{"status", "doctor", "coverage", "coverage n2", "integrity status", "integrity status --json", "integrity status --peers", "peers", "role list", "findings", "receipts", "responses", "pending", "module list", "module show bafymodule", "decoy list", "invite list", "allow list", "events", "ledger show", "ledger show --json",
 		"role list --json", "findings --json"} {
 		out, errOut, code := omega(t, "", append(strings.Fields(line), "--dir", dir)...)
 		if code != exitDone || out == "" {

@@ -195,6 +195,29 @@ func TestTwoHostsByTheReadme(t *testing.T) {
 		t.Errorf("n2 does not show the response: %q", out)
 	}
 
+	// A module written on one host runs on the other.
+	watch := filepath.Join(t.TempDir(), "watch")
+	must("", "module", "init", "--lang", "lua", watch)
+	if _, errOut, code := process(t, "", "module", "deploy", "watch", "--dir", n1); code != exitNotFound {
+		t.Errorf("a module nobody released: exit %d, %q", code, errOut)
+	}
+	if _, errOut, code := process(t, "", "module", "publish", watch, "--dir", n2); code != exitNotPermitted {
+		t.Errorf("published without the operator's key: exit %d, %q", code, errOut)
+	}
+	cid := strings.TrimSpace(must("", "module", "publish", watch, "--dir", n1, "--quiet"))
+	out = must("", "module", "deploy", "watch", "--peers", "n2", "--dir", n1, "--json")
+	if !strings.Contains(out, cid) || !strings.Contains(out, `"host":"n2"`) || !strings.Contains(out, `"state":"running"`) {
+		t.Errorf("deploy: %s; on n2: %s", out, must("", "module", "list", "--dir", n2, "--json"))
+	}
+	if out := must("", "module", "show", cid, "--dir", n2); !strings.Contains(out, "peer n2") {
+		t.Errorf("show: %s", out)
+	}
+	must("", "module", "undeploy", "watch", "--withdraw", "--dir", n1)
+	poll(t, "n2 forgets what was withdrawn", func() (bool, string) {
+		out, _, _ := process(t, "", "module", "list", "--dir", n2)
+		return out == "", out
+	})
+
 	stop2()
 	if _, _, code := process(t, "", "status", "--dir", n2); code != exitUnreachable {
 		t.Errorf("status of a stopped node: exit %d, want %d", code, exitUnreachable)

@@ -30,6 +30,8 @@ const (
 	// retryMin and retryMax are between two tries to fetch what nobody connected had.
 	retryMin = 200 * time.Millisecond
 	retryMax = 30 * time.Second
+	// againAfter is when what could not be built, by no fault of its own, is tried again.
+	againAfter = 2 * time.Second
 	// judgeEvery is how often canaries are looked at, while there are any.
 	judgeEvery = time.Second
 	// A canary is slow whose mean time an event, over at least canaryEvents that it wanted, is above canaryMean: ten
@@ -208,7 +210,7 @@ func (r *Rollout) reconcile(ctx context.Context, wg *sync.WaitGroup) time.Durati
 	r.settle(ctx, s, deployments)
 	retry := r.keep(ctx, wg, s, deployments)
 	if !r.arrange(ctx, s, deployments) {
-		retry = soonest(retry, retryMin)
+		retry = soonest(retry, againAfter)
 	}
 	return retry
 }
@@ -391,6 +393,10 @@ func (r *Rollout) load(ctx context.Context, d authority.Deployment) (*running, e
 	}
 	if r.runner == nil {
 		if r.runner, err = runner.New(ctx, r.opt.Cache, r.opt.Services); err != nil {
+			r.opt.Log.Warn("compiled modules are not kept on disk", "err", err)
+			r.runner, err = runner.New(ctx, "", r.opt.Services)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%w: engines: %w", errAgain, err)
 		}
 	}
