@@ -224,7 +224,7 @@ func TestRefusedByAGuardRail(t *testing.T) {
 
 func TestCompletionKnowsPeersAndRoles(t *testing.T) {
 	dir := talking(t)
-	for args, want := range map[string]string{"role grant": "n2", "role grant n2": "decoy", "respond contain": "n2", "integrity accept": "/etc/x"} {
+	for args, want := range map[string]string{"role grant": "n2", "role grant n2": "decoy", "respond contain": "n2", "integrity accept": "/etc/x", "module deploy": "watch@1.0.0", "module deploy watch --role": "sentinel"} {
 		out, _, _ := omega(t, "", append(append([]string{"__complete", "--dir", dir}, strings.Fields(args)...), "")...)
 		if !strings.Contains(out, want) {
 			t.Errorf("completing %q gives %q, want %q in it", args, out, want)
