@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -122,7 +122,7 @@ func (h *benchHistory) store(dir string) error {
 	return led.Close()
 }
 
-// measureFold is what a start does, in milliseconds: open the ledger, read the chain from disk, fold it.
+// measureFold is the processor time of what a start does, in milliseconds: open the ledger, read the chain from disk, fold it.
 func measureFold() (float64, error) {
 	dir, err := os.MkdirTemp("", "omega-bench-*")
 	if err != nil {
@@ -138,15 +138,22 @@ func measureFold() (float64, error) {
 	if err := h.store(store); err != nil {
 		return 0, err
 	}
-	var failed error
-	ns := event.PerOperation(func(b *testing.B) {
-		for b.Loop() {
-			if failed = foldStored(store, h.genesis); failed != nil {
-				return
-			}
+	best := math.Inf(1)
+	for range 5 { // the least disturbed: other processes on the host only ever add
+		spent, err := processorTime(func() error { return foldStored(store, h.genesis) })
+		if err != nil {
+			return 0, err
 		}
-	})
-	return ns / 1e6, failed
+		best = min(best, float64(spent)/1e6)
+	}
+	return best, nil
+}
+
+// processorTime is what f takes of it, user and system.
+func processorTime(f func() error) (time.Duration, error) {
+	var before, after unix.Rusage
+	err := errors.Join(unix.Getrusage(unix.RUSAGE_SELF, &before), f(), unix.Getrusage(unix.RUSAGE_SELF, &after))
+	return time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()), err
 }
 
 func foldStored(store string, g *Genesis) error {
@@ -203,18 +210,13 @@ func (h *benchHistory) update() (float64, error) {
 		fresh[i] = h.last
 	}
 	runtime.GC()
-	var before, after unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &before); err != nil {
-		return 0, err
-	}
-	for _, e := range fresh {
-		if err := f.Apply(e); err != nil {
-			return 0, err
+	spent, err := processorTime(func() error {
+		for _, e := range fresh {
+			if err := f.Apply(e); err != nil {
+				return err
+			}
 		}
-	}
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &after); err != nil {
-		return 0, err
-	}
-	spent := after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()
-	return float64(spent) / 1e3 / benchUpdates, nil
+		return nil
+	})
+	return float64(spent) / 1e3 / benchUpdates, err
 }
