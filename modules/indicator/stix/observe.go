@@ -2,7 +2,6 @@ package stix
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/omega-mesh/omega/swarm/event"
@@ -263,7 +262,7 @@ func (o *Observer) strings(f field) []string {
 	return out
 }
 
-// numbers gives the number of a field.
+// number gives the number of a field.
 func (o *Observer) number(f field) (float64, bool) {
 	e := o.e
 	src, dst := ends(&e.Network)
@@ -309,7 +308,7 @@ func folder(path string) string {
 	return path[:max(i, 0)]
 }
 
-// any says whether an index in a path stands for any member.
+// anyIndex writes every index in a path as [*]: of a list here, any member will do.
 func anyIndex(path string) string {
 	for {
 		i := strings.IndexByte(path, '[')
@@ -329,14 +328,4 @@ func anyIndex(path string) string {
 		}
 		path = path[:i] + "[*]" + path[i+j+1:]
 	}
-}
-
-// Known are the object paths that our events have, in order.
-func Known() []string {
-	out := make([]string, 0, len(fields))
-	for p := range fields {
-		out = append(out, p)
-	}
-	slices.Sort(out)
-	return out
 }
