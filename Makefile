@@ -53,7 +53,7 @@ soak: models ## longer runs: the models, every decoder fuzzed, a swarm in chaos,
 		$(GO) test -c -fuzz=. -o $$tmp/fuzz.test $$dir; \
 		for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do echo "$$dir $$f"; \
 			(cd $$dir && $$tmp/fuzz.test -test.run '^$$' -test.fuzz "^$$f$$" -test.fuzztime $${FUZZTIME:-20000x} -test.fuzzcachedir $$tmp/cache -test.parallel 2 | tail -n 2); done; done
-	@set -o pipefail; SOAK_FOR=$${CHAOS:-5m} $(GO) test -count=1 -timeout 24h -v -run 'TestChaos|TestLargeSwarm|TestSoak' ./node/drill ./swarm ./bpf | grep -v '^=== '
+	@set -o pipefail; SOAK_FOR=$${CHAOS:-5m} $(GO) test -count=1 -timeout 24h -v -run 'TestChaos|TestLargeSwarm|TestSoak|TestOrdinaryLife' ./node/drill ./swarm ./bpf ./modules/pack | grep -v '^=== '
 	@$(MAKE) --no-print-directory build
 	@set -e; for i in $$(seq $${DRILLS:-10}); do bin/omega drill --json --quiet; done
 

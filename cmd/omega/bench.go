@@ -10,6 +10,7 @@ import (
 
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/modules/indicator"
+	"github.com/omega-mesh/omega/modules/pack"
 	"github.com/omega-mesh/omega/modules/sigma"
 	"github.com/omega-mesh/omega/modules/wasm"
 	"github.com/omega-mesh/omega/node"
@@ -36,7 +37,7 @@ import (
 func benchmarks() []event.Benchmark {
 	return slices.Concat(bpf.Benchmarks(), ledger.Benchmarks(), composite.Benchmarks(), audit.Benchmarks(), authority.Benchmarks(), policy.Benchmarks(), swarm.Benchmarks(), sentinel.Benchmarks(), node.Benchmarks(), journal.Benchmarks(), testnet.Benchmarks(), drill.Benchmarks(),
 		cage2.Benchmarks(), planner.Benchmarks(), learn.Benchmarks(), world.Benchmarks(), serve.Benchmarks(),
-		wasm.Benchmarks(), sigma.Benchmarks(), indicator.Benchmarks(), rollout.Benchmarks(), node.ModuleBenchmarks())
+		wasm.Benchmarks(), sigma.Benchmarks(), indicator.Benchmarks(), rollout.Benchmarks(), node.ModuleBenchmarks(), pack.Benchmarks())
 }
 
 func newBenchCommand(a *app) *cobra.Command {

@@ -167,7 +167,8 @@ func (s *sandbox) root() (dir string, done func(), err error) {
 				return err
 			}
 		}
-		return errors.Join(os.Chmod(filepath.Join(dir, "dev/null"), 0o666), os.Chmod(filepath.Join(dir, "tmp"), 0o1777), os.Mkdir(filepath.Join(dir, "dev/shm"), 0o1777),
+		return errors.Join(os.WriteFile(filepath.Join(dir, "etc/resolv.conf"), nil, 0o644), // nobody is to be asked: it would be waited for
+			os.Chmod(filepath.Join(dir, "dev/null"), 0o666), os.Chmod(filepath.Join(dir, "tmp"), 0o1777), os.Mkdir(filepath.Join(dir, "dev/shm"), 0o1777),
 			os.Mkdir(filepath.Join(dir, "run/lock"), 0o755), os.Symlink("/proc/self/fd", filepath.Join(dir, "dev/fd")))
 	})
 	done = func() {
