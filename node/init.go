@@ -262,7 +262,7 @@ func loadGenesis(l Layout) (*authority.Genesis, error) {
 }
 
 // Wipe removes everything a node keeps in dir: keys are overwritten first. The node must not be running. What it does
-// not know it leaves; the folder itself goes when that leaves it empty.
+// not know it leaves, and quarantined files, which are the host's; the folder itself goes when that leaves it empty.
 func Wipe(dir string) error {
 	l := Layout{dir}
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -284,7 +284,7 @@ func Wipe(dir string) error {
 		}
 	}
 	var errs []error
-	for _, p := range append(more, l.Genesis(), l.Identity(), l.Operator(), l.Next(), l.NextInside(), l.Ledger(), l.Swarm(), l.Journal(), l.Indicators(), l.Allowed(), l.PanicMark(), l.Socket(), l.Emergency(), l.Config(), l.Lock()) {
+	for _, p := range append(more, l.Genesis(), l.Identity(), l.Operator(), l.Next(), l.NextInside(), l.Ledger(), l.Swarm(), l.Journal(), l.Modules(), l.Indicators(), l.Baseline(), l.Allowed(), l.PanicMark(), l.Socket(), l.Emergency(), l.Config(), l.Lock()) {
 		errs = append(errs, os.RemoveAll(p))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -205,7 +205,7 @@ func (s swarm) processes(on string) (f footprint) {
 // eachEvent hands over what a host keeps, oldest first.
 func (s swarm) eachEvent(on string, f func(*event.Event)) {
 	s.Helper()
-	stream, err := s.host(on).Client().Events(s.Context(), &apiv1.EventsRequest{})
+	stream, err := s.host(on).Client().Events(s.Context(), &apiv1.EventsRequest{Since: "48h"})
 	if err != nil {
 		s.Fatal(err)
 	}
