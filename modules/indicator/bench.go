@@ -36,7 +36,7 @@ func Benchmarks() []event.Benchmark {
 			s, _ := mixed()
 			return perOperation(lookups(s, benchSize, 1))
 		}},
-		{Name: "modules/indicators/lookup/present", Unit: "ns", Limit: 1000, Measure: func() (float64, error) {
+		{Name: "modules/indicators/lookup/present", Unit: "ns", Limit: 150, Measure: func() (float64, error) {
 			s, _ := mixed()
 			return perOperation(lookups(s, benchSize, 0))
 		}},
