@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf/btf"
@@ -222,25 +223,31 @@ func TestFileRepeatsAreGathered(t *testing.T) {
 	}
 	find := a.watch(k)
 	const loop = `for n in 1 2 3 4 5 6 7 8 9 10; do echo $n >> plain; echo $n >> watched; echo $n >> watched.not; echo $n >> left; done; echo end > end`
+	began := time.Now()
 	if out, err := a.run(t.Context(), "/bin/sh", "-c", "cd "+dir+" && "+loop); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
-	told := map[string]int{}
+	took := time.Since(began)
+	told := map[string]map[uint64]bool{} // by path and instant: find looks at all of them again with each that comes
 	find("the end", func(e *event.Event) bool {
 		if e.Class == event.ClassFile {
-			told[strings.TrimPrefix(e.File.Path, dir+"/")]++
+			name := strings.TrimPrefix(e.File.Path, dir+"/")
+			if told[name] == nil {
+				told[name] = map[uint64]bool{}
+			}
+			told[name][e.Boot] = true
 			if watched := e.Process.Flags&event.FlagWatchedPath != 0; watched != (e.File.Path == dir+"/watched") {
 				t.Errorf("%s: watched is %t", e.File.Path, watched)
 			}
 		}
 		return e.File.Path == dir+"/end"
 	})
-	// find looks at all of them again with each that comes: only the last look is whole.
-	if told["watched"] < 10 || told["left"] != 0 {
+	if len(told["watched"]) < 10 || len(told["left"]) != 0 {
 		t.Errorf("told %v", told)
 	}
-	if told["watched"] < 4*told["plain"] || told["plain"] == 0 {
-		t.Errorf("a file written over and over was not gathered: %v", told)
+	// Its creation, and one a second: the loop may be slow where the machine is busy.
+	if n := len(told["plain"]); n == 0 || n > 3+int(took.Seconds()) {
+		t.Errorf("a file written over and over in %s was told %d times: %v", took, n, told)
 	}
 	if err := k.WatchFiles([]string{"relative"}, nil); err == nil {
 		t.Error("a relative path is watched")

@@ -34,6 +34,9 @@ func Child() int {
 		return selftest.Perform(os.Stdout)
 	}
 	unix.Umask(0o077)
+	if err := privileged.Unreadable(); err != nil {
+		fmt.Fprintln(redacting(os.Stderr), "omega: unprivileged half:", err)
+	}
 	trimHeap()
 	// The terminal's signals are the privileged half's to hear; it asks over the line.
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
@@ -51,6 +54,9 @@ func Child() int {
 	}
 	return 1
 }
+
+// errOrphaned is why a half ends whose other half is gone: that is no end in good order, and the swarm is not told of one.
+var errOrphaned = errors.New("the privileged half is gone")
 
 // trimHeap trades a little CPU for memory: a node at rest allocates little, and shares the host with what it protects.
 func trimHeap() {
@@ -132,13 +138,13 @@ func child() error {
 		defer close(gone)
 		err := client.Run(line)
 		// The other half is gone: blocks and guard rails with it. There is nothing to drain for.
-		time.AfterFunc(lastLook, func() { cancel(fmt.Errorf("the privileged half: %w", err)) })
+		time.AfterFunc(lastLook, func() { cancel(fmt.Errorf("%w: %w", errOrphaned, err)) })
 	}()
 	defer func() { closeLine(); <-gone }()
 	go func() {
 		select {
 		case <-orphaned:
-			time.AfterFunc(lastLook, func() { cancel(errors.New("told to end at once")) })
+			time.AfterFunc(lastLook, func() { cancel(errOrphaned) })
 			time.AfterFunc(lastLook+farewell, func() { os.Exit(1) }) // nothing waits for this half any more
 		case <-ctx.Done():
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -119,7 +120,7 @@ func (n *Node) coverage(ctx context.Context) event.Coverage {
 }
 
 // cover proves what this host sees, at start, each hour and after a change, and tells the swarm when that is not what it
-// last said. At the end it says that the silence to come means nothing.
+// last said. At an end in good order it says that the silence to come means nothing.
 func (n *Node) cover(ctx context.Context) error {
 	tick := time.NewTicker(surveyEvery * refreshEvery)
 	defer tick.Stop()
@@ -151,7 +152,7 @@ func (n *Node) cover(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			if said.Time == 0 {
+			if said.Time == 0 || errors.Is(context.Cause(ctx), errOrphaned) {
 				return ctx.Err()
 			}
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)

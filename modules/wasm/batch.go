@@ -14,7 +14,7 @@ const (
 	batchHeader  = 8 // version, count; then an offset of 4 bytes for each event
 
 	recordFixed   = 288
-	recordStrings = 29
+	recordStrings = 30
 	recordHeader  = recordFixed + 4*recordStrings // each string's offset and length, 2 bytes each
 	recordMost    = 60 << 10
 	stringMost    = 8 << 10
@@ -138,6 +138,9 @@ func putRecord(b []byte, e *event.Event) int {
 	}
 	if e.Sensor != "" {
 		w.put(28, e.Sensor)
+	}
+	if f.Was != "" {
+		w.put(29, f.Was)
 	}
 	size := align8(w.at)
 	if w.full || size > len(b) {

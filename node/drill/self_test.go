@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // halves are the processes of a host's node: the privileged one, and its child.
@@ -31,6 +33,34 @@ func struckAgent(s swarm) {
 	if child == 0 {
 		s.Fatal("n2's node is one process")
 	}
+	// What each half may do is what the kernel says, and no more than it needs.
+	for _, half := range []struct {
+		pid  int
+		caps uint64 // that it must not have
+		also string
+	}{
+		{parent, 1<<unix.CAP_SYS_MODULE | 1<<unix.CAP_SYS_RAWIO | 1<<unix.CAP_SYS_BOOT | 1<<unix.CAP_SYS_TIME | 1<<unix.CAP_MKNOD, ""},
+		{child, ^uint64(0), "NoNewPrivs:\t1"},
+	} {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", half.pid))
+		if err != nil {
+			s.Fatal(err)
+		}
+		for _, set := range []string{"CapEff", "CapPrm", "CapInh", "CapBnd"} {
+			_, rest, _ := strings.Cut(string(status), set+":\t")
+			line, _, _ := strings.Cut(rest, "\n")
+			if has, err := strconv.ParseUint(line, 16, 64); err != nil || has&half.caps != 0 {
+				s.Errorf("process %d: %s %s", half.pid, set, line)
+			}
+		}
+		if !strings.Contains(string(status), half.also) {
+			s.Errorf("process %d lacks %q", half.pid, half.also)
+		}
+		if limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", half.pid)); err != nil || !strings.Contains(string(limits), "Max core file size        0 ") {
+			s.Errorf("process %d may leave a core: %v %s", half.pid, err, limits)
+		}
+	}
+
 	told := func(signal string) bool {
 		for _, f := range s.findings("n1", "omega.self.signal") {
 			if f.GetHost() == "n2" && strings.HasSuffix(f.GetSubject().GetExe(), "kill") {
