@@ -134,7 +134,9 @@ func (n *Node) onDuplicate(did identity.DID, at swarm.Twins) {
 	n.health.duplicated(fmt.Sprintf("%s runs twice, at %s and %s: its state folder was copied", n.nameOf(did), at.Before, at.Last))
 	f := event.Finding{
 		RuleID: "omega.identity.duplicate", Rule: "duplicate-identity", Title: "Duplicate identity: one key runs in two places",
-		Attack: []string{"T1552.004"}, Severity: event.SeverityHigh, Confidence: 90, Subject: event.Subject{Address: at.Last},
+		Attack: []string{"T1552.004"}, Severity: event.SeverityHigh, Confidence: 90, // Of the member and of no address: which of the two is the owner's only the next key can tell, and the thief may well
+		// be the one who was met first.
+		Subject: event.Subject{Member: string(did)},
 		Evidence: []event.Evidence{
 			{Name: "did", Value: string(did)}, {Name: "name", Value: n.nameOf(did)},
 			{Name: "address", Value: at.Before.String()}, {Name: "address", Value: at.Last.String()},

@@ -102,7 +102,15 @@ func TestTheftOfAStateFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = net.Close() })
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, h := range net.Hosts() {
+				text, _ := os.ReadFile(h.Log)
+				t.Logf("%s:\n%s", h.Name, text)
+			}
+		}
+		_ = net.Close()
+	})
 	x := &theft{t: t, net: net, binary: binary, began: time.Now()}
 	host := func(name string) *testnet.Host {
 		h, err := net.Host(name)
@@ -133,6 +141,7 @@ func TestTheftOfAStateFolder(t *testing.T) {
 	}
 	clone := exec.Command(binary, "--dir", stolen.Dir, "up")
 	clone.Args[0] = "omega"
+	clone.Stdout, clone.Stderr = os.Stderr, os.Stderr
 	if err := net.Start(x1, clone); err != nil {
 		t.Fatal(err)
 	}

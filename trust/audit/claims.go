@@ -179,7 +179,7 @@ func (v *verifier) counts(f ledger.Feed, m mention) (size uint64, why string) {
 		if author.Forked || author.Contest != nil {
 			return 0, "who saw another branch of a feed that its author forked"
 		}
-		if n := author.Keys.Number(); n > 0 && !v.standing(f.Author, m.knew, author.Keys.Rotations[n-1].Authority) {
+		if v.unaware(f.Author, m.knew) {
 			if stands, _, _ := v.fold.Stands(f); stands < size {
 				size, why = stands, "who did not know of its author's last rotation"
 			}
@@ -189,6 +189,15 @@ func (v *verifier) counts(f ledger.Feed, m mention) (size uint64, why string) {
 		return 0, fmt.Sprintf("%s, who is revoked or convicted,", m.by.Author)
 	}
 	return size, why
+}
+
+// unaware says that did has rotated its key, and that whoever knew t of its authority chain did not know that.
+func (v *verifier) unaware(did identity.DID, t tip) bool {
+	m, ok := v.fold.State().Member(did)
+	if !ok || m.Keys.Number() == 0 {
+		return false
+	}
+	return !v.standing(did, t, m.Keys.Rotations[m.Keys.Number()-1].Authority)
 }
 
 // standing reports whether t is, in the authority chain of did as it stands, the entry of number from or a later one.
@@ -258,8 +267,8 @@ func (v *verifier) compare(c claim) {
 			detail = fmt.Sprintf("names a root of the first %d entries of %s that is not theirs", c.size, name(c.feed))
 		}
 	}
-	if detail == "" {
-		return
+	if detail == "" || c.by.Author != c.feed.Author && v.unaware(c.feed.Author, c.knew) {
+		return // the branch that it saw may be the one that a rotation superseded, which left the other at a number before this
 	}
 	size := c.size
 	if c.cause == CauseSeen {

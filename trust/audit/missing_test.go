@@ -195,6 +195,11 @@ func TestRotationAnswersWhatItSuperseded(t *testing.T) {
 		}
 		next, prev = e.Seq+1, e.Hash()
 	}
+	// The two branches parted before where the rotation says that the owner's stands to.
+	says(ledger.Head{Author: did, Chain: ledger.Activity, Seq: 1, Hash: ledger.Hash{9}})
+	if r := w.verify(w.export()); !r.OK {
+		t.Fatalf("%+v", r)
+	}
 	// The thief's: the number of the rotation and others behind it, and as much of the activity.
 	says(ledger.Head{Author: did, Chain: ledger.Authority, Seq: rotation.Seq, Hash: ledger.Hash{7}}, ledger.Head{Author: did, Chain: ledger.Activity, Seq: 1000, Hash: ledger.Hash{8}})
 	if r := w.verify(w.export()); !r.OK || len(r.Notes) == 0 {
