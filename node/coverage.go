@@ -39,11 +39,12 @@ type coverages struct {
 	mu    sync.Mutex
 	last  map[string]*event.Coverage // by DID; values are never changed
 	ended map[string]uint64          // CLOCK_BOOTTIME when a member said that it ends
+	met   map[string]bool            // who proved itself to this peer in this life
 	proof selftest.Proof
 }
 
 func newCoverages() *coverages {
-	return &coverages{last: map[string]*event.Coverage{}, ended: map[string]uint64{}}
+	return &coverages{last: map[string]*event.Coverage{}, ended: map[string]uint64{}, met: map[string]bool{}}
 }
 
 func (c *coverages) take(e *ledger.Entry) error {
@@ -60,6 +61,22 @@ func (c *coverages) take(e *ledger.Entry) error {
 		}
 	}
 	return nil
+}
+
+// meet notes that a member proved itself.
+func (c *coverages) meet(did string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.met) < maxCoverages {
+		c.met[did] = true
+	}
+}
+
+// hasMet says whether a member proved itself in this life.
+func (c *coverages) hasMet(did string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.met[did]
 }
 
 // end is when a member said that it ends; 0 where its last word is another.

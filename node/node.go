@@ -215,7 +215,7 @@ func New(p Parts) (*Node, error) {
 	// What joins it to the others.
 	n.swarm, err = swarm.New(swarm.Config{
 		Transport: n.self.Transport(), Swarm: n.genesis.SwarmID(), Self: n.self, Listen: n.cfg.Listen, Bootstrap: n.cfg.Bootstrap,
-		AddressBook: n.layout.Peers(), MDNS: n.cfg.MDNS, Ledger: n.ledger, Members: members{n.fold}, Admit: n.admit, Duplicate: n.onDuplicate, Carry: n.carryLetter, Blocks: blocks{n.modules}, Now: n.clock.now, Heard: n.clock.met, Log: n.log,
+		AddressBook: n.layout.Peers(), MDNS: n.cfg.MDNS, Ledger: n.ledger, Members: members{n.fold}, Admit: n.admit, Duplicate: n.onDuplicate, Carry: n.carryLetter, Blocks: blocks{n.modules}, Now: n.clock.now, Heard: n.meet, Log: n.log,
 	})
 	if err != nil {
 		return fail(fmt.Errorf("swarm: %w", err))
@@ -240,6 +240,12 @@ func New(p Parts) (*Node, error) {
 	})
 	n.health = newHealth(n)
 	return n, nil
+}
+
+// meet takes note of a member that has just proved itself, and of the time it told.
+func (n *Node) meet(did identity.DID, told int64) {
+	n.coverages.meet(string(did))
+	n.clock.met(did, told)
 }
 
 // ownProcesses are this one and, where the node is two, its other half.

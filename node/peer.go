@@ -134,7 +134,7 @@ func (n *Node) Sights() []roles.Sight {
 		if m.DID == n.self.DID() || !m.Active(now) {
 			continue
 		}
-		x := roles.Sight{DID: string(m.DID), Name: m.Name, Sentinel: s.HasRole(m.DID, roles.NameSentinel, now), Connected: live[m.DID], Ended: n.coverages.end(string(m.DID))}
+		x := roles.Sight{DID: string(m.DID), Name: m.Name, Sentinel: s.HasRole(m.DID, roles.NameSentinel, now), Connected: live[m.DID], Met: n.coverages.hasMet(string(m.DID)), Ended: n.coverages.end(string(m.DID))}
 		if head, ok := n.ledger.Head(m.DID, ledger.Activity); ok {
 			x.Entries = head.Seq + 1
 		}

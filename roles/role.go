@@ -62,6 +62,7 @@ type Sight struct {
 	DID, Name string
 	Sentinel  bool   // it holds the role now
 	Connected bool   // by a live, proved connection
+	Met       bool   // it proved itself to this peer, in this life: connected at some time, however short
 	Entries   uint64 // of its activity feed, as known here
 	Ended     uint64 // CLOCK_BOOTTIME when it said that its agent ends in good order; 0 where its last word is another
 }

@@ -74,10 +74,12 @@ func (s *silence) look(self string, now uint64, sights []roles.Sight) (out []cla
 		here[x.DID] = true
 		w := s.members[x.DID]
 		if w == nil {
-			if !x.Connected || len(s.members) >= maxSilences {
+			if !x.Connected && !x.Met || len(s.members) >= maxSilences {
 				continue
 			}
-			w = &watched{since: now}
+			if w = (&watched{since: now}); !x.Connected {
+				w.since = 0 // it came and went between two looks: what it said at its end still counts
+			}
 			s.members[x.DID] = w
 		}
 		if x.Connected {

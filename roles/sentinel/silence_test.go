@@ -62,11 +62,14 @@ func TestSilenceIsToldOnceAndTakenBack(t *testing.T) {
 
 func TestSilenceThatMeansNothing(t *testing.T) {
 	for name, f := range map[string]func(*mesh){
-		"it took its leave":       func(m *mesh) { m.sights[1].Ended, m.sights[1].Connected = m.now, false },
-		"it is no sentinel":       func(m *mesh) { m.sights[1].Sentinel, m.sights[1].Connected = false, false },
-		"it is out of the swarm":  func(m *mesh) { m.sights = m.sights[:1] },
-		"another told of it":      func(m *mesh) { m.sights[1].Connected = false; m.run(time.Second); m.s.hear("p1", false, m.now) },
-		"a short break":           func(m *mesh) { m.sights[1].Connected = false; m.run(20 * time.Second); m.sights[1].Connected = true },
+		"it took its leave":      func(m *mesh) { m.sights[1].Ended, m.sights[1].Connected = m.now, false },
+		"it is no sentinel":      func(m *mesh) { m.sights[1].Sentinel, m.sights[1].Connected = false, false },
+		"it is out of the swarm": func(m *mesh) { m.sights = m.sights[:1] },
+		"another told of it":     func(m *mesh) { m.sights[1].Connected = false; m.run(time.Second); m.s.hear("p1", false, m.now) },
+		"a short break":          func(m *mesh) { m.sights[1].Connected = false; m.run(20 * time.Second); m.sights[1].Connected = true },
+		"it came and ended between two looks": func(m *mesh) {
+			m.sights = append(m.sights, roles.Sight{DID: "p9", Sentinel: true, Met: true, Ended: 1})
+		},
 		"nobody ever met it here": func(m *mesh) { m.sights = append(m.sights, roles.Sight{DID: "p9", Sentinel: true}) },
 	} {
 		m := newMesh(t, "self", 4)
@@ -177,4 +180,13 @@ func TestASilentAgentIsAFinding(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 	})
+}
+
+// An agent that is killed a moment after it came was never seen connected, and is missed all the same.
+func TestSilenceOfOneThatCameAndWent(t *testing.T) {
+	m := newMesh(t, "self", 4)
+	m.sights = append(m.sights, roles.Sight{DID: "p9", Sentinel: true, Met: true})
+	if got := m.run(3 * SilentAfter); len(got) != 1 || got[0].did != "p9" || got[0].over {
+		t.Fatalf("%+v", got)
+	}
 }
