@@ -59,7 +59,7 @@ func inFile(name string, f func(fd int) error) error {
 	return f(fd)
 }
 
-// fileActions are done in this order; the working directory is DIR/work.
+// fileActions are done in this order; the working directory is DIR/here.
 var fileActions = []fileAction{
 	{name: "create", do: func(d string) error { return write(d+"/new", unix.O_CREAT|unix.O_WRONLY) }, activity: event.ActivityFileCreate, path: "/new",
 		check: func(e *event.Event) bool {
@@ -68,7 +68,7 @@ var fileActions = []fileAction{
 	{name: "write", do: func(d string) error { return write(d+"/new", unix.O_WRONLY|unix.O_APPEND) }, activity: event.ActivityFileWrite, path: "/new",
 		check: func(e *event.Event) bool { return e.File.Inode != 0 }},
 	{name: "write-relative", do: func(string) error { return write("../rel", unix.O_CREAT|unix.O_RDWR) }, activity: event.ActivityFileCreate, path: "/rel"},
-	{name: "write-link", do: func(d string) error { return write(d+"/work/link/through", unix.O_CREAT|unix.O_WRONLY) }, activity: event.ActivityFileCreate, path: "/deep/through"},
+	{name: "write-link", do: func(d string) error { return write(d+"/here/link/through", unix.O_CREAT|unix.O_WRONLY) }, activity: event.ActivityFileCreate, path: "/deep/through"},
 	{name: "write-newline", do: func(d string) error { return write(d+"/a\nb\x1b[31m\xff", unix.O_CREAT|unix.O_WRONLY) }, activity: event.ActivityFileCreate, path: "/a\nb\x1b[31m\xff"},
 	{name: "openat2", do: func(d string) error {
 		return inDirectory(d, func(fd int) error {
@@ -79,11 +79,11 @@ var fileActions = []fileAction{
 			return err
 		})
 	}, activity: event.ActivityFileCreate, path: "/two"},
-	{name: "mkdir", do: func(string) error { return unix.Mkdir("made", 0o700) }, activity: event.ActivityFileCreate, path: "/work/made",
+	{name: "mkdir", do: func(string) error { return unix.Mkdir("made", 0o700) }, activity: event.ActivityFileCreate, path: "/here/made",
 		check: func(e *event.Event) bool { return e.File.Mode&0o777 == 0o700 }},
 	{name: "mknod", do: func(d string) error { return unix.Mknod(d+"/pipe", unix.S_IFIFO|0o600, 0) }, activity: event.ActivityFileCreate, path: "/pipe"},
 	{name: "rename", do: func(d string) error { return unix.Rename(d+"/new", d+"/./deep/../renamed") }, activity: event.ActivityFileRename, path: "/renamed", other: "/new"},
-	{name: "rename-over", do: func(d string) error { return unix.Rename("../two", d+"/renamed") }, activity: event.ActivityFileRename, path: "/renamed", other: "/work/../two"},
+	{name: "rename-over", do: func(d string) error { return unix.Rename("../two", d+"/renamed") }, activity: event.ActivityFileRename, path: "/renamed", other: "/here/../two"},
 	{name: "renameat", do: func(d string) error {
 		return inDirectory(d+"/deep", func(fd int) error { return unix.Renameat(fd, "through", fd, "moved") })
 	}, activity: event.ActivityFileRename, path: "/deep/moved", other: "/deep/through"},
@@ -102,7 +102,7 @@ var fileActions = []fileAction{
 	{name: "unlinkat", do: func(d string) error {
 		return inDirectory(d, func(fd int) error { return unix.Unlinkat(fd, "soft", 0) })
 	}, activity: event.ActivityFileUnlink, path: "/soft"},
-	{name: "rmdir", do: func(string) error { return unix.Rmdir("made") }, activity: event.ActivityFileUnlink, path: "/work/made"},
+	{name: "rmdir", do: func(string) error { return unix.Rmdir("made") }, activity: event.ActivityFileUnlink, path: "/here/made"},
 	{name: "refused", do: func(d string) error {
 		if err := write(d+"/locked", unix.O_CREAT|unix.O_WRONLY); err != nil {
 			return err
@@ -125,9 +125,9 @@ var fileActions = []fileAction{
 		}
 		return write(d+"/bound/below", unix.O_CREAT|unix.O_WRONLY)
 	}, activity: event.ActivityFileCreate, path: "/bound/below"},
-	{name: "mount", do: func(d string) error { return unix.Mount("none", d+"/work", "tmpfs", unix.MS_NOEXEC, "") }, activity: event.ActivityMount, path: "/work", other: "=none",
+	{name: "mount", do: func(d string) error { return unix.Mount("none", d+"/here", "tmpfs", unix.MS_NOEXEC, "") }, activity: event.ActivityMount, path: "/here", other: "=none",
 		check: func(e *event.Event) bool { return e.File.FS == "tmpfs" && e.File.Flags == unix.MS_NOEXEC }},
-	{name: "umount", do: func(d string) error { return unix.Unmount(d+"/work", unix.MNT_DETACH) }, activity: event.ActivityUnmount, path: "/work"},
+	{name: "umount", do: func(d string) error { return unix.Unmount(d+"/here", unix.MNT_DETACH) }, activity: event.ActivityUnmount, path: "/here"},
 	{name: "long", do: func(d string) error { return unix.Unlink(longName(d)) }, activity: event.ActivityFileUnlink, path: "/rel"},
 	{name: "chroot", do: func(d string) error {
 		if err := unix.Chroot(d + "/deep"); err != nil {
@@ -169,15 +169,15 @@ func TestFileEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"work", "deep", "bound"} {
+	for _, name := range []string{"here", "deep", "bound"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Symlink("../deep", dir+"/work/link"); err != nil {
+	if err := os.Symlink("../deep", dir+"/here/link"); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := a.run(context.Background(), "/bin/sh", "-c", "cd "+dir+"/work && "+actEnv+"="+dir+" exec "+selfExe(t)); err != nil {
+	if out, err := a.run(context.Background(), "/bin/sh", "-c", "cd "+dir+"/here && "+actEnv+"="+dir+" exec "+selfExe(t)); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
 	for _, act := range fileActions {

@@ -226,7 +226,7 @@ func (v *verifier) open(f ledger.Feed, base *ledger.Base, until uint64, at int64
 		key, _, _ := v.fold.KeyAt(f, base.First)
 		err := base.Verify(v.swarm, key)
 		if err == nil {
-			err = v.registry.Backed(base)
+			err = v.registry.WasBacked(base)
 		}
 		if err != nil {
 			v.audit = nil

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -170,6 +171,14 @@ func TestConcurrentAppendersShareSyncs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
+	// The first sync lasts until many wait.
+	d.syncing = sync.OnceFunc(func() {
+		for waiting := 0; waiting < 100; runtime.Gosched() {
+			l.queue.mu.Lock()
+			waiting = len(l.queue.next.entries)
+			l.queue.mu.Unlock()
+		}
+	})
 	var wg sync.WaitGroup
 	for range 200 {
 		wg.Go(func() { mustAppend(t, l, Activity, KindFinding, "x") })

@@ -16,6 +16,7 @@ type memDisk struct {
 	room    int // bytes that may still be written; below 0: any
 	failing error
 	before  func() // a step that changes names or whole files
+	syncing func() // a sync
 }
 
 type memFile struct {
@@ -148,6 +149,9 @@ func (f *memFile) Truncate(size int64) error {
 }
 
 func (f *memFile) Sync() error {
+	if f.d.syncing != nil {
+		f.d.syncing()
+	}
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
 	if f.d.failing != nil {

@@ -91,6 +91,84 @@ func (l *Ledger) Mark(id Feed, first uint64, cosigned []tlog.Cosignature) error 
 	return nil
 }
 
+// Standing is the base at entry first of a feed: where the feed begins here, or what it can be trimmed to. Nil where none is.
+func (l *Ledger) Standing(id Feed, first uint64) (*Base, error) {
+	f := l.lookup(id)
+	if f == nil {
+		return nil, nil
+	}
+	b, _, err := l.baseAt(f, first)
+	return b, err
+}
+
+// baseAt gives the name of its file, too.
+func (l *Ledger) baseAt(f *feed, first uint64) (*Base, string, error) {
+	f.mu.Lock()
+	base, marked := f.base, slices.Contains(f.marks, first)
+	f.mu.Unlock()
+	switch {
+	case base != nil && base.First == first:
+		return base, besideFile(f.id, suffixBase), nil
+	case marked:
+		name := markFile(f.id, first)
+		b, err := l.readMark(f, first)
+		if err != nil {
+			err = fmt.Errorf("%w: %s: %w", ErrStorage, name, err)
+		}
+		return b, name, err
+	}
+	return nil, "", nil
+}
+
+// Renew puts a cosignature in the place of its witness's older one in the base that stands at entry first of a feed: a
+// rotated witness says again, with its new key, what it said before. Where no base stands, or that witness cosigned none,
+// nothing changes.
+func (l *Ledger) Renew(id Feed, first uint64, again tlog.Cosignature) error {
+	f := l.lookup(id)
+	if f == nil {
+		return nil
+	}
+	f.order.Lock() // against Trim and IngestBase, which move the base
+	defer f.order.Unlock()
+	old, name, err := l.baseAt(f, first)
+	if err != nil || old == nil {
+		return err
+	}
+	at := slices.IndexFunc(old.Cosigned, func(c tlog.Cosignature) bool { return c.Witness == again.Witness })
+	if at < 0 {
+		return nil
+	}
+	b := *old
+	b.Cosigned = slices.Clone(old.Cosigned)
+	b.Cosigned[at] = again
+	raw, err := b.Encode()
+	if err != nil {
+		return err
+	}
+	if err := l.disk.Write(name, raw); err != nil {
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.base == old {
+		f.base = &b
+	}
+	return nil
+}
+
+// readMark reads the mark at entry first of a feed.
+func (l *Ledger) readMark(f *feed, first uint64) (*Base, error) {
+	raw, err := l.disk.Read(markFile(f.id, first), trust.MaxBase)
+	if err != nil {
+		return nil, err
+	}
+	b, err := DecodeBase(raw)
+	if err == nil && (b.Feed != f.id || b.First != first) {
+		err = errors.New("of another feed")
+	}
+	return b, err
+}
+
 func markFile(f Feed, first uint64) string {
 	return besideFile(f, fmt.Sprintf("-%016x", first)+suffixMark)
 }
@@ -165,13 +243,12 @@ func (f *feed) nextMark() (first uint64, at int64, ok bool) {
 
 // trimTo makes f begin at a mark.
 func (l *Ledger) trimTo(f *feed, first uint64) (freed int64, err error) {
-	raw, err := l.disk.Read(markFile(f.id, first), trust.MaxBase)
-	var b *Base
+	f.order.Lock()
+	defer f.order.Unlock()
+	b, err := l.readMark(f, first)
+	var raw []byte
 	if err == nil {
-		b, err = DecodeBase(raw)
-	}
-	if err == nil && (b.Feed != f.id || b.First != first) {
-		err = errors.New("of another feed")
+		raw, err = b.Encode()
 	}
 	if err != nil {
 		f.dropMarks(first)
@@ -180,8 +257,6 @@ func (l *Ledger) trimTo(f *feed, first uint64) (freed int64, err error) {
 	if err := l.disk.Write(besideFile(f.id, suffixBase), raw); err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrStorage, err)
 	}
-	f.order.Lock()
-	defer f.order.Unlock()
 	f.mu.Lock()
 	f.base = b
 	var gone []segment

@@ -21,7 +21,7 @@ var (
 	ErrFewer = errors.New("witness: too few cosignatures")
 )
 
-// maxKeys is the most keys of one witness: each rotation of its identity brings another.
+// maxKeys is the most keys of one witness: each rotation of its identity brings another, and the oldest goes.
 const maxKeys = 8
 
 // Registry knows the witnesses' keys and judges cosignatures. It is safe for concurrent use.
@@ -50,18 +50,33 @@ func (r *Registry) Learn(e *ledger.Entry) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.keys[e.Author]) >= maxKeys {
-		return fmt.Errorf("witness: %s: more than %d keys: %w", e.Author.Short(), maxKeys, ErrBody)
-	}
-	r.keys[e.Author] = append(r.keys[e.Author], k)
+	have := r.keys[e.Author]
+	r.keys[e.Author] = append(slices.Clone(have[max(0, len(have)+1-maxKeys):]), k) // readers go on with the old slice
 	return nil
 }
 
-// Key is that of the witness by which s verifies over c.
+// Key is that of the witness by which s verifies over c: any it ever certified. That is for words whose author a member's
+// own signature names, as in a KindCosign entry, and for what is read as history.
 func (r *Registry) Key(c tlog.Checkpoint, s tlog.Cosignature) (*tlog.VerifyKey, error) {
+	return verified(r.keysOf(identity.DID(s.Witness)), c, s)
+}
+
+// Newest says that s verifies by the newest key of its witness. A cosignature that travels by itself counts by that alone:
+// whoever stole a key that was rotated since can sign what they like with it, and date it as they like.
+func (r *Registry) Newest(c tlog.Checkpoint, s tlog.Cosignature) error {
+	keys := r.keysOf(identity.DID(s.Witness))
+	_, err := verified(keys[max(0, len(keys)-1):], c, s)
+	return err
+}
+
+// keysOf are the keys of a witness, in the order in which it certified them.
+func (r *Registry) keysOf(did identity.DID) []*tlog.VerifyKey {
 	r.mu.RLock()
-	keys := r.keys[identity.DID(s.Witness)]
-	r.mu.RUnlock()
+	defer r.mu.RUnlock()
+	return r.keys[did]
+}
+
+func verified(keys []*tlog.VerifyKey, c tlog.Checkpoint, s tlog.Cosignature) (*tlog.VerifyKey, error) {
 	if len(keys) == 0 {
 		return nil, fmt.Errorf("%.80q: %w", s.Witness, ErrUnknown)
 	}
@@ -73,8 +88,19 @@ func (r *Registry) Key(c tlog.Checkpoint, s tlog.Cosignature) (*tlog.VerifyKey, 
 	return nil, fmt.Errorf("witness: %.80q: %w", s.Witness, tlog.ErrCosignature)
 }
 
-// Backed says whether enough members that count cosigned a base; ErrFewer where not.
-func (r *Registry) Backed(b *ledger.Base) error {
+// Backed says whether enough members that count cosigned a base, each with its newest key; ErrFewer where not.
+func (r *Registry) Backed(b *ledger.Base) error { return r.backed(b, r.Newest) }
+
+// WasBacked says so of a base that is history, as in an export: by any key that the witnesses ever certified, since a
+// base may be older than a rotation.
+func (r *Registry) WasBacked(b *ledger.Base) error {
+	return r.backed(b, func(c tlog.Checkpoint, s tlog.Cosignature) error {
+		_, err := r.Key(c, s)
+		return err
+	})
+}
+
+func (r *Registry) backed(b *ledger.Base, verify func(tlog.Checkpoint, tlog.Cosignature) error) error {
 	count, need := accepted(r.state().Members(), b.Feed)
 	signed := b.Signed()
 	good := make(map[identity.DID]bool)
@@ -83,7 +109,7 @@ func (r *Registry) Backed(b *ledger.Base) error {
 		if good[did] || !slices.Contains(count, did) {
 			continue
 		}
-		if _, err := r.Key(signed, s); err == nil {
+		if verify(signed, s) == nil {
 			good[did] = true
 		}
 	}

@@ -103,7 +103,8 @@ func keyOf(self *identity.Identity) (*tlog.Key, error) {
 }
 
 // Rekey goes on with the key of the identity's current one, and certifies it: after a rotation, since whoever stole the old
-// key can cosign with what follows from it. What was cosigned before stays good.
+// key can cosign with what follows from it. What feeds begin at, or can be trimmed to, on this peer's old word it cosigns
+// again, since the old key counts no more.
 func (w *Witness) Rekey(ctx context.Context) error {
 	key, err := keyOf(w.opt.Self)
 	if err != nil {
@@ -118,8 +119,51 @@ func (w *Witness) Rekey(ctx context.Context) error {
 	if !used {
 		return nil
 	}
-	_, err = w.certify(ctx)
+	if key, err = w.certify(ctx); err != nil {
+		return err
+	}
+	said, err := w.standing(w.opt.Self.DID())
+	for _, c := range said {
+		if err := w.say(ctx, key, c.Feed, c.Checkpoint(w.opt.Swarm)); err != nil {
+			return err
+		}
+	}
 	return err
+}
+
+// standing is what a witness's feed still says it cosigned of the bases that stand here.
+func (w *Witness) standing(by identity.DID) (out []*Cosigned, err error) {
+	feed := ledger.Feed{Author: by, Chain: ledger.Activity}
+	var from uint64
+	if b := w.opt.Ledger.Base(feed); b != nil {
+		from = b.First
+	}
+	for {
+		raws, err := w.opt.Ledger.Range(feed.Author, feed.Chain, from, 4096, 1<<20)
+		if err != nil || len(raws) == 0 {
+			return out, err
+		}
+		from += uint64(len(raws))
+		for _, raw := range raws {
+			e, err := ledger.Decode(raw)
+			if err != nil {
+				return out, err
+			}
+			if e.Kind != ledger.KindCosign {
+				continue
+			}
+			c, err := DecodeCosigned(e)
+			if err != nil {
+				return out, err
+			}
+			switch b, err := w.opt.Ledger.Standing(c.Feed, c.Size); {
+			case err != nil:
+				return out, err
+			case b != nil && b.Signed() == c.Checkpoint(w.opt.Swarm):
+				out = append(out, c)
+			}
+		}
+	}
 }
 
 // Observe takes an entry that the ledger stored. live is false for what is read again at a start. It never blocks.
@@ -134,6 +178,9 @@ func (w *Witness) Observe(e *ledger.Entry, live bool) {
 			w.certified = w.certified || k.Is(w.key)
 			w.mu.Unlock()
 		}
+		if live && w.rotated(e.Author) {
+			w.enqueue(e)
+		}
 	case ledger.KindCosign:
 		c, err := DecodeCosigned(e)
 		if err != nil {
@@ -142,7 +189,7 @@ func (w *Witness) Observe(e *ledger.Entry, live bool) {
 		if own {
 			w.recall(c)
 		}
-		if w.opt.Ledger.Markable(c.Feed, c.Size) {
+		if w.opt.Ledger.Markable(c.Feed, c.Size) || live && w.rotated(e.Author) {
 			w.enqueue(e)
 		}
 	case ledger.KindCheckpoint:
@@ -227,8 +274,16 @@ func (w *Witness) Run(ctx context.Context) error {
 }
 
 func (w *Witness) take(ctx context.Context, e *ledger.Entry) error {
-	if e.Kind == ledger.KindCosign {
+	switch e.Kind {
+	case ledger.KindCosign:
 		return w.collect(e)
+	case ledger.KindWitness: // what it cosigned with this key may have come first
+		said, err := w.standing(e.Author)
+		for _, c := range said {
+			b, failed := w.opt.Ledger.Standing(c.Feed, c.Size)
+			err = errors.Join(err, failed, w.renewed(b, c))
+		}
+		return err
 	}
 	return errors.Join(w.Cosign(ctx, e), w.mark(place{e.Feed(), e.Seq}))
 }
@@ -245,6 +300,9 @@ func (w *Witness) collect(e *ledger.Entry) error {
 	if _, err := w.Key(c.Checkpoint(w.opt.Swarm), c.By); err != nil {
 		return err
 	}
+	if b, err := w.opt.Ledger.Standing(c.Feed, c.Size); b != nil || err != nil {
+		return errors.Join(err, w.renewed(b, c))
+	}
 	p := place{c.Feed, c.Size}
 	if w.pending[p] == nil {
 		for old := range w.pending {
@@ -259,6 +317,24 @@ func (w *Witness) collect(e *ledger.Entry) error {
 		w.pending[p][c.By.Witness] = c.By
 	}
 	return w.mark(p)
+}
+
+// rotated says whether a witness has certified another key before: what it cosigns may be what it cosigned before.
+func (w *Witness) rotated(did identity.DID) bool {
+	return len(w.keysOf(did)) > 1
+}
+
+// renewed takes a rotated witness's word again for a base that stands. What is there by its newest key stays as it is.
+func (w *Witness) renewed(b *ledger.Base, c *Cosigned) error {
+	if b == nil || w.Newest(b.Signed(), c.By) != nil {
+		return nil // not what stands here, or not yet by a key that counts
+	}
+	for _, old := range b.Cosigned {
+		if old.Witness == c.By.Witness && w.Newest(b.Signed(), old) != nil {
+			return w.opt.Ledger.Renew(b.Feed, b.First, c.By)
+		}
+	}
+	return nil
 }
 
 // mark tells the ledger once enough have cosigned.
@@ -363,6 +439,17 @@ func (w *Witness) cosign(ctx context.Context, f ledger.Feed, c tlog.Checkpoint) 
 	if err != nil {
 		return err
 	}
+	if err := w.say(ctx, key, f, c); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last[f] = word{size: c.Size, root: c.Root, here: true}
+	return nil
+}
+
+// say cosigns, and writes it into this peer's own feed.
+func (w *Witness) say(ctx context.Context, key *tlog.Key, f ledger.Feed, c tlog.Checkpoint) error {
 	sig, err := key.Cosign(c, string(w.opt.Self.DID()), uint64(w.opt.Now().Unix()))
 	if err != nil {
 		return err
@@ -374,9 +461,6 @@ func (w *Witness) cosign(ctx context.Context, f ledger.Feed, c tlog.Checkpoint) 
 	if _, err := w.opt.Ledger.Append(ctx, ledger.Activity, ledger.KindCosign, body, false); err != nil {
 		return fmt.Errorf("witness: %w", err)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.last[f] = word{size: c.Size, root: c.Root, here: true}
 	return nil
 }
 

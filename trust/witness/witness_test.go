@@ -125,11 +125,11 @@ func (s *swarm) mix() {
 					s.pull(to, from, chain)
 				}
 			}
-		}
-		for _, p := range s.peers {
-			for len(p.queue) > 0 {
-				if err := p.take(context.Background(), <-p.queue); err != nil {
-					s.t.Fatal(err)
+			for _, p := range s.peers {
+				for len(p.queue) > 0 {
+					if err := p.take(context.Background(), <-p.queue); err != nil {
+						s.t.Fatal(err)
+					}
 				}
 			}
 		}
@@ -280,6 +280,106 @@ func TestTrimmedBehindWitnesses(t *testing.T) {
 	}
 	if err := author.Backed(b); !errors.Is(err, ErrFewer) {
 		t.Errorf("spoilt cosignatures: %v", err)
+	}
+}
+
+// TestRotatedWitnessSaysItAgain: a base counts by its witnesses' newest keys alone, since whoever stole an older one can
+// sign any base with it. So a rotated witness cosigns again what stands, and those who hold it take that in.
+func TestRotatedWitnessSaysItAgain(t *testing.T) {
+	s := newSwarm(t, 4)
+	ctx := t.Context()
+	author := s.peers[0]
+	f := ledger.Feed{Author: author.id.DID(), Chain: ledger.Activity}
+	for day := range 5 {
+		s.say(author, fmt.Sprint("day ", day))
+		s.now = s.now.Add(24 * time.Hour)
+		if _, err := author.ledger.Checkpoint(ctx); err != nil {
+			t.Fatal(err)
+		}
+		s.mix()
+	}
+	holder := s.peers[1]
+	if freed, err := holder.ledger.Trim(72*time.Hour, 1<<40); err != nil || freed == 0 {
+		t.Fatal(freed, err)
+	}
+	old := holder.ledger.Base(f)
+	if old == nil {
+		t.Fatal("the author's feed was not trimmed")
+	}
+	marked := func(now *ledger.Base) (n int) { // by what the holder knows
+		for _, c := range now.Cosigned {
+			if holder.Newest(now.Signed(), c) == nil {
+				n++
+			}
+		}
+		return n
+	}
+	all := marked(old)
+	if all != len(old.Cosigned) || holder.Backed(old) != nil {
+		t.Fatalf("%d of %d cosignatures count", all, len(old.Cosigned))
+	}
+	for _, p := range s.peers[1:] {
+		if !slices.ContainsFunc(old.Cosigned, func(c tlog.Cosignature) bool { return c.Witness == string(p.id.DID()) }) {
+			continue
+		}
+		step, err := identity.Succeed(p.home, identity.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.ledger.Rotate(step.Key, step.Next, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(step.Done(), step.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Rekey(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.mix()
+	if err := author.Backed(old); !errors.Is(err, ErrFewer) {
+		t.Errorf("a base counts by keys that were rotated: %v", err)
+	}
+	if err := author.WasBacked(old); err != nil {
+		t.Errorf("as history it counts: %v", err)
+	}
+	renewed := holder.ledger.Base(f)
+	if n := marked(renewed); n != all || renewed.First != old.First {
+		t.Errorf("%d of %d cosignatures were renewed", n, all)
+	}
+	if err := author.Backed(renewed); err != nil {
+		t.Error(err)
+	}
+	// A new key may come after what was cosigned with it.
+	for _, c := range old.Cosigned {
+		if err := holder.ledger.Renew(f, old.First, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := marked(holder.ledger.Base(f)); n != 0 {
+		t.Fatalf("%d cosignatures count", n)
+	}
+	if err := holder.ledger.Replay(func(e *ledger.Entry) error {
+		if e.Kind == ledger.KindWitness && holder.rotated(e.Author) {
+			return holder.take(ctx, e)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Backed(holder.ledger.Base(f)); err != nil {
+		t.Errorf("after the keys: %v", err)
+	}
+	// The renewed base is the one on disk, and so are the marks that wait behind it.
+	s.open(holder)
+	if err := holder.Backed(holder.ledger.Base(f)); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+	if freed, err := holder.ledger.Trim(48*time.Hour, 1<<40); err != nil || freed == 0 {
+		t.Fatal(freed, err)
+	}
+	if next := holder.ledger.Base(f); next.First == old.First || holder.Backed(next) != nil {
+		t.Errorf("a mark was not renewed: %v", holder.Backed(next))
 	}
 }
 
