@@ -530,13 +530,13 @@ func TestDenyExecStopsEveryOne(t *testing.T) {
 	if err != nil || !r.BeforeFirstInstruction {
 		t.Fatalf("%+v %v", r, err)
 	}
-	for range 100 {
-		if _, err := a.run(t.Context(), tool, marker); err == nil {
-			t.Fatal("it ran")
-		}
+	// By its path alone: it is another file now.
+	if out, err := exec.Command("sh", "-c", "cp $0 $0.new && mv $0.new $0", tool).CombinedOutput(); err != nil {
+		t.Fatal(err, string(out))
 	}
-	if _, err := os.Stat(marker); err == nil {
-		t.Error("it took effect before it died")
+	a.stopped(t, k, tool, marker)
+	if _, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionDeny, Target: event.Target{Path: tool}, TTL: time.Hour}); err != nil {
+		t.Fatal(err)
 	}
 	find("the kill", func(e *event.Event) bool { return e.Activity == event.ActivityKill })
 	// By another name it is the same file.
@@ -583,9 +583,37 @@ func TestDenyExecStopsEveryOne(t *testing.T) {
 		if active := k.Active(); len(active) != 1 || active[0].Target != target {
 			t.Errorf("stands: %+v, want %+v", active, target)
 		}
-		if _, err := a.run(t.Context(), tool, marker); (err != nil) != c.denied {
+		if c.denied { // each later one by its inode alone, by a name that is not the denied one's
+			os.Remove(marker)
+			a.stopped(t, k, link, marker)
+		} else if _, err := a.run(t.Context(), tool, marker); err != nil {
 			t.Errorf("generation %d of %d: %v", c.generation, generation, err)
 		}
+	}
+}
+
+// stopped starts a denied tool, which would make marker, a thousand times, and holds every one to have died before its
+// first instruction.
+func (h *host) stopped(t *testing.T, k *Kernel, tool, marker string) {
+	t.Helper()
+	const tries = "1000"
+	hits := func() (n uint64) {
+		for _, e := range k.Active() {
+			n += e.Hits
+		}
+		return n
+	}
+	before := hits()
+	// A shell starts them: it forks a small process, where this one's is large.
+	out, err := h.run(t.Context(), "/bin/sh", "-c", `i=0; n=0; while [ $i -lt `+tries+` ]; do "$0" "$1" 2>&-; [ $? -gt 125 ] && n=$((n+1)); i=$((i+1)); done; echo "stopped $n" >&2`, tool, marker)
+	if err != nil || !strings.Contains(out, "stopped "+tries+"\n") {
+		t.Errorf("of %s: %v %.200s", tries, err, out[max(0, len(out)-200):])
+	}
+	if got := hits() - before; got < 1000 {
+		t.Errorf("the kernel counted %d of %s", got, tries)
+	}
+	if _, err := os.Stat(marker); err == nil {
+		t.Error("one took effect before it died")
 	}
 }
 

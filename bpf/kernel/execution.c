@@ -94,16 +94,25 @@ static __always_inline struct doom *doomed_here(void)
 	return d->start == BPF_CORE_READ(task, group_leader, start_boottime) / TICK ? d : NULL;
 }
 
+// refused: stands, and counts one more.
+static __always_inline bool refused(struct until *u)
+{
+	if (!stands(u))
+		return false;
+	__sync_fetch_and_add(&u->hits, 1);
+	return true;
+}
+
 static __always_inline bool execution_denied(struct linux_binprm *bprm)
 {
 	struct inode *inode = bprm->file->f_inode;
 	struct file_key key = {};
 	key.inode = inode->i_ino;
 	key.device = inode->i_sb->s_dev;
-	if (stands(bpf_map_lookup_elem(&deny_inode, &key)))
+	if (refused(bpf_map_lookup_elem(&deny_inode, &key)))
 		return true;
 	key.generation = ((struct inode___numbered *)inode)->i_generation;
-	if (key.generation && stands(bpf_map_lookup_elem(&deny_inode, &key)))
+	if (key.generation && refused(bpf_map_lookup_elem(&deny_inode, &key)))
 		return true;
 
 	if (!any_rules(0))
@@ -115,7 +124,7 @@ static __always_inline bool execution_denied(struct linux_binprm *bprm)
 	// As it was called: the one name by which a script is still known here, where its interpreter is the image.
 	__builtin_memset(&s->key, 0, sizeof(s->key));
 	if (bpf_probe_read_kernel_str(s->key.path, sizeof(s->key.path), BPF_CORE_READ(bprm, filename)) > 0 &&
-	    stands(bpf_map_lookup_elem(&deny_path, &s->key)))
+	    refused(bpf_map_lookup_elem(&deny_path, &s->key)))
 		return true;
 	// As it is: neither ./name nor a link nor /a/../b hides it.
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
@@ -128,7 +137,7 @@ static __always_inline bool execution_denied(struct linux_binprm *bprm)
 	__builtin_memset(&s->key, 0, sizeof(s->key));
 	if (bpf_probe_read_kernel(s->key.path, length & (PATH_KEY - 1), &s->path.bytes[start & (EXE_MAX - 1)]) < 0)
 		return false;
-	return stands(bpf_map_lookup_elem(&deny_path, &s->key));
+	return refused(bpf_map_lookup_elem(&deny_path, &s->key));
 }
 
 // Executions whose file user space is to hash, while any is denied by its hash. Read by nobody else, and lost ones counted.

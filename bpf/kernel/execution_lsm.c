@@ -24,6 +24,14 @@ struct {
 	__type(value, struct until);
 } deny_inode SEC(".maps");
 
+static __always_inline bool refused(struct until *u)
+{
+	if (!stands(u))
+		return false;
+	__sync_fetch_and_add(&u->hits, 1);
+	return true;
+}
+
 SEC("lsm/bprm_check_security")
 int BPF_PROG(refuse_exec, struct linux_binprm *bprm, int ret)
 {
@@ -35,10 +43,10 @@ int BPF_PROG(refuse_exec, struct linux_binprm *bprm, int ret)
 	struct file_key key = {};
 	key.inode = BPF_CORE_READ(inode, i_ino);
 	key.device = BPF_CORE_READ(inode, i_sb, s_dev);
-	if (stands(bpf_map_lookup_elem(&deny_inode, &key)))
+	if (refused(bpf_map_lookup_elem(&deny_inode, &key)))
 		return -1; // EPERM
 	key.generation = BPF_CORE_READ((struct inode___numbered *)inode, i_generation);
-	if (key.generation && stands(bpf_map_lookup_elem(&deny_inode, &key)))
+	if (key.generation && refused(bpf_map_lookup_elem(&deny_inode, &key)))
 		return -1;
 	return 0;
 }
