@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 )
@@ -96,7 +97,7 @@ func Load(ctx context.Context, opt Options) (*Kernel, error) {
 		k.Close()
 		return nil, err
 	}
-	loaded := 0
+	loaded, types := 0, btf.NewCache() // the kernel's types are read once for all domains
 	for i := range domains {
 		if err := ctx.Err(); err != nil {
 			k.Close()
@@ -106,7 +107,7 @@ func Load(ctx context.Context, opt Options) (*Kernel, error) {
 		if slices.Contains(opt.without, d.name) {
 			continue
 		}
-		detail, err := k.load(d)
+		detail, err := k.load(d, types)
 		check := Check{Name: d.name, OK: err == nil, Detail: detail}
 		if err != nil {
 			check.Detail, check.Lost = err.Error(), d.lost
@@ -168,7 +169,7 @@ func (k *Kernel) open() error {
 	return nil
 }
 
-func (k *Kernel) load(d *domain) (string, error) {
+func (k *Kernel) load(d *domain, types *btf.Cache) (string, error) {
 	spec, err := d.spec()
 	if err != nil {
 		return "", fmt.Errorf("read the object: %w", err)
@@ -213,7 +214,7 @@ func (k *Kernel) load(d *domain) (string, error) {
 	} else if err := k.pinMaps(spec); err != nil {
 		return "", err
 	}
-	options := ebpf.CollectionOptions{MapReplacements: replace}
+	options := ebpf.CollectionOptions{MapReplacements: replace, Cache: types}
 	if k.opt.PinDir != "" {
 		options.Maps.PinPath = k.opt.PinDir
 	}
