@@ -356,7 +356,7 @@ func TestDenyHoldsOnATunnel(t *testing.T) {
 	defer tun.Fds[0].Close()
 	var k *Kernel
 	if err := a.do(func() (err error) {
-		k, err = Load(context.Background(), Options{Cgroup: a.cgroup, Interfaces: []string{"eth0", "tun0"}})
+		k, err = Load(context.Background(), Options{Cgroup: a.cgroup, Interfaces: []string{"eth0", "tun0"}, without: manyTracepoints()})
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -388,7 +388,7 @@ func TestMissingInterfaceIsSaid(t *testing.T) {
 	a, b := twoHosts(t)
 	var k *Kernel
 	if err := a.do(func() (err error) {
-		k, err = Load(context.Background(), Options{Cgroup: a.cgroup, Interfaces: []string{"eth0", "eth7"}})
+		k, err = Load(context.Background(), Options{Cgroup: a.cgroup, Interfaces: []string{"eth0", "eth7"}, without: manyTracepoints()})
 		return err
 	}); err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ func blockAndWait(args string) int {
 	if len(f) == 5 {
 		return nameAndWait(f)
 	}
-	k, err := Load(context.Background(), Options{Cgroup: f[0], PinDir: f[1], Interfaces: []string{"eth0"}})
+	k, err := Load(context.Background(), Options{Cgroup: f[0], PinDir: f[1], Interfaces: []string{"eth0"}, without: manyTracepoints()})
 	if err == nil {
 		_, err = k.Apply(context.Background(), event.Response{ID: id1, Action: event.ActionDeny, Target: event.Target{Address: netip.MustParsePrefix(f[2])}, TTL: shortBlock})
 	}
@@ -49,7 +49,7 @@ func nameAndWait(f []string) int {
 	port, err := strconv.ParseUint(f[4], 10, 16)
 	var k *Kernel
 	if err == nil {
-		k, err = Load(context.Background(), Options{Cgroup: f[0], PinDir: f[1], Interfaces: []string{"eth0"}, without: []string{"sensor/rights", "sensor/file"}})
+		k, err = Load(context.Background(), Options{Cgroup: f[0], PinDir: f[1], Interfaces: []string{"eth0"}, without: manyTracepoints()})
 	}
 	for id, r := range map[string]event.Response{evil: {Target: event.Target{Domain: f[3]}, TTL: time.Hour}, other: {Target: event.Target{Port: uint16(port)}, TTL: shortPort}} {
 		if r.ID, r.Action = id, event.ActionDeny; err == nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
-// TestSoak starts programs and writes files for as long as SOAK_FOR says (three seconds without it), and holds the sensor to
+// TestSoak starts programs and writes files for as long as SOAK_FOR says (a second without it), and holds the sensor to
 // its books: each program that was started and ended was delivered or counted as lost, and neither memory nor goroutines
 // nor descriptors grew with them.
 func TestSoak(t *testing.T) {
@@ -25,9 +25,9 @@ func TestSoak(t *testing.T) {
 	}
 	soak, err := time.ParseDuration(os.Getenv("SOAK_FOR"))
 	if err != nil {
-		soak = 3 * time.Second
+		soak = time.Second
 	}
-	const each = 200 // programs a round
+	const each = 50 // programs a round
 	var execs, exits atomic.Uint64
 	out := func(e *event.Event) {
 		if e.Class == event.ClassProcess && strings.HasSuffix(e.Process.Exe, "/true") {
