@@ -155,18 +155,22 @@ func lookups(s *Set, n, odd int) func(int) error {
 		from = ends[i]
 	}
 	var sum [32]byte
+	value := func(q *query) string {
+		switch q.kind {
+		case IPv4:
+			b := q.addr.As4()
+			return view(sum[:copy(sum[:], b[:])])
+		case Domain, URL:
+			return q.value
+		}
+		return view(sum[:copy(sum[:], q.value)])
+	}
 	return func(n int) error {
 		for i := range n {
 			q := &queries[i&(most-1)]
-			var ok bool
-			switch q.kind {
-			case IPv4:
-				a := q.addr.As4()
-				ok = s.v4.find(s.seed, a[:]) != nil || s.nets.find(q.addr, 1) != nil
-			case Domain, URL:
-				ok = s.names[q.kind-Domain].find(s.seed, q.value) != nil
-			default:
-				ok = s.digests[q.kind].find(s.seed, sum[:copy(sum[:], q.value)]) != nil
+			_, ok := s.find(q.kind, value(q), 1)
+			if q.kind == IPv4 && !ok {
+				ok = s.nets.find(q.addr, 1) != nil
 			}
 			if ok != (odd == 0) {
 				return fmt.Errorf("%v %q is found wrongly", q.kind, q.value)

@@ -29,6 +29,8 @@ type Builder struct {
 	now     uint32
 	adds    int
 	bytes   int64
+	// measured is what of bytes was the table of values.
+	measured int64
 }
 
 // NewBuilder begins a set of at most budget bytes; 0 is a GiB. What has ended at now is not taken.
@@ -98,7 +100,7 @@ func (b *Builder) meta(it Item) (m Meta, live bool, err error) {
 		}
 	}
 	if b.adds++; b.adds&4095 == 0 { // measuring walks every table
-		b.bytes = b.set.Bytes()
+		b.bytes, b.measured = b.set.Bytes(), b.set.values.bytes()
 	}
 	if b.bytes >= b.budget {
 		return m, true, fmt.Errorf("%w: %d MiB", ErrFull, b.budget>>20)
@@ -124,21 +126,16 @@ func (b *Builder) meta(it Item) (m Meta, live bool, err error) {
 
 func (b *Builder) put(v normal, m Meta, exact bool) (fresh bool, err error) {
 	s := b.set
-	var record []byte
-	at := 0 // of the meta in the record
+	var value string
 	switch v.kind {
 	case MD5, SHA1, SHA256:
-		t := &s.digests[v.kind]
-		record, fresh = t.add(s.seed, v.sum)
-		at = t.width
+		value = view(v.sum)
 	case IPv4:
 		a := v.prefix.Addr().As4()
-		record, fresh = s.v4.add(s.seed, a[:])
-		at = s.v4.width
+		value = string(a[:])
 	case IPv6:
 		a := v.prefix.Addr().As16()
-		record, fresh = s.v6.add(s.seed, a[:])
-		at = s.v6.width
+		value = string(a[:])
 	case Prefix:
 		if !s.nets.add(v.prefix, m) {
 			return false, fmt.Errorf("%w: %d prefixes", ErrFull, maxEntries)
@@ -156,17 +153,20 @@ func (b *Builder) put(v normal, m Meta, exact bool) (fresh bool, err error) {
 		}
 		fallthrough
 	default:
-		record, fresh = s.names[v.kind-Domain].add(s.seed, v.text)
+		value = v.text
 	}
-	if record == nil {
-		return false, fmt.Errorf("%w: %d of %s", ErrFull, maxEntries, v.kind)
+	// A tenth is for the filter, which is made at the end, and for what is told of as full before it is.
+	rest := b.bytes - b.measured
+	l, i, fresh := s.values.add(v.kind, value, b.budget/10*9-rest)
+	if l == nil {
+		return false, fmt.Errorf("%w: %d MiB", ErrFull, b.budget>>20)
 	}
 	if fresh {
 		s.count[v.kind]++
 	} else {
-		m = merge(getMeta(record[at:]), m)
+		m = merge(l.at(i), m)
 	}
-	m.put(record[at:])
+	l.put(i, m)
 	return fresh, nil
 }
 
@@ -237,14 +237,7 @@ func (b *Builder) Set() *Set {
 	s := b.set
 	b.set = nil
 	s.nets.settle()
-	for i := range s.digests {
-		s.digests[i].settle(s.digests[i].hash(s.seed))
-	}
-	s.v4.settle(s.v4.hash(s.seed))
-	s.v6.settle(s.v6.hash(s.seed))
-	for i := range s.names {
-		s.names[i].settle(s.names[i].hash(s.seed))
-	}
+	s.values.settle()
 	s.count[Prefix] = uint64(len(s.nets.v4) + len(s.nets.v6))
 	return s
 }

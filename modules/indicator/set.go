@@ -12,11 +12,9 @@ import (
 
 // Set is indicators to look up. It does not change and is safe for concurrent use.
 type Set struct {
-	seed     maphash.Seed
-	digests  [3]keys // MD5, SHA-1, SHA-256
-	v4, v6   keys
+	seed     maphash.Seed // of detectors
+	values   table
 	nets     prefixes
-	names    [4]texts // Domain, URL, Path, Name
 	origins  []Origin
 	patterns []pattern
 	count    [kinds]uint64
@@ -32,14 +30,7 @@ type pattern struct {
 // Current is the set that holds now. Storing another is seen by the next event.
 type Current = atomic.Pointer[Set]
 
-func newSet() *Set {
-	s := &Set{seed: maphash.MakeSeed()}
-	for i, w := range [...]int{16, 20, 32} {
-		s.digests[i].width = w
-	}
-	s.v4.width, s.v6.width = 4, 16
-	return s
-}
+func newSet() *Set { return &Set{seed: maphash.MakeSeed(), values: newTable()} }
 
 // Len is the number of indicators of all kinds, or of those named.
 func (s *Set) Len(of ...Kind) uint64 {
@@ -61,13 +52,7 @@ func (s *Set) Bytes() int64 {
 	if s == nil {
 		return 0
 	}
-	n := s.v4.bytes() + s.v6.bytes() + s.nets.bytes()
-	for i := range s.digests {
-		n += s.digests[i].bytes()
-	}
-	for i := range s.names {
-		n += s.names[i].bytes()
-	}
+	n := s.values.bytes() + s.nets.bytes()
 	for i := range s.patterns {
 		n += patternCost + 8*int64(len(s.patterns[i].text))
 	}
@@ -83,20 +68,38 @@ func (s *Set) match(k Kind, value string, m Meta) Match {
 	return Match{Kind: k, Value: value, Origin: s.origins[m.Origin], Confidence: m.Confidence, Expires: m.Expires}
 }
 
+// find gives what is known of a value and has not ended.
+func (s *Set) find(k Kind, value string, now uint32) (Meta, bool) {
+	if s.count[k] == 0 {
+		return Meta{}, false
+	}
+	m, ok := s.values.find(k, value)
+	return m, ok && m.live(now)
+}
+
 // Digest looks up a digest by its length; now is in Unix seconds, as everywhere here.
 func (s *Set) Digest(sum []byte, now uint32) (Match, bool) {
-	for i := range s.digests {
-		t := &s.digests[i]
-		if t.width != len(sum) {
-			continue
-		}
-		if e := t.find(s.seed, sum); e != nil {
-			if m := getMeta(e[t.width:]); m.live(now) {
-				return s.match(Kind(i), hex.EncodeToString(sum), m), true
-			}
-		}
+	k, ok := digestKind(len(sum))
+	if !ok {
+		return Match{}, false
+	}
+	if m, ok := s.find(k, view(sum), now); ok {
+		return s.match(k, hex.EncodeToString(sum), m), true
 	}
 	return Match{}, false
+}
+
+// digestKind is what a digest of n bytes is.
+func digestKind(n int) (Kind, bool) {
+	switch n {
+	case 16:
+		return MD5, true
+	case 20:
+		return SHA1, true
+	case 32:
+		return SHA256, true
+	}
+	return 0, false
 }
 
 // Address looks up an address, and then the prefixes it lies in.
@@ -105,20 +108,8 @@ func (s *Set) Address(a netip.Addr, now uint32) (Match, bool) {
 		return Match{}, false
 	}
 	a = a.Unmap()
-	t, k := &s.v6, IPv6
-	var e []byte
-	if a.Is4() {
-		t, k = &s.v4, IPv4
-		b := a.As4()
-		e = t.find(s.seed, b[:])
-	} else {
-		b := a.As16()
-		e = t.find(s.seed, b[:])
-	}
-	if e != nil {
-		if m := getMeta(e[t.width:]); m.live(now) {
-			return s.match(k, a.WithZone("").String(), m), true
-		}
+	if k, m, ok := s.address(a, now); ok {
+		return s.match(k, a.WithZone("").String(), m), true
 	}
 	if p := s.nets.find(a, now); p != nil {
 		return s.match(Prefix, p.prefix(a.Is4()).String(), p.meta), true
@@ -126,18 +117,27 @@ func (s *Set) Address(a netip.Addr, now uint32) (Match, bool) {
 	return Match{}, false
 }
 
+// address looks up an address itself.
+func (s *Set) address(a netip.Addr, now uint32) (Kind, Meta, bool) {
+	if a.Is4() {
+		b := a.As4()
+		m, ok := s.find(IPv4, view(b[:]), now)
+		return IPv4, m, ok
+	}
+	b := a.As16()
+	m, ok := s.find(IPv6, view(b[:]), now)
+	return IPv6, m, ok
+}
+
 // Domain looks up a name in lower case, and then the domains it lies in.
 func (s *Set) Domain(name string, now uint32) (Match, bool) {
-	t := &s.names[0]
-	if t.n == 0 || len(name) > maxDomain {
+	if s.count[Domain] == 0 || len(name) > maxDomain {
 		return Match{}, false
 	}
 	name = strings.TrimSuffix(name, ".")
 	for rest, want := name, uint8(flagExact); rest != ""; want = flagSubdomains {
-		if r := t.find(s.seed, rest); r != nil {
-			if m := getMeta(r); m.flags&want != 0 && m.live(now) {
-				return s.match(Domain, strings.Clone(rest), m), true
-			}
+		if m, ok := s.find(Domain, rest, now); ok && m.flags&want != 0 {
+			return s.match(Domain, strings.Clone(rest), m), true
 		}
 		i := strings.IndexByte(rest, '.')
 		if i < 0 {
@@ -153,15 +153,10 @@ func (s *Set) Text(k Kind, value string, now uint32) (Match, bool) {
 	if k < Domain || k > Name {
 		return Match{}, false
 	}
-	r := s.names[k-Domain].find(s.seed, value)
-	if r == nil {
-		return Match{}, false
+	if m, ok := s.find(k, value, now); ok {
+		return s.match(k, strings.Clone(value), m), true
 	}
-	m := getMeta(r)
-	if !m.live(now) {
-		return Match{}, false
-	}
-	return s.match(k, strings.Clone(value), m), true
+	return Match{}, false
 }
 
 // Lookup looks a value up as a person or module gives it, by the name of a kind or, with "", by what it looks like.

@@ -1,42 +1,172 @@
 package indicator
 
 import (
-	"encoding/binary"
 	"hash/maphash"
+	"math/bits"
+	"unsafe"
 )
 
-// Bounds of one table.
+// Bounds of the sets.
 const (
-	// maxEntries is what 24 bits can number; the other 8 bits of a slot are a fingerprint.
+	// maxEntries is how many prefixes there may be.
 	maxEntries = 1<<24 - 2
-	metaBytes  = 8
-	chunkBits  = 12 // entries of a chunk of keys
-	arenaBits  = 18 // bytes of a chunk of texts
-	firstSlots = 64
+	perLine    = 3
+	lineBytes  = 64
+	firstLines = 16
 )
 
-// index finds entries by hash: open addressing, linear probing, at most three quarters full. A slot holds the entry's
-// number plus one in its low 24 bits, and 8 bits of the hash above them.
-type index struct {
-	slots  []uint32
-	n      uint32
-	filter []uint64
+// table has the values of every kind but prefixes and patterns, by what two hashes say of them: 64 bits of one, which also
+// say where to look, and 32 of another. The values themselves are not kept, so that a look-up of what is there goes to one
+// line of memory and not to three. Both seeds are random and never leave the process: whoever writes an indicator cannot make
+// two of them meet, and by chance one value is taken for another once in 2^70 look-ups among five million.
+type table struct {
+	place, check maphash.Seed
+	lines        []line
+	n            int
+	filter       []uint64
 }
 
-// settle makes the filter: a Bloom filter of three bits in one word, eight to sixteen bits an entry. It is a quarter of the
-// slots, so that a look-up of what is not there stays in a nearer cache.
-func (x *index) settle(hash func(i uint32) uint64) {
-	if x.n == 0 {
+// line is three entries in one line of the processor's cache. A hash of 0 is a free place.
+type line struct {
+	hash       [perLine]uint64
+	check      [perLine]uint32
+	expires    [perLine]uint32
+	origin     [perLine]uint16
+	confidence [perLine]uint8
+	flags      [perLine]uint8
+	// full says that something whose place is here lies in a line after it.
+	full bool
+}
+
+// A line must be what it is said to be.
+var _ [lineBytes]byte = [unsafe.Sizeof(line{})]byte{}
+
+// at gives the meta of place i.
+func (l *line) at(i int) Meta {
+	return Meta{Origin: l.origin[i], Confidence: l.confidence[i], flags: l.flags[i], Expires: l.expires[i]}
+}
+
+func (l *line) put(i int, m Meta) {
+	l.origin[i], l.confidence[i], l.flags[i], l.expires[i] = m.Origin, m.Confidence, m.flags, m.Expires
+}
+
+func newTable() table { return table{place: maphash.MakeSeed(), check: maphash.MakeSeed()} }
+
+// hashOf is where a value is looked for. Kinds are kept apart by a number added to it: a name may be a domain's too.
+func (t *table) hashOf(k Kind, value string) uint64 {
+	return max(1, maphash.String(t.place, value)+uint64(k)*0x9e3779b97f4a7c15)
+}
+
+func (t *table) checkOf(value string) uint32 { return uint32(maphash.String(t.check, value)) }
+
+// lineOf is the line whose place a hash is: its upper bits, so that the order of hashes is that of lines.
+func (t *table) lineOf(h uint64) int {
+	i, _ := bits.Mul64(h, uint64(len(t.lines)))
+	return int(i)
+}
+
+func (t *table) next(i int) int {
+	if i++; i == len(t.lines) {
+		return 0
+	}
+	return i
+}
+
+// find gives what is known of a value.
+func (t *table) find(k Kind, value string) (Meta, bool) {
+	if t.n == 0 {
+		return Meta{}, false
+	}
+	h := t.hashOf(k, value)
+	if t.absent(h) {
+		return Meta{}, false
+	}
+	if l, i := t.search(h, value); l != nil {
+		return l.at(i), true
+	}
+	return Meta{}, false
+}
+
+func (t *table) search(h uint64, value string) (*line, int) {
+	for at := t.lineOf(h); ; at = t.next(at) {
+		l := &t.lines[at]
+		for i := range perLine {
+			if l.hash[i] == h && l.check[i] == t.checkOf(value) {
+				return l, i
+			}
+		}
+		if !l.full {
+			return nil, 0
+		}
+	}
+}
+
+// add gives the place of a value and whether it is new there; no line if more than most bytes would be needed.
+func (t *table) add(k Kind, value string, most int64) (l *line, i int, fresh bool) {
+	h := t.hashOf(k, value)
+	if t.n > 0 {
+		if l, i := t.search(h, value); l != nil {
+			return l, i, false
+		}
+	}
+	if 10*t.n >= 8*perLine*len(t.lines) && !t.grow(most) {
+		return nil, 0, false
+	}
+	l, i = t.insert(h, t.checkOf(value))
+	return l, i, true
+}
+
+// insert takes what is not there yet.
+func (t *table) insert(h uint64, check uint32) (*line, int) {
+	for at := t.lineOf(h); ; at = t.next(at) {
+		l := &t.lines[at]
+		for i := range perLine {
+			if l.hash[i] == 0 {
+				l.hash[i], l.check[i] = h, check
+				t.n++
+				return l, i
+			}
+		}
+		l.full = true
+	}
+}
+
+// grow makes the table half as large again, or as much as most bytes allow; for a moment both are in memory.
+func (t *table) grow(most int64) bool {
+	lines := min(max(firstLines, len(t.lines)+len(t.lines)/2), int(most/lineBytes))
+	if lines <= len(t.lines)+len(t.lines)/8 {
+		return false
+	}
+	old := t.lines
+	t.lines, t.n = make([]line, lines), 0
+	for j := range old {
+		for i := range perLine {
+			if h := old[j].hash[i]; h != 0 {
+				l, at := t.insert(h, old[j].check[i])
+				l.put(at, old[j].at(i))
+			}
+		}
+	}
+	return true
+}
+
+// settle makes the filter: a Bloom filter of three bits in one word, eight to sixteen bits an entry. It is a tenth of the
+// lines, so that a look-up of what is not there stays in a nearer cache.
+func (t *table) settle() {
+	if t.n == 0 {
 		return
 	}
 	words := 1
-	for uint64(words)*64 < uint64(x.n)*8 {
+	for words*64 < t.n*8 {
 		words *= 2
 	}
-	x.filter = make([]uint64, words)
-	for i := range x.n {
-		h := hash(i)
-		x.filter[word(h)&uint64(words-1)] |= filterBits(h)
+	t.filter = make([]uint64, words)
+	for j := range t.lines {
+		for _, h := range t.lines[j].hash {
+			if h != 0 {
+				t.filter[word(h)&uint64(words-1)] |= filterBits(h)
+			}
+		}
 	}
 }
 
@@ -45,193 +175,15 @@ func word(h uint64) uint64 { return h >> 12 }
 func filterBits(h uint64) uint64 { return 1<<(h>>38&63) | 1<<(h>>44&63) | 1<<(h>>50&63) }
 
 // absent says that there is surely no entry of that hash; while a set is built it says nothing.
-func (x *index) absent(h uint64) bool {
-	if len(x.filter) == 0 {
-		return x.n == 0
+func (t *table) absent(h uint64) bool {
+	if len(t.filter) == 0 {
+		return false
 	}
-	bits := filterBits(h)
-	return x.filter[word(h)&uint64(len(x.filter)-1)]&bits != bits
+	b := filterBits(h)
+	return t.filter[word(h)&uint64(len(t.filter)-1)]&b != b
 }
 
-func tag(h uint64) uint32 { return uint32(h>>56) << 24 }
-
-// insert adds entry number n, which must not be there yet.
-func (x *index) insert(h uint64) {
-	mask := uint64(len(x.slots) - 1)
-	i := h & mask
-	for x.slots[i] != 0 {
-		i = (i + 1) & mask
-	}
-	x.n++
-	x.slots[i] = tag(h) | x.n
-}
-
-// full says whether one more needs a larger index.
-func (x *index) full() bool { return len(x.slots) == 0 || uint64(x.n+1)*4 > uint64(len(x.slots))*3 }
-
-func (x *index) bytes() int64 { return 4*int64(len(x.slots)) + 8*int64(len(x.filter)) }
-
-// grow makes the index larger; hash gives that of entry i.
-func (x *index) grow(hash func(i uint32) uint64) {
-	n := x.n
-	x.slots, x.n = make([]uint32, max(firstSlots, 2*len(x.slots))), 0
-	for i := range n {
-		x.insert(hash(i))
-	}
-}
-
-// keys is a set of keys of one size, each with its Meta.
-type keys struct {
-	index
-	width  int
-	chunks [][]byte
-}
-
-// entry is the record of number i: key, then meta.
-func (t *keys) entry(i uint32) []byte {
-	size := t.width + metaBytes
-	at := int(i&(1<<chunkBits-1)) * size
-	return t.chunks[i>>chunkBits][at : at+size : at+size]
-}
-
-// hash gives that of an entry.
-func (t *keys) hash(seed maphash.Seed) func(uint32) uint64 {
-	return func(i uint32) uint64 { return maphash.Bytes(seed, t.entry(i)[:t.width]) }
-}
-
-// find gives the record of key, or nil.
-func (t *keys) find(seed maphash.Seed, key []byte) []byte {
-	if t.n == 0 {
-		return nil
-	}
-	h := maphash.Bytes(seed, key)
-	if t.absent(h) {
-		return nil
-	}
-	mask, want := uint64(len(t.slots)-1), tag(h)
-	for i := h & mask; ; i = (i + 1) & mask {
-		s := t.slots[i]
-		if s == 0 {
-			return nil
-		}
-		if s&^maxSlot == want {
-			if e := t.entry(s&maxSlot - 1); string(e[:t.width]) == string(key) {
-				return e
-			}
-		}
-	}
-}
-
-// maxSlot masks an entry's number out of a slot.
-const maxSlot = 1<<24 - 1
-
-// add gives the record of key and whether it is new; nil if there is no room.
-func (t *keys) add(seed maphash.Seed, key []byte) (record []byte, fresh bool) {
-	if e := t.find(seed, key); e != nil {
-		return e, false
-	}
-	if t.n >= maxEntries {
-		return nil, false
-	}
-	if t.full() {
-		t.grow(t.hash(seed))
-	}
-	if int(t.n>>chunkBits) == len(t.chunks) {
-		t.chunks = append(t.chunks, make([]byte, (t.width+metaBytes)<<chunkBits))
-	}
-	e := t.entry(t.n)
-	copy(e, key)
-	t.insert(maphash.Bytes(seed, key))
-	return e, true
-}
-
-func (t *keys) bytes() int64 {
-	return int64(len(t.chunks))*int64((t.width+metaBytes)<<chunkBits) + t.index.bytes()
-}
-
-// texts is a set of texts of at most maxText bytes, each with its Meta.
-type texts struct {
-	index
-	offsets [][]uint32 // of the records, by entry
-	arena   [][]byte
-	used    int // bytes of the last chunk
-}
-
-// record is meta, two bytes of length, text.
-func (t *texts) record(i uint32) []byte {
-	at := t.offsets[i>>chunkBits][i&(1<<chunkBits-1)]
-	r := t.arena[at>>arenaBits][at&(1<<arenaBits-1):]
-	return r[:metaBytes+2+int(binary.LittleEndian.Uint16(r[metaBytes:]))]
-}
-
-func (t *texts) hash(seed maphash.Seed) func(uint32) uint64 {
-	return func(i uint32) uint64 { return maphash.Bytes(seed, textOf(t.record(i))) }
-}
-
-func textOf(record []byte) []byte { return record[metaBytes+2:] }
-
-func (t *texts) find(seed maphash.Seed, key string) []byte {
-	if t.n == 0 {
-		return nil
-	}
-	h := maphash.String(seed, key)
-	if t.absent(h) {
-		return nil
-	}
-	mask, want := uint64(len(t.slots)-1), tag(h)
-	for i := h & mask; ; i = (i + 1) & mask {
-		s := t.slots[i]
-		if s == 0 {
-			return nil
-		}
-		if s&^maxSlot == want {
-			if r := t.record(s&maxSlot - 1); string(textOf(r)) == key {
-				return r
-			}
-		}
-	}
-}
-
-func (t *texts) add(seed maphash.Seed, key string) (record []byte, fresh bool) {
-	if r := t.find(seed, key); r != nil {
-		return r, false
-	}
-	if t.n >= maxEntries || len(t.arena) >= 1<<(32-arenaBits) {
-		return nil, false
-	}
-	if t.full() {
-		t.grow(t.hash(seed))
-	}
-	size := metaBytes + 2 + len(key)
-	if len(t.arena) == 0 || t.used+size > 1<<arenaBits {
-		t.arena, t.used = append(t.arena, make([]byte, 1<<arenaBits)), 0
-	}
-	if int(t.n>>chunkBits) == len(t.offsets) {
-		t.offsets = append(t.offsets, make([]uint32, 1<<chunkBits))
-	}
-	last := len(t.arena) - 1
-	t.offsets[t.n>>chunkBits][t.n&(1<<chunkBits-1)] = uint32(last<<arenaBits | t.used)
-	r := t.arena[last][t.used : t.used+size : t.used+size]
-	binary.LittleEndian.PutUint16(r[metaBytes:], uint16(len(key)))
-	copy(textOf(r), key)
-	t.used += size
-	t.insert(maphash.String(seed, key))
-	return r, true
-}
-
-func (t *texts) bytes() int64 {
-	return int64(len(t.arena))<<arenaBits + int64(len(t.offsets))*4<<chunkBits + t.index.bytes()
-}
-
-func (m Meta) put(b []byte) {
-	binary.LittleEndian.PutUint16(b, m.Origin)
-	b[2], b[3] = m.Confidence, m.flags
-	binary.LittleEndian.PutUint32(b[4:], m.Expires)
-}
-
-func getMeta(b []byte) Meta {
-	return Meta{Origin: binary.LittleEndian.Uint16(b), Confidence: b[2], flags: b[3], Expires: binary.LittleEndian.Uint32(b[4:])}
-}
+func (t *table) bytes() int64 { return lineBytes*int64(len(t.lines)) + 8*int64(len(t.filter)) }
 
 // merge is what two sources say of the same: the surer one is named, the later end holds, and each adds what it covers.
 func merge(a, b Meta) Meta {
