@@ -105,6 +105,25 @@ end`, s, 0)
 	}
 }
 
+// An event lacks what its sensor could not read. That must not fail a script: three failures stop it, and an attacker can start what has no path.
+func TestWhatAnEventLacksIsEmpty(t *testing.T) {
+	d, err := detector(t, `
+function detect(e)
+  if e.exe:endswith("/curl") or e.args:match("x") or e.user:contains("y") or e.destination_port ~= 0 then return {rule = "wrong"} end
+  if e.exe == "" and e.args == "" and tostring(e.destination) == "" then return {rule = "empty", evidence = {parent = e.parent}} end
+end`, &surroundings{state: modules.NewState(1)}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rules []string
+	if err := d.Detect(context.Background(), []*event.Event{{}}, func(f event.Finding) { rules = append(rules, f.Rule) }); err != nil {
+		t.Fatal(err)
+	}
+	if len(rules) != 1 || rules[0] != "empty" {
+		t.Errorf("found %q", rules)
+	}
+}
+
 // Every evil script is stopped with a clear word, in bounded time and memory, and the next event is looked at.
 func TestEvilScripts(t *testing.T) {
 	for name, c := range map[string]struct {

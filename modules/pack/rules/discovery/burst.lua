@@ -38,5 +38,5 @@ function detect(e)
   end
   omega.put(key, "told", 600000)
   return {rule = "burst", severity = "low", confidence = 50, title = "Many things about the host were asked in a row", attack = list,
-          about = {"process"}, evidence = {parent = e.parent or ""}}
+          about = {"process"}, evidence = {parent = e.parent}}
 end

@@ -2,7 +2,7 @@
 function detect(e)
   local address = tostring(e.destination)
   if address:startswith("127.") or address == "::1" then return nil end
-  local key = tostring(e.ppid) .. " " .. (e.exe or "")
+  local key = tostring(e.ppid) .. " " .. e.exe
   local seen = omega.get(key) or ""
   if seen == "told" or seen:contains(address .. " ") then return nil end
   seen = seen .. address .. " "
