@@ -21,8 +21,9 @@ var (
 	ErrFewer = errors.New("witness: too few cosignatures")
 )
 
-// maxKeys is the most keys of one witness: each rotation of its identity brings another, and the oldest goes.
-const maxKeys = 8
+// maxKeys is the most keys of one witness: each rotation of its identity brings another, and the oldest goes. It is far
+// more than a host rotates while anything it cosigned is kept, or an export would call that a fault.
+const maxKeys = 32
 
 // Registry knows the witnesses' keys and judges cosignatures. It is safe for concurrent use.
 type Registry struct {

@@ -51,6 +51,7 @@ type Witness struct {
 	queue chan *ledger.Entry // checkpoints of others, and cosignatures that may let a feed be trimmed
 
 	pending map[place]map[string]tlog.Cosignature // Run's own
+	read    map[identity.DID]uint64               // and this: how far a rotated witness's feed was read for what it said again
 
 	mu        sync.Mutex
 	key       *tlog.Key
@@ -90,6 +91,7 @@ func New(opt Options) (*Witness, error) {
 	return &Witness{
 		Registry: NewRegistry(opt.Swarm, opt.State), opt: opt, key: key, queue: make(chan *ledger.Entry, waiting),
 		last: make(map[ledger.Feed]word), conflicts: make(map[ledger.Feed]error), pending: make(map[place]map[string]tlog.Cosignature),
+		read: make(map[identity.DID]uint64),
 	}, nil
 }
 
@@ -122,45 +124,56 @@ func (w *Witness) Rekey(ctx context.Context) error {
 	if key, err = w.certify(ctx); err != nil {
 		return err
 	}
-	said, err := w.standing(w.opt.Self.DID())
-	for _, c := range said {
-		if err := w.say(ctx, key, c.Feed, c.Checkpoint(w.opt.Swarm)); err != nil {
+	again := make(map[place]tlog.Checkpoint) // gathered first: what is said grows the feed that is read
+	_, err = w.standing(w.opt.Self.DID(), 0, func(b *ledger.Base, _ *Cosigned) error {
+		again[place{b.Feed, b.First}] = b.Signed()
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for p, c := range again {
+		if err := w.say(ctx, key, p.feed, c); err != nil {
 			return err
 		}
 	}
-	return err
+	return nil
 }
 
-// standing is what a witness's feed still says it cosigned of the bases that stand here.
-func (w *Witness) standing(by identity.DID) (out []*Cosigned, err error) {
+// standing gives what a witness's feed says, from an entry on, that it cosigned of the bases that stand here, until fn
+// fails. It returns the entry after the last it read.
+func (w *Witness) standing(by identity.DID, from uint64, fn func(*ledger.Base, *Cosigned) error) (uint64, error) {
 	feed := ledger.Feed{Author: by, Chain: ledger.Activity}
-	var from uint64
 	if b := w.opt.Ledger.Base(feed); b != nil {
-		from = b.First
+		from = max(from, b.First)
 	}
 	for {
 		raws, err := w.opt.Ledger.Range(feed.Author, feed.Chain, from, 4096, 1<<20)
 		if err != nil || len(raws) == 0 {
-			return out, err
+			return from, err
 		}
 		from += uint64(len(raws))
 		for _, raw := range raws {
 			e, err := ledger.Decode(raw)
 			if err != nil {
-				return out, err
+				return from, err
 			}
 			if e.Kind != ledger.KindCosign {
 				continue
 			}
 			c, err := DecodeCosigned(e)
 			if err != nil {
-				return out, err
+				return from, err
 			}
-			switch b, err := w.opt.Ledger.Standing(c.Feed, c.Size); {
-			case err != nil:
-				return out, err
-			case b != nil && b.Signed() == c.Checkpoint(w.opt.Swarm):
-				out = append(out, c)
+			b, err := w.opt.Ledger.Standing(c.Feed, c.Size)
+			if err != nil {
+				return from, err
+			}
+			if b == nil || b.Signed() != c.Checkpoint(w.opt.Swarm) {
+				continue
+			}
+			if err := fn(b, c); err != nil {
+				return from, err
 			}
 		}
 	}
@@ -278,15 +291,17 @@ func (w *Witness) take(ctx context.Context, e *ledger.Entry) error {
 	case ledger.KindCosign:
 		return w.collect(e)
 	case ledger.KindWitness: // what it cosigned with this key may have come first
-		said, err := w.standing(e.Author)
-		for _, c := range said {
-			b, failed := w.opt.Ledger.Standing(c.Feed, c.Size)
-			err = errors.Join(err, failed, w.renewed(b, c))
-		}
+		from := w.read[e.Author]
+		next, err := w.standing(e.Author, from-min(from, readAgain), w.renewed)
+		w.read[e.Author] = next
 		return err
 	}
 	return errors.Join(w.Cosign(ctx, e), w.mark(place{e.Feed(), e.Seq}))
 }
+
+// readAgain is how many entries of a witness's feed are read once more with each further key of its: else a member that
+// writes nothing but keys would have everybody read its whole feed for each.
+const readAgain = 1024
 
 // maxPlaces bounds the checkpoints for which cosignatures are gathered.
 const maxPlaces = 1024

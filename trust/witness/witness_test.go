@@ -158,6 +158,19 @@ func (s *swarm) say(p *peer, text string) {
 	}
 }
 
+// days has p say something and checkpoint it each day, and everybody hear it.
+func (s *swarm) days(p *peer, n int) {
+	s.t.Helper()
+	for day := range n {
+		s.say(p, fmt.Sprint("day ", day))
+		s.now = s.now.Add(24 * time.Hour)
+		if _, err := p.ledger.Checkpoint(context.Background()); err != nil {
+			s.t.Fatal(err)
+		}
+		s.mix()
+	}
+}
+
 // cosigned counts who cosigned what of a feed, as p holds it.
 func (s *swarm) cosigned(p *peer, f ledger.Feed) (by []identity.DID) {
 	s.t.Helper()
@@ -223,14 +236,7 @@ func TestTrimmedBehindWitnesses(t *testing.T) {
 	s := newSwarm(t, 5)
 	author := s.peers[0]
 	f := ledger.Feed{Author: author.id.DID(), Chain: ledger.Activity}
-	for day := range 4 {
-		s.say(author, fmt.Sprint("day ", day))
-		s.now = s.now.Add(24 * time.Hour)
-		if _, err := author.ledger.Checkpoint(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		s.mix()
-	}
+	s.days(author, 4)
 	trimmed := s.peers[1]
 	if freed, err := trimmed.ledger.Trim(48*time.Hour, 1<<40); err != nil || freed == 0 {
 		t.Fatal(freed, err)
@@ -290,14 +296,7 @@ func TestRotatedWitnessSaysItAgain(t *testing.T) {
 	ctx := t.Context()
 	author := s.peers[0]
 	f := ledger.Feed{Author: author.id.DID(), Chain: ledger.Activity}
-	for day := range 5 {
-		s.say(author, fmt.Sprint("day ", day))
-		s.now = s.now.Add(24 * time.Hour)
-		if _, err := author.ledger.Checkpoint(ctx); err != nil {
-			t.Fatal(err)
-		}
-		s.mix()
-	}
+	s.days(author, 5)
 	holder := s.peers[1]
 	if freed, err := holder.ledger.Trim(72*time.Hour, 1<<40); err != nil || freed == 0 {
 		t.Fatal(freed, err)
