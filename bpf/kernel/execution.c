@@ -4,32 +4,15 @@
 // place and has not run: SIGKILL there is delivered before its first instruction. Where BPF LSM loads, the execution
 // is refused earlier, with EPERM, and the kill is never needed.
 #include "scope.h"
+#include "denied.h"
 #include "path.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-struct inode___numbered {
-	__u32 i_generation;
-} __attribute__((preserve_access_index));
-
-struct file_key {
-	__u64 inode;
-	__u32 device; // the kernel's encoding: major << 20 | minor
-	__u32 generation; // of the inode's number, which is given to another file once this one is gone; 0 is any
-};
 
 #define PATH_KEY 256
 struct path_key {
 	char path[PATH_KEY]; // zero padded
 };
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct file_key);
-	__type(value, struct until);
-} deny_inode SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -92,15 +75,6 @@ static __always_inline struct doom *doomed_here(void)
 		return NULL;
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	return d->start == BPF_CORE_READ(task, group_leader, start_boottime) / TICK ? d : NULL;
-}
-
-// refused: stands, and counts one more.
-static __always_inline bool refused(struct until *u)
-{
-	if (!stands(u))
-		return false;
-	__sync_fetch_and_add(&u->hits, 1);
-	return true;
 }
 
 static __always_inline bool execution_denied(struct linux_binprm *bprm)

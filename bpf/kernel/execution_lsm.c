@@ -3,34 +3,9 @@
 // The same denial as execution.c, asked before the image is replaced, where the kernel takes BPF LSM programs. Its own
 // object: many kernels refuse the type, and that must not cost the others. It shares execution.c's maps.
 #include "scope.h"
+#include "denied.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-struct inode___numbered {
-	__u32 i_generation;
-} __attribute__((preserve_access_index));
-
-struct file_key {
-	__u64 inode;
-	__u32 device;
-	__u32 generation;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct file_key);
-	__type(value, struct until);
-} deny_inode SEC(".maps");
-
-static __always_inline bool refused(struct until *u)
-{
-	if (!stands(u))
-		return false;
-	__sync_fetch_and_add(&u->hits, 1);
-	return true;
-}
 
 SEC("lsm/bprm_check_security")
 int BPF_PROG(refuse_exec, struct linux_binprm *bprm, int ret)
