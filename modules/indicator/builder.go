@@ -99,7 +99,7 @@ func (b *Builder) meta(it Item) (m Meta, live bool, err error) {
 			return m, false, nil
 		}
 	}
-	if b.adds++; b.adds&4095 == 0 { // measuring walks every table
+	if b.adds++; b.adds&4095 == 0 { // measuring walks the patterns
 		b.bytes, b.measured = b.set.Bytes(), b.set.values.bytes()
 	}
 	if b.bytes >= b.budget {

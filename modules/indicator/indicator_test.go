@@ -283,3 +283,34 @@ func run(b *testing.B, f func(int) error) {
 		b.Fatal(err)
 	}
 }
+// Values whose first hash is one and the same are told apart by the second, and found past full lines.
+func TestEntriesThatMeet(t *testing.T) {
+	x := newTable()
+	if !x.grow(64 * lineBytes) {
+		t.Fatal("no room")
+	}
+	const same = 1 << 63
+	for i := range 20 {
+		v := fmt.Sprint(i)
+		if l, _ := x.search(same, v); l != nil {
+			t.Fatalf("%s is found before it is there", v)
+		}
+		l, at := x.insert(same, x.checkOf(v))
+		l.put(at, Meta{Origin: uint16(i)})
+	}
+	for i := range 20 {
+		if l, at := x.search(same, fmt.Sprint(i)); l == nil || l.at(at).Origin != uint16(i) {
+			t.Errorf("%d is not found", i)
+		}
+	}
+	if l, _ := x.search(same, "another"); l != nil {
+		t.Error("another is found")
+	}
+	last := ^uint64(0) // the last line goes on in the first
+	for i := range perLine + 1 {
+		x.insert(last, x.checkOf(fmt.Sprint("last", i)))
+	}
+	if l, _ := x.search(last, fmt.Sprint("last", perLine)); l == nil {
+		t.Error("not found past the end")
+	}
+}

@@ -108,25 +108,19 @@ func (s *Set) Address(a netip.Addr, now uint32) (Match, bool) {
 		return Match{}, false
 	}
 	a = a.Unmap()
-	if k, m, ok := s.address(a, now); ok {
+	k, raw := IPv6, a.As16()
+	value := view(raw[:])
+	if a.Is4() {
+		v4 := a.As4()
+		k, value = IPv4, view(v4[:])
+	}
+	if m, ok := s.find(k, value, now); ok {
 		return s.match(k, a.WithZone("").String(), m), true
 	}
 	if p := s.nets.find(a, now); p != nil {
 		return s.match(Prefix, p.prefix(a.Is4()).String(), p.meta), true
 	}
 	return Match{}, false
-}
-
-// address looks up an address itself.
-func (s *Set) address(a netip.Addr, now uint32) (Kind, Meta, bool) {
-	if a.Is4() {
-		b := a.As4()
-		m, ok := s.find(IPv4, view(b[:]), now)
-		return IPv4, m, ok
-	}
-	b := a.As16()
-	m, ok := s.find(IPv6, view(b[:]), now)
-	return IPv6, m, ok
 }
 
 // Domain looks up a name in lower case, and then the domains it lies in.
