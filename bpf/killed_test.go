@@ -22,7 +22,7 @@ import (
 )
 
 // killedEnv makes this binary a node that blocks an address, says until when and is killed: cgroup, pin folder and address.
-const killedEnv = "OMEGA_BPF_TEST_KILLED"
+const killedEnv = "BPF_TEST_KILLED"
 
 // shortBlock is the life of a block that outlives its node.
 const shortBlock = 4 * time.Second

@@ -24,7 +24,7 @@ import (
 )
 
 // readerEnv makes this binary the unprivileged reader of TestReaderNeedsNoPrivilege.
-const readerEnv = "OMEGA_BPF_TEST_READER"
+const readerEnv = "BPF_TEST_READER"
 
 func readAsChild() int {
 	s, err := OpenRing(RingFile{File: os.NewFile(3, "ring"), Bytes: 4 << 20})

@@ -20,7 +20,7 @@ import (
 )
 
 // crashEnv makes this binary a node of its own process, with the configuration that it holds: one that can be killed.
-const crashEnv = "OMEGA_NODE_TEST_UP"
+const crashEnv = "NODE_TEST_UP"
 
 func upToBeKilled(raw string) int {
 	os.Unsetenv(crashEnv)

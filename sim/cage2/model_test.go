@@ -180,13 +180,13 @@ func TestSameRecordingOnAnyNumberOfCores(t *testing.T) {
 		sum := sha256.Sum256(b.Bytes())
 		return hex.EncodeToString(sum[:])
 	}
-	if os.Getenv("OMEGA_TEST_RECORD") != "" {
+	if os.Getenv("RECORD_TEST_OUT") != "" {
 		fmt.Println("recorded " + record())
 		return
 	}
 	for _, cores := range []string{"1", "2"} {
 		c := exec.Command(os.Args[0], "-test.run", "^TestSameRecordingOnAnyNumberOfCores$")
-		c.Env = append(os.Environ(), "OMEGA_TEST_RECORD=1", "GOMAXPROCS="+cores)
+		c.Env = append(os.Environ(), "RECORD_TEST_OUT=1", "GOMAXPROCS="+cores)
 		if out, err := c.CombinedOutput(); err != nil || !strings.Contains(string(out), "recorded "+record()) {
 			t.Errorf("GOMAXPROCS=%s: %v\n%s\nwant %s", cores, err, out, record())
 		}

@@ -121,14 +121,14 @@ func TestReplayRefuses(t *testing.T) {
 
 // Two processes, one with one core and one with two, write the same bytes.
 func TestSameBytesOnAnyNumberOfCores(t *testing.T) {
-	if os.Getenv("OMEGA_TEST_RECORD") != "" {
+	if os.Getenv("RECORD_TEST_OUT") != "" {
 		fmt.Printf("recorded %x\n", sha256.Sum256(recordingOf(t, office(t), 40, 0)))
 		return
 	}
 	var sums []string
 	for _, cores := range []string{"1", "2"} {
 		c := exec.Command(os.Args[0], "-test.run", "^TestSameBytesOnAnyNumberOfCores$")
-		c.Env = append(os.Environ(), "OMEGA_TEST_RECORD=1", "GOMAXPROCS="+cores)
+		c.Env = append(os.Environ(), "RECORD_TEST_OUT=1", "GOMAXPROCS="+cores)
 		out, err := c.CombinedOutput()
 		_, sum, found := strings.Cut(string(out), "recorded ")
 		if err != nil || !found || len(sum) < 64 {

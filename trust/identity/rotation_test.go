@@ -140,7 +140,7 @@ func TestRotationOrder(t *testing.T) {
 	}
 }
 
-const killedDir = "OMEGA_TEST_ROTATE_DIR"
+const killedDir = "ROTATE_TEST_DIR"
 
 // TestKilledWhileRotating: kill -9 at any instant leaves the old key or the new one, whole, and a rotation that can be
 // done again.
