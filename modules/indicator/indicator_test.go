@@ -283,6 +283,7 @@ func run(b *testing.B, f func(int) error) {
 		b.Fatal(err)
 	}
 }
+
 // Values whose first hash is one and the same are told apart by the second, and found past full lines.
 func TestEntriesThatMeet(t *testing.T) {
 	x := newTable()
