@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -267,14 +268,24 @@ func TestNoAllocationWithoutAMatch(t *testing.T) {
 	}
 }
 
+// BenchmarkLookup is that of `omega bench modules/indicators`, beside what one read of the same memory costs, each waiting
+// for the one before it.
 func BenchmarkLookup(b *testing.B) {
-	s := made(1_000_000, share)
+	s := made(benchSize, share)
 	for odd, name := range []string{"present", "absent"} {
-		b.Run(name, func(b *testing.B) { run(b, lookups(s, 1_000_000, odd)) })
+		b.Run(name, func(b *testing.B) { run(b, lookups(s, benchSize, odd)) })
 	}
+	b.Run("one-read", func(b *testing.B) {
+		run(b, func(n int) error {
+			var last uint64
+			for i := range n {
+				last = s.values.lines[mix(uint64(i)+last&1)%uint64(len(s.values.lines))].hash[0]
+			}
+			runtime.KeepAlive(last)
+			return nil
+		})
+	})
 }
-
-func BenchmarkEvent(b *testing.B) { run(b, ordinaryEvents(made(1_000_000, share))) }
 
 func run(b *testing.B, f func(int) error) {
 	b.ReportAllocs()

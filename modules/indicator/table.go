@@ -87,18 +87,33 @@ func (t *table) find(k Kind, value string) (Meta, bool) {
 	return Meta{}, false
 }
 
+// search asks for the three hashes of a line without a branch between them: which of them it is nobody foresees, and a branch
+// that waits for memory keeps the processor from beginning the next look-up meanwhile.
 func (t *table) search(h uint64, value string) (*line, int) {
 	for at := t.lineOf(h); ; at = t.next(at) {
 		l := &t.lines[at]
-		for i := range perLine {
-			if l.hash[i] == h && l.check[i] == t.checkOf(value) {
-				return l, i
+		first, second, third := equal(l.hash[0], h), equal(l.hash[1], h), equal(l.hash[2], h)
+		if first|second|third != 0 {
+			check := t.checkOf(value)
+			if i := second | third<<1; i < perLine && l.check[i] == check {
+				return l, int(i)
+			}
+			for i := range perLine { // several of one hash, and another one of them
+				if l.hash[i] == h && l.check[i] == check {
+					return l, i
+				}
 			}
 		}
 		if !l.full {
 			return nil, 0
 		}
 	}
+}
+
+// equal is 1 where a is b, and else 0.
+func equal(a, b uint64) uint64 {
+	d := a ^ b
+	return (d|-d)>>63 ^ 1
 }
 
 // add gives the place of a value and whether it is new there; no line if more than most bytes would be needed.
