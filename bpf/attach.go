@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -44,6 +43,8 @@ func (k *Kernel) attach(name string, c *ebpf.Collection) (string, error) {
 		return k.attachCgroupHooks(c, nameHooks[:], false)
 	case "actuator/deny-name":
 		return k.attachCgroupHooks(c, refuseHooks[:], true)
+	case nameSelf:
+		return k.attachSelf(c)
 	case "actuator/deny-address":
 		k.deny = c // AttachInterface needs it
 		detail, err := k.attachDeny(c)
@@ -82,11 +83,7 @@ var cgroupHooks = [...]struct {
 func (k *Kernel) attachDeny(c *ebpf.Collection) (string, error) {
 	var means []string
 	for _, h := range cgroupHooks {
-		l, err := link.AttachCgroup(link.CgroupOptions{Path: k.cgroup, Attach: h.attach, Program: c.Programs[h.program]})
-		if err != nil {
-			return "", fmt.Errorf("attach %s to %s: %w", h.means, k.cgroup, err)
-		}
-		if err := k.keepLink(l, h.means, true); err != nil {
+		if err := k.attachCgroup(h.means, h.attach, c.Programs[h.program], true); err != nil {
 			return "", err
 		}
 		means = append(means, h.means)
@@ -131,7 +128,7 @@ func (k *Kernel) attachInterface(name string) error {
 	} else if l3 {
 		suffix = "_l3"
 	}
-	in, err := k.attachTCX(i.Index, "packet_in"+suffix, ebpf.AttachTCXIngress)
+	err = k.attachTCX(name, i.Index, "ingress", ebpf.AttachTCXIngress, "packet_in"+suffix)
 	if err != nil {
 		if suffix != "" {
 			return fmt.Errorf("attach to packets into %s (no Ethernet, so no XDP): %w", name, err)
@@ -142,48 +139,55 @@ func (k *Kernel) attachInterface(name string) error {
 		k.attached[name] = []string{"xdp"}
 		return k.attachCgroupEgress()
 	}
-	if err := k.keepLink(in, "tcx-ingress-"+name, true); err != nil {
-		return err
-	}
-	out, err := k.attachTCX(i.Index, "packet_out"+suffix, ebpf.AttachTCXEgress)
-	if err != nil {
+	if err := k.attachTCX(name, i.Index, "egress", ebpf.AttachTCXEgress, "packet_out"+suffix); err != nil {
 		return fmt.Errorf("attach to packets out of %s: %w", name, err)
-	}
-	if err := k.keepLink(out, "tcx-egress-"+name, true); err != nil {
-		return err
 	}
 	k.attached[name] = []string{"tcx-ingress", "tcx-egress"}
 	return nil
 }
 
-func (k *Kernel) attachTCX(index int, program string, where ebpf.AttachType) (link.Link, error) {
+func (k *Kernel) attachTCX(name string, index int, way string, where ebpf.AttachType, program string) error {
 	if k.opt.withoutTCX {
-		return nil, ebpf.ErrNotSupported
+		return ebpf.ErrNotSupported
 	}
-	return link.AttachTCX(link.TCXOptions{Interface: index, Program: k.deny.Programs[program], Attach: where, Anchor: link.Head()})
+	p := k.deny.Programs[program]
+	return k.hold(&held{name: "tcx-" + way + "-" + name, on: name, index: index, program: p, outlive: true, attach: func() (link.Link, bool, error) {
+		l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: p, Attach: where, Anchor: link.Head()})
+		return l, false, err
+	}})
 }
 
 // attachXDP takes the driver's own mode or the generic one. An interface has room for one XDP program: where an earlier
 // life of this node left its own pinned, that one is given the new program.
 func (k *Kernel) attachXDP(name string, index int) error {
 	program := k.deny.Programs["packet_in_xdp"]
-	pin := filepath.Join(k.opt.PinDir, "link-xdp-"+name)
-	if k.opt.PinDir != "" {
-		if old, err := link.LoadPinnedLink(pin, nil); err == nil {
-			if err := old.Update(program); err == nil {
-				k.links = append(k.links, old)
-				return nil
+	earlier := k.pinOf("xdp-" + name)
+	return k.hold(&held{name: "xdp-" + name, on: name, index: index, program: program, outlive: true, attach: func() (link.Link, bool, error) {
+		if k.opt.PinDir != "" {
+			if old, err := link.LoadPinnedLink(earlier, nil); err == nil {
+				if err := old.Update(program); err == nil {
+					return old, true, nil
+				}
+				old.Close()
 			}
-			old.Close()
 		}
-	}
-	xdp, err := link.AttachXDP(link.XDPOptions{Interface: index, Program: program})
-	if err != nil {
-		if xdp, err = link.AttachXDP(link.XDPOptions{Interface: index, Program: program, Flags: link.XDPGenericMode}); err != nil {
-			return err
+		l, err := link.AttachXDP(link.XDPOptions{Interface: index, Program: program})
+		if err != nil {
+			l, err = link.AttachXDP(link.XDPOptions{Interface: index, Program: program, Flags: link.XDPGenericMode})
 		}
-	}
-	return k.keepLink(xdp, "xdp-"+name, true)
+		return l, false, err
+	}})
+}
+
+// attachCgroup puts a program at the cgroup that is watched and acted in.
+func (k *Kernel) attachCgroup(name string, where ebpf.AttachType, program *ebpf.Program, outlive bool) error {
+	return k.hold(&held{name: name, on: k.cgroup, program: program, outlive: outlive, attach: func() (link.Link, bool, error) {
+		l, err := link.AttachCgroup(link.CgroupOptions{Path: k.cgroup, Attach: where, Program: program})
+		if err != nil {
+			return nil, false, fmt.Errorf("attach %s to %s: %w", name, k.cgroup, err)
+		}
+		return l, false, nil
+	}})
 }
 
 const meansCgroupEgress = "cgroup-egress"
@@ -192,11 +196,7 @@ func (k *Kernel) attachCgroupEgress() error {
 	if slices.Contains(k.attached["cgroup"], meansCgroupEgress) {
 		return nil
 	}
-	l, err := link.AttachCgroup(link.CgroupOptions{Path: k.cgroup, Attach: ebpf.AttachCGroupInetEgress, Program: k.deny.Programs["packet_out_cgroup"]})
-	if err != nil {
-		return fmt.Errorf("attach to packets out of %s: %w", k.cgroup, err)
-	}
-	if err := k.keepLink(l, meansCgroupEgress, true); err != nil {
+	if err := k.attachCgroup(meansCgroupEgress, ebpf.AttachCGroupInetEgress, k.deny.Programs["packet_out_cgroup"], true); err != nil {
 		return err
 	}
 	k.attached["cgroup"] = append(k.attached["cgroup"], meansCgroupEgress)
@@ -227,8 +227,9 @@ func (k *Kernel) means() []string {
 	return all
 }
 
-// Run tells of what was there before (TellBefore), then keeps the kernel half in step with the host until ctx ends: it attaches to interfaces that come up, and forgets
-// expired blocks (the kernel ignores them already; this returns their room).
+// Run tells of what was there before (TellBefore), then keeps the kernel half in step with the host until ctx ends: it attaches to
+// interfaces that come up, puts back what another process took off, and forgets expired blocks (the kernel ignores them
+// already; this returns their room).
 func (k *Kernel) Run(ctx context.Context) error {
 	if err := k.TellBefore(ctx); err != nil {
 		k.mu.Lock()
@@ -240,15 +241,25 @@ func (k *Kernel) Run(ctx context.Context) error {
 	defer done.Wait()
 	defer stop()
 	done.Go(func() { k.hashExecutions(hashing) })
+	alarms := make(chan recordTamper)
+	done.Go(func() { k.hearAlarms(hashing, alarms) })
 	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
 			return nil
+		case a := <-alarms:
+			k.mu.Lock()
+			k.alarmed(&a)
+			k.mu.Unlock()
+			continue
 		case <-tick.C:
 		}
 		k.mu.Lock()
+		if n%lookEvery == 0 || !k.alarming() {
+			k.lookAtLinks()
+		}
 		if k.deny != nil {
 			k.follow()
 		}

@@ -43,11 +43,13 @@ type Kernel struct {
 	deny, execution    *ebpf.Collection
 	lsm                *ebpf.Collection
 	names, refuse      *ebpf.Collection
+	self               *ebpf.Collection
 
 	mu         sync.Mutex
 	settings   filterSettings
-	links      []link.Link
-	pinned     []string            // pins made by this load
+	links      []link.Link         // that no other process can take off
+	held       []*held             // that others can
+	untold     map[link.ID]string  // put back, and not told yet
 	attached   map[string][]string // interface → means
 	unattached error               // why some interface's packets pass unasked; nil when none does
 	checks     []Check
@@ -78,6 +80,7 @@ var domains = [...]domain{
 	{"sensor/names", loadNames, func(k *Kernel) **ebpf.Collection { return &k.names }, "no name is known of an address, and UDP is not seen", false},
 	{"actuator/deny-name", loadRefuse, func(k *Kernel) **ebpf.Collection { return &k.refuse }, "no port and no domain can be refused", false},
 	{"lsm", loadExecutionLSM, func(k *Kernel) **ebpf.Collection { return &k.lsm }, "a denied execution is killed before its first instruction instead of refused with EPERM", false},
+	{nameSelf, loadSelf, func(k *Kernel) **ebpf.Collection { return &k.self }, "what takes our programs off is put right within seconds instead of at once, and not told", true},
 }
 
 // Load puts the programs into the kernel, each domain by itself: what this kernel does not take is a failed Check, not
@@ -89,7 +92,7 @@ func Load(ctx context.Context, opt Options) (*Kernel, error) {
 	if opt.RingBytes < 64<<10 || opt.RingBytes > 64<<20 || opt.RingBytes&(opt.RingBytes-1) != 0 {
 		return nil, fmt.Errorf("ring of %d bytes: want a power of two from 64 KiB to 64 MiB", opt.RingBytes)
 	}
-	k := &Kernel{opt: opt, attached: map[string][]string{}, enforced: map[string]*enforcement{}}
+	k := &Kernel{opt: opt, attached: map[string][]string{}, enforced: map[string]*enforcement{}, untold: map[link.ID]string{}}
 	if err := rlimit.RemoveMemlock(); err != nil && !errors.Is(err, os.ErrPermission) {
 		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
@@ -299,18 +302,25 @@ func (k *Kernel) pinMaps(spec *ebpf.CollectionSpec) error {
 // replaced only after the new link is in force, so that no packet passes between the two.
 func (k *Kernel) keepLink(l link.Link, name string, outlive bool) error {
 	if outlive && k.opt.PinDir != "" {
-		pin := filepath.Join(k.opt.PinDir, "link-"+name)
-		if err := os.Remove(pin); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := pinLink(l, k.pinOf(name)); err != nil {
 			l.Close()
-			return fmt.Errorf("replace an earlier pin: %w", err)
+			return err
 		}
-		if err := l.Pin(pin); err != nil {
-			l.Close()
-			return fmt.Errorf("pin link %s: %w", name, err)
-		}
-		k.pinned = append(k.pinned, pin)
 	}
 	k.links = append(k.links, l)
+	return nil
+}
+
+// pinOf is where a link that outlives the node is pinned.
+func (k *Kernel) pinOf(name string) string { return filepath.Join(k.opt.PinDir, "link-"+name) }
+
+func pinLink(l link.Link, pin string) error {
+	if err := os.Remove(pin); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("replace an earlier pin: %w", err)
+	}
+	if err := l.Pin(pin); err != nil {
+		return fmt.Errorf("pin link %s: %w", filepath.Base(pin), err)
+	}
 	return nil
 }
 
@@ -335,14 +345,18 @@ func (k *Kernel) Close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	// The kernel waits for every program that may still run, 50 ms a tracepoint: better for all of them together.
-	errs := make([]error, len(k.links))
+	all := k.links
+	for _, h := range k.held {
+		all = append(all, h.link)
+	}
+	errs := make([]error, len(all))
 	var closing sync.WaitGroup
-	for i, l := range k.links {
+	for i, l := range all {
 		closing.Go(func() { errs[i] = l.Close() })
 	}
 	closing.Wait()
-	k.links = nil
-	for _, c := range []*ebpf.Collection{k.process, k.network, k.rights, k.before, k.files, k.deny, k.execution, k.lsm, k.names, k.refuse} {
+	k.links, k.held = nil, nil
+	for _, c := range []*ebpf.Collection{k.process, k.network, k.rights, k.before, k.files, k.deny, k.execution, k.lsm, k.names, k.refuse, k.self} {
 		if c != nil {
 			c.Close()
 		}

@@ -157,7 +157,7 @@ func (h *host) run(ctx context.Context, name string, args ...string) (string, er
 }
 
 // manyTracepoints are the domains that the kernel takes seconds to let go of: a test that needs none of them leaves them out.
-func manyTracepoints() []string { return []string{"sensor/rights", "sensor/file"} }
+func manyTracepoints() []string { return []string{"sensor/rights", "sensor/file", nameSelf} }
 
 func (h *host) load(opt Options) *Kernel {
 	h.t.Helper()

@@ -10,7 +10,6 @@ import (
 	"structs"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 
 	"github.com/omega-mesh/omega/swarm/event"
 )
@@ -49,11 +48,7 @@ var refuseMeans = [...]string{"cgroup-connect4", "cgroup-connect6", "cgroup-egre
 
 func (k *Kernel) attachCgroupHooks(c *ebpf.Collection, hooks []cgroupHook, outlive bool) (string, error) {
 	for _, h := range hooks {
-		l, err := link.AttachCgroup(link.CgroupOptions{Path: k.cgroup, Attach: h.attach, Program: c.Programs[h.program]})
-		if err != nil {
-			return "", fmt.Errorf("attach %s to %s: %w", h.program, k.cgroup, err)
-		}
-		if err := k.keepLink(l, h.program, outlive); err != nil {
+		if err := k.attachCgroup(h.program, h.attach, c.Programs[h.program], outlive); err != nil {
 			return "", err
 		}
 	}

@@ -1,9 +1,12 @@
 package drill
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,6 +27,58 @@ func (s swarm) halves(on string) (parent, child int) {
 		}
 	}
 	return h.PID, child
+}
+
+// detached has an attacker take one of n2's programs off its cgroup: n2 puts it back, and n1 knows who did it.
+func (s swarm) detached() {
+	s.Helper()
+	bpftool, err := exec.LookPath("bpftool")
+	if err != nil {
+		s.Log("no bpftool here: nothing is detached")
+		return
+	}
+	var cgroup unix.Stat_t
+	if err := unix.Stat(s.host("n2").Cgroup, &cgroup); err != nil {
+		s.Fatal(err)
+	}
+	// The programs at n2's own cgroup: nobody else's.
+	links := func() (ids []string) {
+		out, err := exec.Command(bpftool, "-j", "link", "show").Output()
+		if err != nil {
+			s.Fatal(err)
+		}
+		var all []struct {
+			ID     int    `json:"id"`
+			Cgroup uint64 `json:"cgroup_id"`
+		}
+		if err := json.Unmarshal(out, &all); err != nil {
+			s.Fatal(err)
+		}
+		for _, l := range all {
+			if l.Cgroup == cgroup.Ino {
+				ids = append(ids, fmt.Sprint(l.ID))
+			}
+		}
+		return ids
+	}
+	before := links()
+	if len(before) == 0 {
+		s.Fatal("n2 has no program at its cgroup")
+	}
+	if out, err := s.run("n2", "", bpftool, "link", "detach", "id", before[0]); err != nil {
+		s.Fatalf("%v: %s", err, out)
+	}
+	s.eventually("n1 knows who took n2's program off", func() bool {
+		for _, f := range s.findings("n1", "omega.self.detached") {
+			if f.GetHost() == "n2" && strings.HasSuffix(f.GetSubject().GetExe(), "bpftool") {
+				return true
+			}
+		}
+		return false
+	})
+	if after := links(); len(after) != len(before) || slices.Contains(after, before[0]) {
+		s.Errorf("n2's programs were %v and are %v", before, after)
+	}
 }
 
 // struckAgent has an attacker on n2 strike first one half of its agent, then the other: who did it is known on n1, by what
@@ -81,6 +136,7 @@ func struckAgent(s swarm) {
 	}
 	strike("USR1", child)
 	s.eventually("n1 knows who sent n2's agent a signal", func() bool { return told("SIGUSR1") })
+	s.detached()
 	strike("KILL", parent)
 	s.eventually("n1 knows who killed n2's agent", func() bool { return told("SIGKILL") })
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
-// self finds what is done to the agent: signals that another sends to one of its two processes, and hands laid on their
-// memory. It leaves this host before the agent is gone, unless both halves are killed in the same moment: then the peers
+// self finds what is done to the agent: signals that another sends to one of its two processes, hands laid on their memory,
+// and programs of its own taken off the kernel. It leaves this host before the agent is gone, unless both halves are killed in the same moment: then the peers
 // miss it (omega.agent.silent). Confidence stays below what lets the policy act: the one who stops an agent is often the
 // one who may.
 type self struct{ own []int }
@@ -32,6 +32,20 @@ func (d self) Detect(_ context.Context, batch []*event.Event, emit func(event.Fi
 			}
 			f := finding(e, "omega.self.signal", "signal to the agent", title, severity, 55, "T1562.001")
 			evidence(&f, "signal", e.Access.Operation)
+			emit(f)
+		case event.ActivityTamper:
+			title := "a program of the agent's was taken off the kernel, and is back"
+			if e.Result != 0 {
+				title = "a program of the agent's was taken off the kernel, and could not be put back"
+			}
+			f := finding(e, "omega.self.detached", "agent taken off the kernel", title, event.SeverityHigh, 55, "T1562.001")
+			evidence(&f, "what", e.File.Path)
+			if e.Access.Operation != "" {
+				evidence(&f, "call", e.Access.Operation)
+			}
+			if e.Result != 0 {
+				evidence(&f, "error", unix.Errno(e.Result).Error())
+			}
 			emit(f)
 		case event.ActivityPtrace, event.ActivityProcessWrite:
 			if !slices.Contains(d.own, int(e.Access.Target.PID)) {

@@ -27,6 +27,8 @@ func TestWhatIsDoneToTheAgent(t *testing.T) {
 		{"traced", event.ActivityPtrace, by, event.Access{Target: own}, "omega.self.trace", event.SeverityHigh},
 		{"its parent written to", event.ActivityProcessWrite, by, event.Access{Target: event.ProcessKey{PID: uint32(os.Getppid())}}, "omega.self.trace", event.SeverityHigh},
 		{"another traced", event.ActivityPtrace, by, event.Access{Target: by}, "", 0},
+		{"taken off the kernel", event.ActivityTamper, by, event.Access{Operation: "BPF_LINK_DETACH"}, "omega.self.detached", event.SeverityHigh},
+		{"taken off the kernel by nobody knows whom", event.ActivityTamper, event.ProcessKey{}, event.Access{}, "omega.self.detached", event.SeverityHigh},
 		{"nobody traced", event.ActivityPtrace, by, event.Access{}, "", 0},
 	} {
 		e := &event.Event{Class: event.ClassProcess, Activity: c.activity, Access: c.access, Process: event.Process{Key: c.from, Exe: "/usr/bin/kill"}}

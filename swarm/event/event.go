@@ -121,13 +121,16 @@ const (
 	ActivityIntegrity
 	ActivityLost      // records were lost: Count of them, of the kind Access.Operation names
 	ActivityRawSocket // a socket past the kernel's own protocols was asked for: Access.Operation is its family and type, Number the protocol
+	// ActivityTamper: something of the agent's own was taken from it. File.Path names what, Access.Operation says how where it was
+	// seen, Process is zero where it is not known who; Result is how putting it back ended.
+	ActivityTamper
 )
 
 var activityNames = [...]string{"unknown", "fork", "exec", "exit", "connect", "accept", "listen", "close", "refuse", "kill", "probe", "write", "logon_failure", "logon_success",
 	"create", "rename", "link", "unlink", "chmod", "chown", "setxattr", "mount", "umount", "pivot_root", "bind", "query",
 	"answer", "setuid", "setgid", "capset", "privilege_gain", "ptrace", "process_vm_writev", "signal", "memfd_create", "memory_executable", "unshare", "setns",
 	"keyctl", "io_uring", "module_load", "module_unload", "bpf", "kernel_fact", "session_open", "session_close", "sudo", "job_run", "service_start", "service_stop",
-	"account_change", "baseline", "integrity", "lost", "raw_socket"}
+	"account_change", "baseline", "integrity", "lost", "raw_socket", "tamper"}
 
 // Activities is the number of activities there are; every Activity is below it.
 const Activities = len(activityNames)

@@ -1,0 +1,314 @@
+package bpf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	nameSelf = "self/links"
+	// lookEvery is at which tick of Run all links are looked at, whether or not there was an alarm.
+	lookEvery = 5
+)
+
+// held is a link that another process can take off, or give another program: what it is, and how it is put back.
+type held struct {
+	name    string // as in a receipt, and of its pin
+	on      string // the interface or the cgroup's folder
+	index   int    // of the interface; 0 for a cgroup
+	program *ebpf.Program
+	outlive bool                                         // pinned, where there is a pin folder
+	attach  func() (l link.Link, pinned bool, err error) // pinned: as it should be, already
+
+	link link.Link
+	id   link.ID
+	runs ebpf.ProgramID // program's
+	off  error          // why it could not be put back
+}
+
+// there says whether what it was attached to is there still: the kernel takes a link off with it.
+func (h *held) there() bool {
+	if h.index != 0 {
+		_, err := net.InterfaceByIndex(h.index)
+		return err == nil
+	}
+	_, err := os.Stat(h.on)
+	return err == nil
+}
+
+// state asks the kernel for the link as it is now.
+func (h *held) state() (attached, ours bool, err error) {
+	info, err := h.link.Info()
+	if err != nil {
+		return false, false, err
+	}
+	ours = info.Program == h.runs
+	switch info.Type {
+	case link.CgroupType:
+		c := info.Cgroup()
+		return c != nil && c.CgroupId != 0, ours, nil
+	case link.TCXType:
+		t := info.TCX()
+		return t != nil && t.Ifindex != 0, ours, nil
+	case link.XDPType:
+		x := info.XDP()
+		return x != nil && x.Ifindex != 0, ours, nil
+	}
+	return true, ours, nil
+}
+
+// hold attaches h, and keeps it attached.
+func (k *Kernel) hold(h *held) error {
+	if err := k.put(h); err != nil {
+		return err
+	}
+	k.held = append(k.held, h)
+	return nil
+}
+
+// put attaches h, anew where it was before, and pins it where it is to outlive the node.
+func (k *Kernel) put(h *held) error {
+	l, pinned, err := h.attach()
+	if err != nil {
+		return err
+	}
+	if h.outlive && !pinned && k.opt.PinDir != "" {
+		if err := pinLink(l, k.pinOf(h.name)); err != nil {
+			l.Close()
+			return err
+		}
+	}
+	if h.link != nil {
+		k.letGo(h)
+	}
+	h.link, h.id = l, 0
+	if info, err := l.Info(); err == nil {
+		h.id, h.runs = info.ID, info.Program
+	}
+	return k.nameLink(h)
+}
+
+// letGo closes h's link; what it was attached to, or the link itself, is gone.
+func (k *Kernel) letGo(h *held) {
+	if k.self != nil {
+		_ = k.self.Maps["own_links"].Delete(uint32(h.id)) // not there: then there is nothing to forget
+	}
+	_ = h.link.Close() // the kernel took it off already
+}
+
+// nameLink has the kernel tell who reaches for h's link.
+func (k *Kernel) nameLink(h *held) error {
+	if k.self == nil || h.id == 0 {
+		return nil
+	}
+	if err := k.self.Maps["own_links"].Put(uint32(h.id), uint8(1)); err != nil {
+		return fmt.Errorf("name the link %s: %w", h.name, err)
+	}
+	return nil
+}
+
+// attachSelf puts the programs of self.c where they belong; it comes last, when there are links to name.
+func (k *Kernel) attachSelf(c *ebpf.Collection) (string, error) {
+	reach, reached := c.Programs["reach_link"], c.Programs["reached_link"]
+	if reach == nil || reached == nil {
+		return "", errors.New("the kernel does not take the programs at bpf()")
+	}
+	points, err := openTracepoints()
+	if err != nil {
+		return "", err
+	}
+	defer points.close()
+	var links []link.Link
+	for event, p := range map[string]*ebpf.Program{"sys_enter_bpf": reach, "sys_exit_bpf": reached} {
+		l, err := points.attach(event, p)
+		if err != nil {
+			for _, l := range links {
+				l.Close()
+			}
+			return "", err
+		}
+		links = append(links, l)
+	}
+	k.links = append(k.links, links...)
+	k.self = c
+	for _, h := range k.held {
+		if err := k.nameLink(h); err != nil {
+			k.self = nil
+			return "", err
+		}
+	}
+	return "a tracepoint at bpf(), and a look every 10 s", nil
+}
+
+// alarming says whether the kernel tells at once who takes a link off.
+func (k *Kernel) alarming() bool { return k.self != nil }
+
+// hearAlarms hands on what wakes it until ctx ends.
+func (k *Kernel) hearAlarms(ctx context.Context, out chan<- recordTamper) {
+	k.mu.Lock()
+	self := k.self
+	k.mu.Unlock()
+	if self == nil {
+		return
+	}
+	r, err := ringbuf.NewReader(self.Maps["alarms"])
+	if err != nil {
+		k.note(Check{Name: nameSelf + "/alarms", Detail: err.Error(), Lost: "who takes our programs off is not known"})
+		return
+	}
+	stop := context.AfterFunc(ctx, func() { r.Close() })
+	defer stop()
+	defer r.Close()
+	var rec ringbuf.Record
+	for {
+		if err := r.ReadInto(&rec); err != nil {
+			return // closed: nothing else ends it
+		}
+		var a recordTamper
+		if len(rec.RawSample) != tamperSize {
+			continue // no program of this build wrote it
+		}
+		copy(unsafe.Slice((*byte)(unsafe.Pointer(&a)), tamperSize), rec.RawSample)
+		select {
+		case out <- a:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (k *Kernel) note(c Check) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.checks = append(k.checks, c)
+}
+
+// alarmed puts back what a names, and tells of it.
+func (k *Kernel) alarmed(a *recordTamper) {
+	for _, h := range k.held {
+		if h.id != link.ID(a.Link) {
+			continue
+		}
+		if harmed, err := k.mend(h); harmed {
+			k.tell(a, h.name, err)
+		}
+		return
+	}
+	if name, ok := k.untold[link.ID(a.Link)]; ok { // the look was faster than the alarm
+		delete(k.untold, link.ID(a.Link))
+		k.tell(a, name, nil)
+	}
+}
+
+// lookAtLinks finds what no alarm told of: what could not be put back before, and what was done by a process that the kernel does
+// not tell of. Who did it may still come by an alarm, so it is told at the next look.
+func (k *Kernel) lookAtLinks() {
+	for id, name := range k.untold {
+		delete(k.untold, id)
+		k.tell(&recordTamper{Link: uint32(id)}, name, nil)
+	}
+	kept := k.held[:0]
+	for _, h := range k.held {
+		id, was := h.id, h.off
+		harmed, err := k.mend(h)
+		switch {
+		case errors.Is(err, errGone):
+			k.letGo(h)
+			if k.opt.PinDir != "" && h.outlive {
+				_ = os.Remove(k.pinOf(h.name)) // of a link without an end: nothing is lost by it
+			}
+			delete(k.attached, h.on) // another of its name is another interface
+			continue
+		case harmed && err == nil && was == nil:
+			if len(k.untold) < maxUntold {
+				k.untold[id] = h.name
+			}
+		case harmed && was == nil:
+			k.tell(&recordTamper{Link: uint32(id)}, h.name, err)
+		}
+		kept = append(kept, h)
+	}
+	clear(k.held[len(kept):])
+	k.held = kept
+	k.noteLinks()
+}
+
+// maxUntold bounds the links whose loss waits for an alarm.
+const maxUntold = 256
+
+// errGone says that what a link was attached to is not there any more.
+var errGone = errors.New("what it was attached to is gone")
+
+// mend looks at one link and puts it right. harmed says that it was not; err why it still is not.
+func (k *Kernel) mend(h *held) (harmed bool, err error) {
+	attached, ours, err := h.state()
+	switch {
+	case errors.Is(err, ebpf.ErrNotSupported): // before Linux 5.7 it is no link, and cannot be asked
+		return false, nil
+	case err == nil && attached && ours:
+		h.off = nil
+		return false, nil
+	case !h.there():
+		return true, errGone
+	case err == nil && attached:
+		err = h.link.Update(h.program)
+	default:
+		err = k.put(h)
+	}
+	h.off = err
+	return true, err
+}
+
+// noteLinks says in the checks what could not be put back.
+func (k *Kernel) noteLinks() {
+	var off []string
+	for _, h := range k.held {
+		if h.off != nil {
+			off = append(off, h.name+": "+h.off.Error())
+		}
+	}
+	c := Check{Name: nameSelf + "/off", OK: len(off) == 0}
+	if !c.OK {
+		c.Detail, c.Lost = fmt.Sprint(off), "another process took programs of ours off, and they could not be put back"
+	}
+	for i := range k.checks {
+		if k.checks[i].Name == c.Name {
+			k.checks[i] = c
+			return
+		}
+	}
+	if !c.OK {
+		k.checks = append(k.checks, c)
+	}
+}
+
+// tell puts a record of what was done to the link name into the ring, by whom a names.
+func (k *Kernel) tell(a *recordTamper, name string, err error) {
+	if k.self == nil || k.self.Programs["tell_tamper"] == nil {
+		return
+	}
+	a.Header.Kind, a.Header.Size = recordTampered, uint16(tamperSize)
+	if a.Header.Boot == 0 {
+		a.Header.Boot = BootTime()
+	}
+	a.NameLen = uint32(copy(a.Name[:], name))
+	var errno unix.Errno
+	if a.Result = 0; errors.As(err, &errno) {
+		a.Result = int32(errno)
+	} else if err != nil {
+		a.Result = int32(unix.EIO)
+	}
+	b := unsafe.Slice((*byte)(unsafe.Pointer(a)), tamperSize)
+	if _, err := k.self.Programs["tell_tamper"].Run(&ebpf.RunOptions{Context: b}); err != nil {
+		k.checks = append(k.checks, Check{Name: nameSelf + "/tell", Detail: err.Error(), Lost: "what takes our programs off is put right and not told"})
+	}
+}
