@@ -34,11 +34,14 @@ func (k *Kernel) attach(name string, c *ebpf.Collection) (string, error) {
 	case "actuator/deny-exec":
 		return k.attachTracing(c, "deny_exec")
 	case "lsm":
-		l, err := link.AttachLSM(link.LSMOptions{Program: c.Programs["refuse_exec"]})
-		if err != nil {
+		p := c.Programs["refuse_exec"]
+		if err := k.hold(&held{name: "lsm", program: p, outlive: true, attach: func() (link.Link, bool, error) {
+			l, err := link.AttachLSM(link.LSMOptions{Program: p})
+			return l, false, err
+		}}); err != nil {
 			return "", fmt.Errorf("attach to bprm_check_security: %w", err)
 		}
-		return "bprm_check_security", k.keepLink(l, "lsm", true)
+		return "bprm_check_security", nil
 	case "sensor/names":
 		return k.attachCgroupHooks(c, nameHooks[:], false)
 	case "actuator/deny-name":
@@ -58,12 +61,12 @@ func (k *Kernel) attach(name string, c *ebpf.Collection) (string, error) {
 
 func (k *Kernel) attachTracing(c *ebpf.Collection, programs ...string) (string, error) {
 	for _, name := range programs {
-		l, err := link.AttachTracing(link.TracingOptions{Program: c.Programs[name]})
-		if err != nil {
+		p := c.Programs[name]
+		if err := k.hold(&held{name: name, program: p, outlive: name == "deny_exec", attach: func() (link.Link, bool, error) {
+			l, err := link.AttachTracing(link.TracingOptions{Program: p})
+			return l, false, err
+		}}); err != nil {
 			return "", fmt.Errorf("attach %s: %w", name, err)
-		}
-		if err := k.keepLink(l, name, name == "deny_exec"); err != nil {
-			return "", err
 		}
 	}
 	return "tp_btf", nil

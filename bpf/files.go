@@ -143,17 +143,18 @@ type watchPrefix struct {
 	Path [248]byte
 }
 
-// WatchFiles says of which paths every change is told at once and none is gathered with others (watched), and of which
-// nothing is told (leftOut), each with all below it; the longest that fits decides. It replaces what was said before.
+// WatchFiles says of which paths every change is told at once and none is gathered with others (watched), of which nothing is
+// told (leftOut), and which are the agent's own (told as the watched ones are, without their flag, but for what the processes
+// of SetProtected do), each with all below it; the longest that fits decides. It replaces what was said before.
 // A path is absolute and clean, as the process's mount namespace sees it.
-func (k *Kernel) WatchFiles(watched, leftOut []string) error {
+func (k *Kernel) WatchFiles(watched, leftOut, own []string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.files == nil {
 		return errors.New("file events are not to be had on this host")
 	}
 	want := map[watchPrefix]uint32{}
-	for kind, paths := range [][]string{1: watched, 2: leftOut} {
+	for kind, paths := range [][]string{1: watched, 2: leftOut, 3: own} {
 		for _, p := range paths {
 			if len(p) == 0 || p[0] != '/' || len(p) > MaxWatchedPath || cleaned(p) != p || strings.IndexByte(p, 0) >= 0 {
 				return fmt.Errorf("%q is no path to watch: it must be absolute, clean, and at most %d bytes", p, MaxWatchedPath)
@@ -169,7 +170,7 @@ func (k *Kernel) WatchFiles(watched, leftOut []string) error {
 		}
 	}
 	if len(want) > MaxWatchedFiles {
-		return fmt.Errorf("%d paths to watch, more than %d", len(watched)+len(leftOut), MaxWatchedFiles/2)
+		return fmt.Errorf("%d paths to watch, more than %d", len(watched)+len(leftOut)+len(own), MaxWatchedFiles/2)
 	}
 	m := k.files.Maps["watch_path"]
 	var key watchPrefix

@@ -48,7 +48,7 @@ type Kernel struct {
 	mu         sync.Mutex
 	settings   filterSettings
 	links      []link.Link         // that no other process can take off
-	held       []*held             // that others can
+	held       []*held             // that others can, or whose pins they can remove
 	untold     map[link.ID]string  // put back, and not told yet
 	attached   map[string][]string // interface → means
 	unattached error               // why some interface's packets pass unasked; nil when none does
@@ -298,22 +298,10 @@ func (k *Kernel) pinMaps(spec *ebpf.CollectionSpec) error {
 	return nil
 }
 
-// keepLink holds a link for as long as the node lives or, with a pin folder, longer: the pin of an earlier life is
-// replaced only after the new link is in force, so that no packet passes between the two.
-func (k *Kernel) keepLink(l link.Link, name string, outlive bool) error {
-	if outlive && k.opt.PinDir != "" {
-		if err := pinLink(l, k.pinOf(name)); err != nil {
-			l.Close()
-			return err
-		}
-	}
-	k.links = append(k.links, l)
-	return nil
-}
-
 // pinOf is where a link that outlives the node is pinned.
 func (k *Kernel) pinOf(name string) string { return filepath.Join(k.opt.PinDir, "link-"+name) }
 
+// pinLink puts l's pin in the place of an earlier life's, which goes only now that l is in force: no packet passes between the two.
 func pinLink(l link.Link, pin string) error {
 	if err := os.Remove(pin); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("replace an earlier pin: %w", err)

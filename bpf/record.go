@@ -34,7 +34,7 @@ var recordNames = [recordKinds]string{recordFork: "fork", recordExec: "exec", re
 	recordFileChmod: "file_chmod", recordFileChown: "file_chown", recordFileXattr: "file_setxattr", recordFileTruncate: "file_truncate",
 	recordFileMount: "mount", recordFileUnmount: "umount", recordFilePivot: "pivot_root",
 	recordQuery: "query", recordAnswer: "answer", recordHello: "hello", recordDatagrams: "datagrams", recordDatagramsEnd: "datagrams_end", recordBind: "bind",
-	recordSocket: "socket", recordSuspect: "denied_names_full", recordTampered: "tamper"}
+	recordSocket: "socket", recordSuspect: "denied_names_full", recordTampered: "tamper", recordMoved: "moved"}
 
 type recordHeader struct {
 	_     structs.HostLayout
@@ -147,8 +147,8 @@ func decode(b []byte, wallMinusBoot int64, e *event.Event) error {
 	if h.Kind >= recordQuery && h.Kind <= recordSocket {
 		return decodeNames(b, h.Kind, e)
 	}
-	if h.Kind == recordTampered {
-		return decodeTamper(b, e)
+	if h.Kind == recordTampered || h.Kind == recordMoved {
+		return decodeTamper(b, h.Kind, e)
 	}
 	switch h.Kind {
 	case recordFork, recordExit, recordKill:

@@ -8,7 +8,10 @@ import (
 )
 
 // Kinds 48 to 55 of kernel/record.h: what is done to the agent itself.
-const recordTampered = 48
+const (
+	recordTampered = iota + 48
+	recordMoved
+)
 
 // recordTamper is struct record_tamper of kernel/record.h.
 type recordTamper struct {
@@ -24,8 +27,8 @@ type recordTamper struct {
 
 const tamperSize = int(unsafe.Sizeof(recordTamper{}))
 
-// decodeTamper fills e from a record of kind 48, whose header and process are read already.
-func decodeTamper(b []byte, e *event.Event) error {
+// decodeTamper fills e from a record of kind 48 or 49, whose header and process are read already.
+func decodeTamper(b []byte, kind uint16, e *event.Event) error {
 	if len(b) != tamperSize {
 		return errRecord
 	}
@@ -35,7 +38,9 @@ func decodeTamper(b []byte, e *event.Event) error {
 	}
 	e.Class, e.Activity, e.Result = event.ClassKernel, event.ActivityTamper, r.Result
 	e.File.Path = view(r.Name[:r.NameLen])
-	if r.Command != 0 {
+	if kind == recordMoved {
+		e.Access.Operation, e.Access.Target.PID = "cgroup_attach_task", r.Link
+	} else if r.Command != 0 {
 		e.Access.Operation = nth(bpfNames[:], uint64(r.Command), "bpf")
 	}
 	return nil

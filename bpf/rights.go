@@ -66,6 +66,7 @@ var programLost = map[string]string{
 	"processes": "of processes that were before, only what /proc shows this user is known",
 	"sockets":   "connections that were before are not known",
 	"on_signal": "signals sent to the agent are not seen",
+	"on_moved":  "it is not told when the agent is put into another cgroup",
 	"on_uring":  "what is done by io_uring instead of system calls is not seen",
 }
 

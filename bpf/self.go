@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -20,10 +21,11 @@ const (
 	lookEvery = 5
 )
 
-// held is a link that another process can take off, or give another program: what it is, and how it is put back.
+// held is a link that another process can take off, give another program, or let end with the agent by removing its pin: what
+// it is, and how it is put back.
 type held struct {
 	name    string // as in a receipt, and of its pin
-	on      string // the interface or the cgroup's folder
+	on      string // the interface or the cgroup's folder; empty for what the kernel itself has
 	index   int    // of the interface; 0 for a cgroup
 	program *ebpf.Program
 	outlive bool                                         // pinned, where there is a pin folder
@@ -40,6 +42,9 @@ func (h *held) there() bool {
 	if h.index != 0 {
 		_, err := net.InterfaceByIndex(h.index)
 		return err == nil
+	}
+	if h.on == "" {
+		return true
 	}
 	_, err := os.Stat(h.on)
 	return err == nil
@@ -138,6 +143,16 @@ func (k *Kernel) attachSelf(c *ebpf.Collection) (string, error) {
 		}
 		links = append(links, l)
 	}
+	detail := "a tracepoint at bpf(), and a look every 10 s"
+	if p := c.Programs["on_moved"]; p != nil {
+		l, err := link.AttachTracing(link.TracingOptions{Program: p})
+		if err != nil {
+			k.checks = append(k.checks, Check{Name: nameSelf + "/on_moved", Detail: err.Error(), Lost: programLost["on_moved"]})
+		} else {
+			links = append(links, l)
+			detail += ", tp_btf"
+		}
+	}
 	k.links = append(k.links, links...)
 	k.self = c
 	for _, h := range k.held {
@@ -146,7 +161,7 @@ func (k *Kernel) attachSelf(c *ebpf.Collection) (string, error) {
 			return "", err
 		}
 	}
-	return "a tracepoint at bpf(), and a look every 10 s", nil
+	return detail, nil
 }
 
 // alarming says whether the kernel tells at once who takes a link off.
@@ -198,8 +213,8 @@ func (k *Kernel) alarmed(a *recordTamper) {
 		if h.id != link.ID(a.Link) {
 			continue
 		}
-		if harmed, err := k.mend(h); harmed {
-			k.tell(a, h.name, err)
+		if what, err := k.mend(h); what != "" {
+			k.tell(a, what, err)
 		}
 		return
 	}
@@ -219,7 +234,7 @@ func (k *Kernel) lookAtLinks() {
 	kept := k.held[:0]
 	for _, h := range k.held {
 		id, was := h.id, h.off
-		harmed, err := k.mend(h)
+		what, err := k.mend(h)
 		switch {
 		case errors.Is(err, errGone):
 			k.letGo(h)
@@ -228,18 +243,18 @@ func (k *Kernel) lookAtLinks() {
 			}
 			delete(k.attached, h.on) // another of its name is another interface
 			continue
-		case harmed && err == nil && was == nil:
+		case what != "" && err == nil && was == nil:
 			if len(k.untold) < maxUntold {
-				k.untold[id] = h.name
+				k.untold[id] = what
 			}
-		case harmed && was == nil:
-			k.tell(&recordTamper{Link: uint32(id)}, h.name, err)
+		case what != "" && was == nil:
+			k.tell(&recordTamper{Link: uint32(id)}, what, err)
 		}
 		kept = append(kept, h)
 	}
 	clear(k.held[len(kept):])
 	k.held = kept
-	k.noteLinks()
+	k.noteLinks(k.repinMaps())
 }
 
 // maxUntold bounds the links whose loss waits for an alarm.
@@ -248,29 +263,76 @@ const maxUntold = 256
 // errGone says that what a link was attached to is not there any more.
 var errGone = errors.New("what it was attached to is gone")
 
-// mend looks at one link and puts it right. harmed says that it was not; err why it still is not.
-func (k *Kernel) mend(h *held) (harmed bool, err error) {
+// mend looks at one link and puts it right. what is what was taken away, empty where nothing was; err why it still is.
+func (k *Kernel) mend(h *held) (what string, err error) {
 	attached, ours, err := h.state()
 	switch {
 	case errors.Is(err, ebpf.ErrNotSupported): // before Linux 5.7 it is no link, and cannot be asked
-		return false, nil
+		return "", nil
 	case err == nil && attached && ours:
-		h.off = nil
-		return false, nil
+		what, err = k.repin(h)
 	case !h.there():
-		return true, errGone
+		return h.name, errGone
 	case err == nil && attached:
-		err = h.link.Update(h.program)
+		what, err = h.name, h.link.Update(h.program)
 	default:
-		err = k.put(h)
+		what, err = h.name, k.put(h)
 	}
 	h.off = err
-	return true, err
+	return what, err
+}
+
+// repin puts back a pin that was removed: without it the program, and with it every block, ends with this process.
+func (k *Kernel) repin(h *held) (what string, err error) {
+	if !h.outlive || k.opt.PinDir == "" {
+		return "", nil
+	}
+	pin := k.pinOf(h.name)
+	if _, err := os.Lstat(pin); !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	if err := errors.Join(os.MkdirAll(k.opt.PinDir, 0o700), h.link.Unpin(), h.link.Pin(pin)); err != nil {
+		return "pin of " + h.name, fmt.Errorf("pin it again: %w", err)
+	}
+	return "pin of " + h.name, nil
+}
+
+// repinMaps does the same for the maps that hold the blocks.
+func (k *Kernel) repinMaps() error {
+	if k.opt.PinDir == "" {
+		return nil
+	}
+	var errs []error
+	for _, c := range []*ebpf.Collection{k.deny, k.execution, k.refuse, k.names} {
+		if c == nil {
+			continue
+		}
+		for _, name := range blockMaps {
+			m := c.Maps[name]
+			pin := filepath.Join(k.opt.PinDir, name)
+			if m == nil || !m.IsPinned() {
+				continue
+			}
+			if _, err := os.Lstat(pin); !errors.Is(err, os.ErrNotExist) {
+				errs = append(errs, err)
+				continue
+			}
+			if err := errors.Join(m.Unpin(), m.Pin(pin)); err != nil {
+				errs = append(errs, fmt.Errorf("pin %s again: %w", pin, err))
+				continue
+			}
+			k.tell(&recordTamper{}, "pin of "+name, nil)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // noteLinks says in the checks what could not be put back.
-func (k *Kernel) noteLinks() {
+func (k *Kernel) noteLinks(pins error) {
 	var off []string
+	if pins != nil {
+		off = append(off, pins.Error())
+	}
 	for _, h := range k.held {
 		if h.off != nil {
 			off = append(off, h.name+": "+h.off.Error())

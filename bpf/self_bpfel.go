@@ -68,6 +68,7 @@ const (
 	selfMapRing         = "ring"
 	selfMapScopeCgroup  = "scope_cgroup"
 	selfMapSuppressed   = "suppressed"
+	selfProgOnMoved     = "on_moved"
 	selfProgReachLink   = "reach_link"
 	selfProgReachedLink = "reached_link"
 	selfProgTellTamper  = "tell_tamper"
@@ -116,6 +117,7 @@ type selfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type selfProgramSpecs struct {
+	OnMoved     *ebpf.ProgramSpec `ebpf:"on_moved"`
 	ReachLink   *ebpf.ProgramSpec `ebpf:"reach_link"`
 	ReachedLink *ebpf.ProgramSpec `ebpf:"reached_link"`
 	TellTamper  *ebpf.ProgramSpec `ebpf:"tell_tamper"`
@@ -217,6 +219,7 @@ type selfVariables struct {
 //
 // It can be passed to loadSelfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type selfPrograms struct {
+	OnMoved     *ebpf.Program `ebpf:"on_moved"`
 	ReachLink   *ebpf.Program `ebpf:"reach_link"`
 	ReachedLink *ebpf.Program `ebpf:"reached_link"`
 	TellTamper  *ebpf.Program `ebpf:"tell_tamper"`
@@ -224,6 +227,7 @@ type selfPrograms struct {
 
 func (p *selfPrograms) Close() error {
 	return _SelfClose(
+		p.OnMoved,
 		p.ReachLink,
 		p.ReachedLink,
 		p.TellTamper,

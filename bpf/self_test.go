@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -133,6 +135,23 @@ func TestLinksAreLookedAt(t *testing.T) {
 	}
 	k.mu.Unlock()
 
+	// Who moves the agent to a cgroup where it starves is told.
+	agent := exec.Command("/bin/sleep", "1000")
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { agent.Process.Kill(); agent.Wait() }()
+	if err := k.SetProtected([]uint32{uint32(agent.Process.Pid)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(a.cgroup, "cgroup.procs"), []byte(strconv.Itoa(agent.Process.Pid)), 0); err != nil {
+		t.Fatal(err)
+	}
+	e := find("a process of the agent's in another cgroup", func(e *event.Event) bool { return e.Access.Operation == "cgroup_attach_task" })
+	if e.Activity != event.ActivityTamper || e.Access.Target.PID != uint32(agent.Process.Pid) || filepath.Base(e.File.Path) != filepath.Base(a.cgroup) || e.Process.Key.PID != uint32(os.Getpid()) {
+		t.Errorf("%+v %q by %+v", e.Access, e.File.Path, e.Process.Key)
+	}
+
 	if err := a.do(func() error {
 		l, err := netlink.LinkByName("eth0")
 		if err != nil {
@@ -198,4 +217,54 @@ func FuzzDecodeTamper(f *testing.F) {
 			t.Errorf("%+v", c)
 		}
 	})
+}
+
+// Pins that were removed are back at the next look, and hold what they held: blocks outlive the agent again.
+func TestRemovedPinsAreBack(t *testing.T) {
+	a, b := twoHosts(t)
+	if err := mountBPF(t); err != nil {
+		t.Skip("no BPF file system can be mounted here:", err)
+	}
+	dir := filepath.Join("/sys/fs/bpf", filepath.Base(a.cgroup))
+	t.Cleanup(func() { Cleanup(dir) })
+	k := a.load(Options{PinDir: dir, without: []string{"sensor/rights", "sensor/file", "sensor/names", "sensor/before", "sensor/network"}})
+	find := a.watch(k)
+	if r, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionDeny, Target: event.Target{Address: netip.MustParsePrefix(b.addr + "/32")}, TTL: time.Hour}); err != nil || r.Outcome != event.OutcomeDone {
+		t.Fatal(err, r)
+	}
+	pins := func() (names []string) {
+		entries, err := os.ReadDir(k.opt.PinDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	before := pins()
+	for _, name := range before {
+		if err := os.Remove(filepath.Join(k.opt.PinDir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := a.do(func() error { k.mu.Lock(); defer k.mu.Unlock(); k.lookAtLinks(); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	find("a pin that was removed", taken("pin of cgroup-connect4"))
+	find("a map's pin that was removed", taken("pin of deny4"))
+	if after := pins(); !slices.Equal(before, after) {
+		t.Errorf("pins were %v and are %v", before, after)
+	}
+	again, err := ebpf.LoadPinnedMap(filepath.Join(k.opt.PinDir, "deny4"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	var key, value []byte
+	if all := again.Iterate(); !all.Next(&key, &value) {
+		t.Error("what is pinned again holds no block")
+	}
 }

@@ -158,7 +158,7 @@ func child() error {
 	}()
 	n, err := New(Parts{
 		Config: cfg, Base: ".", Version: start.Version, Passphrase: start.Passphrase, Store: store, Seed: Seed{start.Seed, start.SeedFrom, start.SeedFault}, Service: client, Sensor: sensor, Logs: lines, Listener: listener,
-		Log: log, Split: true, Restarted: start.Restarted,
+		Log: log, Split: true, Own: start.Own, Restarted: start.Restarted,
 		Ready: func() {
 			if err := client.Ready(); err != nil {
 				log.Warn("the privileged half was not told that the node is ready", "err", err)

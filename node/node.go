@@ -62,6 +62,8 @@ type Parts struct {
 	Ready func()
 	// Split says that Service is another process, this one's parent.
 	Split bool
+	// Own are the files and folders of the node's own that nobody else is to change.
+	Own []string
 	// Restarted counts how often this half died before.
 	Restarted int
 }
@@ -234,7 +236,7 @@ func New(p Parts) (*Node, error) {
 	if n.indicators, err = n.openIndicators(); err != nil {
 		return fail(err)
 	}
-	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Detectors: append(n.rules.detectors(ownProcesses(p.Split)...), n.rollout.Detector(), indicator.NewDetector(&n.indicators.Current, &n.indicators.Sightings)), SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
+	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Detectors: append(n.rules.detectors(ownParts(p)), n.rollout.Detector(), indicator.NewDetector(&n.indicators.Current, &n.indicators.Sightings)), SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
 	n.roles = roles.NewSupervisor(n, roles.SupervisorOptions{
 		Roles: []roles.Role{n.sentinel, n.decoy, analyst.New(analyst.Options{Board: n.board, Log: n.log})}, Log: n.log,
 	})
@@ -248,11 +250,14 @@ func (n *Node) meet(did identity.DID, told int64) {
 	n.clock.met(did, told)
 }
 
-// ownProcesses are this one and, where the node is two, its other half.
-func ownProcesses(split bool) []int {
-	own := []int{os.Getpid()}
-	if split {
-		own = append(own, os.Getppid())
+// ownParts are what of this host is the node: this process and, where the node is two, its other half; its files.
+func ownParts(p Parts) sentinel.Own {
+	own := sentinel.Own{PIDs: []int{os.Getpid()}, Paths: p.Own}
+	if p.Split {
+		own.PIDs = append(own.PIDs, os.Getppid())
+	}
+	if exe, err := os.Executable(); err == nil {
+		own.Exe = exe
 	}
 	return own
 }

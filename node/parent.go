@@ -201,6 +201,7 @@ func (p *parent) start(uid uint32, output *os.File, restarts int) (*privileged.C
 	}
 	// A half that is started again has random bytes of its own; what the device gave is the same, and only adds.
 	start.Seed, start.SeedFrom, start.SeedFault = p.seed.Bytes, p.seed.From, p.seed.Fault
+	start.Own = ownPaths(p.cfg)
 	if p.kept != nil {
 		start.Wrap, start.Sealed = p.kept.Wrap, p.kept.Sealed
 	}

@@ -40,9 +40,9 @@ func loadRules(own bool, paths []string, log *slog.Logger) (*rules, error) {
 	return r, nil
 }
 
-// detectors are those of this build, for an agent whose processes are own, and the rules after them.
-func (r *rules) detectors(own ...int) []modules.Detector {
-	all := sentinel.Builtin(own...)
+// detectors are those of this build, for an agent that is own, and the rules after them.
+func (r *rules) detectors(own sentinel.Own) []modules.Detector {
+	all := sentinel.Builtin(own)
 	if r.pack != nil {
 		all = append(all, r.pack)
 	}

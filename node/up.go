@@ -131,7 +131,7 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 	}
 	defer lines.Close()
 	return single(ctx, opt, log, Parts{
-		Config: cfg, Version: opt.Version, Passphrase: passphrase, Store: store, Seed: seed, Service: host, Sensor: sensor, Logs: lines, Listener: listener, Log: log,
+		Config: cfg, Version: opt.Version, Passphrase: passphrase, Store: store, Seed: seed, Service: host, Sensor: sensor, Logs: lines, Listener: listener, Log: log, Own: ownPaths(cfg),
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/roles/sentinel/integrity"
 )
@@ -39,16 +40,66 @@ func watchedPaths(cfg *config.Config, root bool) (paths, exclude []string, why s
 	return paths, exclude, ""
 }
 
-// watchFiles opens the baseline and has the kernel tell of changes below its paths.
+// ownPaths are the node's own files and folders: its binary, its state, what it pinned in the kernel, its unit, and the
+// cgroup that a service manager keeps for it.
+func ownPaths(cfg *config.Config) (own []string) {
+	add := func(path string) {
+		path, err := filepath.Abs(path)
+		if err != nil || path == "/" {
+			return
+		}
+		for _, p := range []string{path, resolved(path)} {
+			if !slices.Contains(own, p) && len(p) <= bpf.MaxWatchedPath {
+				own = append(own, p)
+			}
+		}
+	}
+	if exe, err := os.Executable(); err == nil {
+		add(strings.TrimSuffix(exe, " (deleted)"))
+	}
+	add(cfg.Dir)
+	add(Layout{cfg.Dir}.Next())
+	add(PinDir(cfg.Dir))
+	add(unitFile)
+	add(unitFile + ".d")
+	if raw, err := os.ReadFile("/proc/self/cgroup"); err == nil && cfg.Cgroup == "" {
+		for line := range strings.Lines(string(raw)) {
+			if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok && strings.HasSuffix(path, ".service") {
+				add("/sys/fs/cgroup" + path)
+			}
+		}
+	}
+	return own
+}
+
+// unitFile is where omega install puts the node's unit.
+const unitFile = "/etc/systemd/system/omega.service"
+
+// resolved is path without links, as far as it is there.
+func resolved(path string) string {
+	if r, err := filepath.EvalSymlinks(path); err == nil {
+		return r
+	}
+	return path
+}
+
+// watchFiles opens the baseline and has the kernel tell of changes below its paths, and of those to the node's own files.
 func (k *kernel) watchFiles() error {
 	paths, exclude, why := watchedPaths(k.cfg, os.Geteuid() == 0)
+	// What the baseline holds is told as it is; the node's own files are told in the same way, but not looked at by it.
+	own := slices.DeleteFunc(ownPaths(k.cfg), func(p string) bool { return integrity.Covers(paths, p) })
 	if why != "" {
 		k.noFiles = why
+		if k.half != nil {
+			if err := k.half.WatchFiles(nil, nil, own); err != nil {
+				k.log.Warn("changes of this node's own files may be told late", "err", err)
+			}
+		}
 		return nil
 	}
 	live := false
 	if k.half != nil {
-		if err := k.half.WatchFiles(aliases(paths), aliases(exclude)); err != nil {
+		if err := k.half.WatchFiles(aliases(paths), aliases(exclude), own); err != nil {
 			k.log.Warn("changes of watched files are found by scans alone", "err", err)
 		} else {
 			live = true

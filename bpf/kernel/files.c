@@ -57,6 +57,7 @@ struct {
 #define WATCH_PATH_MAX 248
 #define WATCHED 1
 #define LEFT_OUT 2
+#define OWN 3 // the agent's own: told at once and each time, but for what the agent does itself
 
 struct watch_prefix {
 	__u32 bits;
@@ -335,7 +336,7 @@ __noinline int repeated(struct file_scratch *s, __u32 used)
 	return 0;
 }
 
-// watching says what user space wants of a path: WATCHED, LEFT_OUT, or neither.
+// watching says what user space wants of a path: WATCHED, LEFT_OUT, OWN, or nothing.
 __noinline __u32 watching(struct file_scratch *s, __u32 length)
 {
 	if (!s)
@@ -428,7 +429,9 @@ static __noinline int tell(struct file_call *c, long ret)
 	__u32 watch = watching(s, used);
 	unseen(watch);
 	// No filter mutes what is watched, and no flood of other records hides it.
-	if (watch == LEFT_OUT || (watch != WATCHED && muted()))
+	if (watch == LEFT_OUT || (!watch && muted()))
+		return 0;
+	if (watch == OWN && is_protected(task->tgid, task->group_leader->start_boottime))
 		return 0;
 	__u32 all = used;
 	if (shape->other != NONE) {
@@ -444,13 +447,13 @@ static __noinline int tell(struct file_call *c, long ret)
 	fill_process(&r->process, task);
 	if (watch == WATCHED)
 		r->header.flags |= RECORD_FLAG_WATCHED;
-	else if ((gathered(kind) && repeated(s, all)) || !affordable(kind, FILES_A_WINDOW))
+	else if (!watch && ((gathered(kind) && repeated(s, all)) || !affordable(kind, FILES_A_WINDOW)))
 		return 0;
 	__u64 size = offsetof(struct record_file, data) + all;
 	if (size > sizeof(*r))
 		return 0;
 	r->header.size = size;
-	if (bpf_ringbuf_output(&ring, r, size, watch == WATCHED ? urgent() : BPF_RB_NO_WAKEUP) < 0)
+	if (bpf_ringbuf_output(&ring, r, size, watch ? urgent() : BPF_RB_NO_WAKEUP) < 0)
 		count_drop(kind);
 	return 0;
 }

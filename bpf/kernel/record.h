@@ -47,6 +47,7 @@ enum record_kind {
 	RECORD_SOCKET = 46,  // a raw or packet socket was opened
 	RECORD_SUSPECT = 47, // never written: answers not let in, since no room was left to remember a denied name's address
 	RECORD_TAMPER = 48,  // a link of the agent's was taken off, or given another program
+	RECORD_MOVED = 49,   // a process of the agent's was put into another cgroup
 	RECORD_KINDS = 56,
 };
 
@@ -225,14 +226,14 @@ struct record_file { // kinds 24 to 35
 
 #define TAMPER_NAME 128
 
-struct record_tamper { // kind 48; the privileged half writes it once it has looked, with the process that an alarm named
+struct record_tamper { // kinds 48 and 49; the first the privileged half writes once it has looked, with the process that an alarm named
 	struct record_header header;
 	struct record_process process; // zeros: not known
-	__u32 link;
+	__u32 link;    // or the process that was moved
 	__u32 command; // of bpf(); 0: not seen
 	__s32 result;  // of putting it back
 	__u32 name_len;
-	char name[TAMPER_NAME]; // what was taken off
+	char name[TAMPER_NAME]; // what was taken off, or the cgroup it was moved to
 };
 
 struct record_name { // query, answer, hello: NAME_SMALL, NAME_MEDIUM or NAME_LARGE bytes follow

@@ -98,6 +98,36 @@ int reached_link(struct exit_context *ctx)
 	return 0;
 }
 
+#define MOVES_A_WINDOW 100
+
+// A process of the agent's was put into another cgroup, where it may be starved, frozen, or out of its sensors' sight.
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(on_moved, struct cgroup *to, const char *path, struct task_struct *moved, bool whole)
+{
+	__u32 tgid = moved->tgid;
+	if (!is_protected(tgid, moved->group_leader->start_boottime))
+		return 0;
+	struct task_struct *task = bpf_get_current_task_btf();
+	if (is_protected(task->tgid, task->group_leader->start_boottime) || !affordable(RECORD_MOVED, MOVES_A_WINDOW))
+		return 0;
+	struct record_tamper *r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
+	if (!r) {
+		count_drop(RECORD_MOVED);
+		return 0;
+	}
+	__builtin_memset(r, 0, sizeof(*r));
+	r->header.kind = RECORD_MOVED;
+	r->header.size = sizeof(*r);
+	r->header.boot = bpf_ktime_get_boot_ns();
+	r->header.flags = in_user_ns(task);
+	fill_process(&r->process, task);
+	r->link = tgid;
+	long n = bpf_probe_read_kernel_str(r->name, sizeof(r->name), path);
+	r->name_len = n > 1 ? n - 1 : 0;
+	bpf_ringbuf_submit(r, urgent());
+	return 0;
+}
+
 // Run by the privileged half: its own record into the ring, in order with all others.
 SEC("syscall")
 int tell_tamper(struct record_tamper *told)

@@ -59,7 +59,7 @@ func newDetectCommand(a *app) *cobra.Command {
 					return err
 				}
 				defer own.Close(context.WithoutCancel(cmd.Context()))
-				more = append(sentinel.Builtin(), own)
+				more = append(sentinel.Builtin(sentinel.Own{}), own)
 			}
 			s, err := sigma.DetectLines(cmd.Context(), sigma.NewDetector(set), more, in, func(line int, f event.Finding) error {
 				out := findingJSON(api.Finding(&f))

@@ -137,6 +137,17 @@ func struckAgent(s swarm) {
 	strike("USR1", child)
 	s.eventually("n1 knows who sent n2's agent a signal", func() bool { return told("SIGUSR1") })
 	s.detached()
+	if out, err := s.run("n2", "", "/bin/sh", "-c", "cd "+s.host("n2").Dir+" && echo 192.0.2.0/24 > stray && rm stray"); err != nil {
+		s.Fatalf("%v: %s", err, out)
+	}
+	s.eventually("n1 knows who changed n2's state folder", func() bool {
+		for _, f := range s.findings("n1", "omega.self.file") {
+			if f.GetHost() == "n2" && f.GetSubject().GetFile() == s.host("n2").Dir {
+				return true
+			}
+		}
+		return false
+	})
 	strike("KILL", parent)
 	s.eventually("n1 knows who killed n2's agent", func() bool { return told("SIGKILL") })
 }

@@ -121,6 +121,8 @@ type Start struct {
 	Seed      []byte `cbor:"10,keyasint,omitempty"`
 	SeedFrom  string `cbor:"11,keyasint,omitempty"`
 	SeedFault string `cbor:"12,keyasint,omitempty"`
+	// Own are the node's own files and folders.
+	Own []string `cbor:"13,keyasint,omitempty"`
 }
 
 type countersBody struct {

@@ -17,7 +17,7 @@ func Benchmarks() []event.Benchmark {
 		Measure: func() (float64, error) {
 			e := &event.Event{Class: event.ClassNetwork, Activity: event.ActivityAccept, Boot: uint64(time.Hour), Network: event.Network{
 				Protocol: 6, Inbound: true, Local: netip.MustParseAddrPort("10.0.0.1:443"), Remote: netip.MustParseAddrPort("10.0.9.9:5000")}}
-			detectors, batch := Builtin(), []*event.Event{e}
+			detectors, batch := Builtin(Own{}), []*event.Event{e}
 			var err error
 			emit := func(event.Finding) { err = errors.New("an event that matches nothing gave a finding") }
 			return event.PerOperation(func(b *testing.B) {

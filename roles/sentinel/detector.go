@@ -9,8 +9,8 @@ import (
 	"github.com/omega-mesh/omega/swarm/event/redact"
 )
 
-// Builtin are the detectors of this build, each with its own state; own are the agent's processes, where it is one that runs.
-func Builtin(own ...int) []modules.Detector {
+// Builtin are the detectors of this build, each with its own state; own is the agent, where it is one that runs.
+func Builtin(own Own) []modules.Detector {
 	flows := newFlows()
 	return []modules.Detector{flows, &shell{flows: flows}, &execution{fetched: newFetched()}, newScan(), newBrute(), &refused{}, newKernel(), &changed{}, self{own}}
 }

@@ -35,7 +35,7 @@ func later(e *event.Event, d time.Duration) *event.Event {
 // see gives what the built-in detectors make of events, one batch each.
 func see(t testing.TB, events ...*event.Event) (out []event.Finding) {
 	t.Helper()
-	detectors := Builtin()
+	detectors := Builtin(Own{})
 	for _, e := range events {
 		for _, d := range detectors {
 			if err := d.Detect(context.Background(), []*event.Event{e}, func(f event.Finding) { out = append(out, f) }); err != nil {
@@ -234,7 +234,7 @@ func TestSlab(t *testing.T) {
 // TestNoAllocation: an event that matches nothing costs no memory.
 func TestNoAllocation(t *testing.T) {
 	for name, e := range quiet() {
-		detectors := Builtin()
+		detectors := Builtin(Own{})
 		emit := func(event.Finding) { t.Errorf("%s: a finding", name) }
 		batch := []*event.Event{e}
 		if n := testing.AllocsPerRun(1000, func() {
@@ -278,7 +278,7 @@ func TestStrangersAreBounded(t *testing.T) {
 func BenchmarkDetectors(b *testing.B) {
 	for name, e := range quiet() {
 		b.Run(name, func(b *testing.B) {
-			detectors := Builtin()
+			detectors := Builtin(Own{})
 			batch := []*event.Event{e}
 			emit := func(event.Finding) {}
 			b.ReportAllocs()

@@ -106,7 +106,7 @@ type watcher struct {
 func (s *Sentinel) watch(p roles.Peer, out chan<- event.Finding) *watcher {
 	w := &watcher{sentinel: s, peer: p, detectors: s.opt.Detectors, gather: newGatherer(), out: out}
 	if w.detectors == nil {
-		w.detectors = Builtin()
+		w.detectors = Builtin(Own{})
 	}
 	w.emit = w.found
 	return w
