@@ -135,6 +135,9 @@ func (k *Kernel) Apply(ctx context.Context, r event.Response) (event.Receipt, er
 		r.Target.SHA256 = hex.EncodeToString(sum)
 		// Which files these are is found when they are started: the first is killed after it was hashed, and from then on
 		// its inode is denied.
+		if old != nil { // said again, as after a restart: the files that were found to have it stay denied
+			slots = slices.DeleteFunc(slices.Clone(old.slots), func(s slot) bool { return s.table != "deny_inode" })
+		}
 		receipt.Means, receipt.Detail = []string{"sigkill-after-hash", "sigkill-at-exec"}, "the first start of each file with that hash is killed once it is hashed, each later one before its first instruction"
 	case r.Action == event.ActionDeny && (r.Target.Domain != "" || r.Target.Port != 0):
 		if k.refuse == nil {

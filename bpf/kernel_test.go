@@ -663,6 +663,19 @@ func TestDenyExecByHash(t *testing.T) {
 	if e := k.enforced[id1]; e == nil || len(e.slots) != 2 {
 		t.Errorf("stands: %+v, want the two inodes denied in the kernel", e)
 	}
+	// After a restart the kernel's maps know the inodes alone, and the ledger says the hash again.
+	clear(k.enforced)
+	if err := k.adopt(); err != nil {
+		t.Error(err)
+	}
+	k.mu.Unlock()
+	if _, err := k.Apply(t.Context(), r); err != nil {
+		t.Error(err)
+	}
+	k.mu.Lock()
+	if e := k.enforced[id1]; e == nil || len(e.slots) != 2 || e.target.SHA256 == "" {
+		t.Errorf("stands after a restart: %+v", e)
+	}
 	k.mu.Unlock()
 	if out, err := a.run(t.Context(), "/usr/bin/touch", marker); err != nil {
 		t.Error("another program:", err, out)

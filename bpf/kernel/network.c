@@ -103,7 +103,7 @@ static __always_inline int connecting(struct sock *sk)
 		return 0;
 	r->process = f.process;
 	fill_network(&r->network, sk);
-	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(r, soon(r->header.boot));
 	return 0;
 }
 
@@ -116,7 +116,7 @@ static __always_inline int listening(struct sock *sk)
 		return 0;
 	fill_process(&r->process, bpf_get_current_task_btf());
 	fill_network(&r->network, sk);
-	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(r, soon(r->header.boot));
 	return 0;
 }
 
@@ -132,7 +132,7 @@ static __always_inline int established(struct sock *sk)
 	fill_network(&r->network, sk);
 	r->network.inbound = 1;
 	r->network.cookie = bpf_get_socket_cookie(sk);
-	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(r, soon(r->header.boot));
 	return 0;
 }
 
@@ -159,7 +159,7 @@ static __always_inline int closed(struct sock *sk, int old)
 			if (!r->network.local_port) // given back already
 				r->network.local_port = bpf_ntohs(tcp->inet_conn.icsk_inet.inet_sport);
 		}
-		bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+		bpf_ringbuf_submit(r, soon(r->header.boot));
 	}
 	bpf_map_delete_elem(&flows, &key);
 	return 0;
@@ -221,7 +221,7 @@ int on_accepted(struct exit_context *ctx)
 		r->network.inbound = 1;
 		r->network.protocol = IPPROTO_TCP;
 		r->network.cookie = f->cookie;
-		bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+		bpf_ringbuf_submit(r, soon(r->header.boot));
 	}
 	if (quiet)
 		bpf_map_delete_elem(&flows, &key);
@@ -270,7 +270,7 @@ int on_socket_opened(struct exit_context *ctx)
 		r->network.local_port = o->family;
 		r->network.remote_port = o->type;
 		r->network.bytes_out = o->protocol;
-		bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+		bpf_ringbuf_submit(r, soon(r->header.boot));
 	}
 	bpf_map_delete_elem(&opening, &thread);
 	return 0;

@@ -80,20 +80,26 @@ struct {
 	__type(value, struct pace);
 } paces SEC(".maps");
 
-#define WAKE_EVERY 1000000ULL    // ns: once woken, the reader looks every 2 ms by itself
+// Once woken, the reader looks again after 2 ms, and after 50 more once it finds nothing. Then it sleeps until it is woken.
+#define WAKE_URGENT 1000000ULL   // ns
+#define WAKE_SOON 25000000ULL    // ns: less than the reader is awake for
 #define PACE_WINDOW 100000000ULL // ns
 
-// urgent is how a record that must not wait is submitted: it wakes the reader, at most once a millisecond and CPU.
-static __always_inline __u64 urgent(void)
+static __always_inline __u64 wake(__u64 now, __u64 spacing)
 {
 	__u32 slot = 0;
 	struct pace *p = bpf_map_lookup_elem(&paces, &slot);
-	__u64 now = bpf_ktime_get_boot_ns();
-	if (!p || now - p->since < WAKE_EVERY)
+	if (!p || (__s64)(now - p->since) < (__s64)spacing)
 		return BPF_RB_NO_WAKEUP;
 	p->since = now;
 	return BPF_RB_FORCE_WAKEUP;
 }
+
+// urgent is how a record that must not wait is submitted: it wakes the reader, at most once a millisecond and CPU.
+static __always_inline __u64 urgent(void) { return wake(bpf_ktime_get_boot_ns(), WAKE_URGENT); }
+
+// soon is how any other is submitted, with the time it bears: it wakes a reader that may be asleep.
+static __always_inline __u64 soon(__u64 boot) { return wake(boot, WAKE_SOON); }
 
 // affordable admits limit records of a kind in each window on each CPU; the others are counted as dropped.
 static __always_inline bool affordable(__u32 kind, __u64 limit)

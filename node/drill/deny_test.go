@@ -2,7 +2,11 @@ package drill
 
 import (
 	"bufio"
+	"crypto/sha256"
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
@@ -108,4 +112,38 @@ func deniedByNameAndPort(s swarm) {
 	s.omega("n1", "respond", "deny", "port", "4444/tcp", "--ttl", "3s", "--scope", "self")
 	refused("a denied port is refused")
 	admitted("a port's block ends by itself")
+}
+
+// deniedFile is one that a host denies by its hash: found was started once, copy never.
+type deniedFile struct{ on, found, copy string }
+
+// denyByHash has a host's root deny a file by its hash, by the command, and sees it killed.
+func denyByHash(s swarm, on string) deniedFile {
+	s.Helper()
+	sleep, err := os.ReadFile("/bin/sleep")
+	if err != nil {
+		s.Fatal(err)
+	}
+	sleep = append(sleep, s.net.State().ID...) // what is denied is this file, and not this machine's sleep
+	dir := s.TempDir()
+	f := deniedFile{on: on, found: filepath.Join(dir, "found"), copy: filepath.Join(dir, "copy")}
+	for _, path := range []string{f.found, f.copy} {
+		if err := os.WriteFile(path, sleep, 0o755); err != nil {
+			s.Fatal(err)
+		}
+	}
+	if out, err := s.run(on, "", f.found, "0"); err != nil {
+		s.Fatalf("before it is denied: %v: %s", err, out)
+	}
+	s.Log(s.omega(on, "respond", "deny", "exec", fmt.Sprintf("%x", sha256.Sum256(sleep)), "--ttl", "1h", "--scope", "self"))
+	f.refused(s, f.found)
+	return f
+}
+
+// refused starts a file that would sleep for long, and holds it to be killed.
+func (f deniedFile) refused(s swarm, path string) {
+	s.Helper()
+	if out, err := s.run(f.on, "", path, "25"); err == nil || !strings.Contains(err.Error(), "signal: killed") {
+		s.Errorf("%s on %s: %v: %s", path, f.on, err, out)
+	}
 }

@@ -31,11 +31,17 @@ func TestHostsSeeWhatIsDoneToThem(t *testing.T) {
 		}
 	}()
 	// A connection by QUIC outlives a killed peer by its idle time, so the first is begun before the others and ended after.
+	denied := denyByHash(swarm{t, n}, "n3")
 	killed := killAgent(swarm{t, n})
+	denied.refused(swarm{t, n}, denied.found) // by its inode, which stands in the kernel
 	t.Run("a log that somebody forged blocks nobody", func(t *testing.T) { forgedLog(swarm{t, n}) })
 	t.Run("who guesses sshd's passwords is refused", func(t *testing.T) { guessedPasswords(swarm{t, n}) })
 	t.Run("every watched action is seen with its lineage", func(t *testing.T) { everyAction(swarm{t, n}) })
 	t.Run("an agent that is killed is told of by its peers, once, and that it is back", func(t *testing.T) { toldOfKill(swarm{t, n}, killed) })
+	t.Run("a hash that was denied before the agent was killed is denied after it", func(t *testing.T) {
+		denied.refused(swarm{t, n}, denied.found)
+		denied.refused(swarm{t, n}, denied.copy)
+	})
 	t.Run("an agent that is struck tells by whom before it is gone", func(t *testing.T) { struckAgent(swarm{t, n}) })
 	if t.Failed() {
 		for _, h := range n.Hosts() {
