@@ -135,8 +135,9 @@ func (k *Kernel) Apply(ctx context.Context, r event.Response) (event.Receipt, er
 		r.Target.SHA256 = hex.EncodeToString(sum)
 		// Which files these are is found when they are started: the first is killed after it was hashed, and from then on
 		// its inode is denied.
-		if old != nil { // said again, as after a restart: the files that were found to have it stay denied
-			slots = slices.DeleteFunc(slices.Clone(old.slots), func(s slot) bool { return s.table != "deny_inode" })
+		slots = []slot{{"deny_hash", string(sum)}}
+		if old != nil && old.target.SHA256 == r.Target.SHA256 { // said again: the files that were found to have it stay denied
+			slots = slices.Clone(old.slots)
 		}
 		receipt.Means, receipt.Detail = []string{"sigkill-after-hash", "sigkill-at-exec"}, "the first start of each file with that hash is killed once it is hashed, each later one before its first instruction"
 	case r.Action == event.ActionDeny && (r.Target.Domain != "" || r.Target.Port != 0):
@@ -417,7 +418,7 @@ func (k *Kernel) countRules() error {
 // adopt takes over what an earlier life of this node left in pinned maps.
 func (k *Kernel) adopt() error {
 	now := BootTime()
-	for _, name := range []string{"deny4", "deny6", "contain", "deny_inode", "deny_path", "deny_port", "deny_domain"} {
+	for _, name := range []string{"deny4", "deny6", "contain", "deny_hash", "deny_inode", "deny_path", "deny_port", "deny_domain"} {
 		m := k.table(name)
 		if m == nil {
 			continue
@@ -443,7 +444,7 @@ func (k *Kernel) adopt() error {
 			describe(e, s)
 		}
 	}
-	return errors.Join(k.countRules(), k.suspectGiven())
+	return errors.Join(k.countRules(), k.countHashes(), k.suspectGiven())
 }
 
 // describe fills in e's target from the key of a map.
@@ -464,7 +465,12 @@ func describe(e *enforcement, s slot) {
 		e.target.Path = string(key[:n])
 	case "deny_port", "deny_domain":
 		describeName(e, s)
+	case "deny_hash":
+		e.target.SHA256 = hex.EncodeToString(key)
 	case "deny_inode":
+		if e.target.SHA256 != "" {
+			return // a file that was found to have it
+		}
 		e.target.Inode, e.target.Device, e.target.Generation = nativeUint64(key), uint64(nativeUint32(key[8:])), nativeUint32(key[12:])
 	}
 }

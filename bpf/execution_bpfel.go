@@ -38,6 +38,11 @@ type executionFilterSettings struct {
 	Rate   uint32
 }
 
+type executionHashKey struct {
+	_      structs.HostLayout
+	Sha256 [32]uint8
+}
+
 type executionPace struct {
 	_     structs.HostLayout
 	Since uint64
@@ -83,6 +88,7 @@ type executionUntil struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	executionMapCgroupPaces  = "cgroup_paces"
+	executionMapDenyHash     = "deny_hash"
 	executionMapDenyInode    = "deny_inode"
 	executionMapDenyPath     = "deny_path"
 	executionMapDoomed       = "doomed"
@@ -157,6 +163,7 @@ type executionProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type executionMapSpecs struct {
 	CgroupPaces  *ebpf.MapSpec `ebpf:"cgroup_paces"`
+	DenyHash     *ebpf.MapSpec `ebpf:"deny_hash"`
 	DenyInode    *ebpf.MapSpec `ebpf:"deny_inode"`
 	DenyPath     *ebpf.MapSpec `ebpf:"deny_path"`
 	Doomed       *ebpf.MapSpec `ebpf:"doomed"`
@@ -205,6 +212,7 @@ func (o *executionObjects) Close() error {
 // It can be passed to loadExecutionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type executionMaps struct {
 	CgroupPaces  *ebpf.Map `ebpf:"cgroup_paces"`
+	DenyHash     *ebpf.Map `ebpf:"deny_hash"`
 	DenyInode    *ebpf.Map `ebpf:"deny_inode"`
 	DenyPath     *ebpf.Map `ebpf:"deny_path"`
 	Doomed       *ebpf.Map `ebpf:"doomed"`
@@ -228,6 +236,7 @@ type executionMaps struct {
 func (m *executionMaps) Close() error {
 	return _ExecutionClose(
 		m.CgroupPaces,
+		m.DenyHash,
 		m.DenyInode,
 		m.DenyPath,
 		m.Doomed,

@@ -280,7 +280,7 @@ func (k *Kernel) loadApart(d *domain, spec *ebpf.CollectionSpec, options ebpf.Co
 }
 
 // Maps whose entries are blocks: pinned, so that a restarted node finds its own.
-var blockMaps = [...]string{"deny4", "deny6", "contain", "swarm_peers", "swarm_ports", "deny_inode", "deny_path", "rules",
+var blockMaps = [...]string{"deny4", "deny6", "contain", "swarm_peers", "swarm_ports", "deny_hash", "deny_inode", "deny_path", "rules",
 	"deny_port", "deny_domain", "name_rules", "spared", "named", "suspect"}
 
 func (k *Kernel) pinMaps(spec *ebpf.CollectionSpec) error {

@@ -660,21 +660,33 @@ func TestDenyExecByHash(t *testing.T) {
 		}
 	}
 	k.mu.Lock()
-	if e := k.enforced[id1]; e == nil || len(e.slots) != 2 {
-		t.Errorf("stands: %+v, want the two inodes denied in the kernel", e)
+	if e := k.enforced[id1]; e == nil || len(e.slots) != 3 {
+		t.Errorf("stands: %+v, want the hash and the two inodes denied in the kernel", e)
 	}
-	// After a restart the kernel's maps know the inodes alone, and the ledger says the hash again.
-	clear(k.enforced)
+	clear(k.enforced) // as after a restart
+	if err := k.countHashes(); err != nil {
+		t.Error(err)
+	}
 	if err := k.adopt(); err != nil {
 		t.Error(err)
 	}
+	if e := k.enforced[id1]; e == nil || len(e.slots) != 3 || e.target != (event.Target{SHA256: strings.ToLower(r.Target.SHA256)}) {
+		t.Errorf("stands after a restart: %+v", e)
+	}
 	k.mu.Unlock()
-	if _, err := k.Apply(t.Context(), r); err != nil {
+	third := filepath.Join(dir, "c")
+	if err := os.WriteFile(third, sleep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.run(t.Context(), third, "600"); err == nil {
+		t.Error("another copy ran to its end after a restart")
+	}
+	if _, err := k.Apply(t.Context(), r); err != nil { // as the ledger does
 		t.Error(err)
 	}
 	k.mu.Lock()
-	if e := k.enforced[id1]; e == nil || len(e.slots) != 2 || e.target.SHA256 == "" {
-		t.Errorf("stands after a restart: %+v", e)
+	if e := k.enforced[id1]; e == nil || len(e.slots) != 4 {
+		t.Errorf("stands once said again: %+v", e)
 	}
 	k.mu.Unlock()
 	if out, err := a.run(t.Context(), "/usr/bin/touch", marker); err != nil {

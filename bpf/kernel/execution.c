@@ -136,6 +136,19 @@ struct {
 	__type(value, __u64);
 } hashes SEC(".maps");
 
+// The hashes themselves. No program reads them: they are pinned with the other denials, for the node's next life.
+struct hash_key {
+	__u8 sha256[32];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct hash_key);
+	__type(value, struct until);
+} deny_hash SEC(".maps");
+
 static __always_inline void ask_for_hash(struct linux_binprm *bprm)
 {
 	__u32 key = 0;

@@ -117,7 +117,7 @@ func deniedByNameAndPort(s swarm) {
 // deniedFile is one that a host denies by its hash: found was started once, copy never.
 type deniedFile struct{ on, found, copy string }
 
-// denyByHash has a host's root deny a file by its hash, by the command, and sees it killed.
+// denyByHash has n1's operator deny a file on another host by its hash, by the command, and sees it killed.
 func denyByHash(s swarm, on string) deniedFile {
 	s.Helper()
 	sleep, err := os.ReadFile("/bin/sleep")
@@ -135,7 +135,7 @@ func denyByHash(s swarm, on string) deniedFile {
 	if out, err := s.run(on, "", f.found, "0"); err != nil {
 		s.Fatalf("before it is denied: %v: %s", err, out)
 	}
-	s.Log(s.omega(on, "respond", "deny", "exec", fmt.Sprintf("%x", sha256.Sum256(sleep)), "--ttl", "1h", "--scope", "self"))
+	s.Log(s.omega("n1", "respond", "deny", "exec", fmt.Sprintf("%x", sha256.Sum256(sleep)), "--ttl", "1h", "--scope", on))
 	f.refused(s, f.found)
 	return f
 }

@@ -33,7 +33,6 @@ func TestHostsSeeWhatIsDoneToThem(t *testing.T) {
 	// A connection by QUIC outlives a killed peer by its idle time, so the first is begun before the others and ended after.
 	denied := denyByHash(swarm{t, n}, "n3")
 	killed := killAgent(swarm{t, n})
-	denied.refused(swarm{t, n}, denied.found) // by its inode, which stands in the kernel
 	t.Run("a log that somebody forged blocks nobody", func(t *testing.T) { forgedLog(swarm{t, n}) })
 	t.Run("who guesses sshd's passwords is refused", func(t *testing.T) { guessedPasswords(swarm{t, n}) })
 	t.Run("every watched action is seen with its lineage", func(t *testing.T) { everyAction(swarm{t, n}) })
