@@ -1,7 +1,6 @@
 package testnet
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -52,7 +51,7 @@ func Benchmarks() []event.Benchmark {
 type figures struct {
 	readyMS    float64 // from nothing to five synced nodes
 	cpuPercent float64 // of one core, of the busiest node at rest, both its processes
-	rssMiB     float64 // of the largest node at rest, both its processes: shared pages are counted twice
+	rssMiB     float64 // of the largest node at rest, both its processes: the binary's pages, which they share, are counted once
 	revokedMS  float64 // from an operator's word against a peer to its last live connection closed: the slowest of three
 	restartMS  float64 // from exec of a killed node's `omega up` to synced again
 }
@@ -180,13 +179,14 @@ func cpuTime(cgroup string) (time.Duration, error) {
 	return 0, fmt.Errorf("%s/cpu.stat has no usage_usec", cgroup)
 }
 
-// residentMiB sums VmRSS of all processes of a cgroup.
+// residentMiB is the memory of a host's processes: what each has for itself, and the most that one has of files. Both are the
+// same binary, whose pages are in memory once.
 func residentMiB(cgroup string) (float64, error) {
 	procs, err := os.ReadFile(filepath.Join(cgroup, "cgroup.procs"))
 	if err != nil {
 		return 0, err
 	}
-	kib := 0.0
+	var own, files uint64 // KiB
 	for _, pid := range strings.Fields(string(procs)) {
 		status, err := os.ReadFile("/proc/" + pid + "/status")
 		if errors.Is(err, os.ErrNotExist) {
@@ -195,12 +195,21 @@ func residentMiB(cgroup string) (float64, error) {
 		if err != nil {
 			return 0, err
 		}
-		if _, rest, ok := bytes.Cut(status, []byte("VmRSS:")); ok {
-			var v float64
-			if _, err := fmt.Sscan(string(rest[:min(len(rest), 32)]), &v); err == nil {
-				kib += v
+		for line := range strings.Lines(string(status)) {
+			f := strings.Fields(line)
+			if len(f) < 2 || !strings.HasPrefix(f[0], "Rss") {
+				continue
+			}
+			n, err := strconv.ParseUint(f[1], 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("%s of process %s: %w", f[0], pid, err)
+			}
+			if f[0] == "RssFile:" {
+				files = max(files, n)
+			} else {
+				own += n
 			}
 		}
 	}
-	return kib / 1024, nil
+	return float64(own+files) / 1024, nil
 }
