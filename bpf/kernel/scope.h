@@ -82,24 +82,25 @@ struct {
 
 // Once woken, the reader looks again after 2 ms, and after 50 more once it finds nothing. Then it sleeps until it is woken.
 #define WAKE_URGENT 1000000ULL   // ns
-#define WAKE_SOON 25000000ULL    // ns: less than the reader is awake for
+#define WAKE_SOON 45000000ULL    // ns: less than the reader stays awake after it has read a record
 #define PACE_WINDOW 100000000ULL // ns
 
-static __always_inline __u64 wake(__u64 now, __u64 spacing)
+static __always_inline __u64 wake(__u64 now, __u64 spacing, __u64 how)
 {
 	__u32 slot = 0;
 	struct pace *p = bpf_map_lookup_elem(&paces, &slot);
 	if (!p || (__s64)(now - p->since) < (__s64)spacing)
 		return BPF_RB_NO_WAKEUP;
 	p->since = now;
-	return BPF_RB_FORCE_WAKEUP;
+	return how;
 }
 
 // urgent is how a record that must not wait is submitted: it wakes the reader, at most once a millisecond and CPU.
-static __always_inline __u64 urgent(void) { return wake(bpf_ktime_get_boot_ns(), WAKE_URGENT); }
+static __always_inline __u64 urgent(void) { return wake(bpf_ktime_get_boot_ns(), WAKE_URGENT, BPF_RB_FORCE_WAKEUP); }
 
-// soon is how any other is submitted, with the time it bears: it wakes a reader that may be asleep.
-static __always_inline __u64 soon(__u64 boot) { return wake(boot, WAKE_SOON); }
+// soon is how any other is submitted, with the time it bears: it wakes a reader that has read all before it, and so may be
+// asleep. One that has not will look by itself.
+static __always_inline __u64 soon(__u64 boot) { return wake(boot, WAKE_SOON, 0); }
 
 // affordable admits limit records of a kind in each window on each CPU; the others are counted as dropped.
 static __always_inline bool affordable(__u32 kind, __u64 limit)
