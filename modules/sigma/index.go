@@ -1,9 +1,9 @@
 package sigma
 
-// gramIndex finds, in one pass over a text, which of many literals may stand in it: by four bytes of each (two, of short
-// ones) that few others have. What it names is then looked at; what it does not name is not there.
+// gramIndex finds, in one pass over a text, which of many literals stand in it: by four bytes of each (two, of short ones)
+// that few others have, and then by the rest of it around them.
 type gramIndex struct {
-	four    map[uint32][]int32
+	four    map[uint32][]anchored
 	mask    []uint64 // bits of hashed four-byte grams: most of a text fails here
 	shift   uint
 	two     map[uint16][]int32
@@ -11,9 +11,16 @@ type gramIndex struct {
 	shortly []int32  // literals of one byte, and none: always to be looked at
 }
 
+// anchored is a literal by four of its bytes, which stand at a place of it.
+type anchored struct {
+	id    int32
+	place int
+	text  string
+}
+
 // newGramIndex indexes literals, which are in lower case, under their numbers.
 func newGramIndex(literals map[int32]string, order []int32) *gramIndex {
-	x := &gramIndex{four: map[uint32][]int32{}, two: map[uint16][]int32{}}
+	x := &gramIndex{four: map[uint32][]anchored{}, two: map[uint16][]int32{}}
 	seen := map[uint32]int{} // how many literals have a gram
 	for _, id := range order {
 		s := literals[id]
@@ -37,7 +44,7 @@ func newGramIndex(literals map[int32]string, order []int32) *gramIndex {
 				}
 			}
 			g := gram4(s, best)
-			x.four[g] = append(x.four[g], id)
+			x.four[g] = append(x.four[g], anchored{id, best, s})
 			h := hash4(g) >> x.shift
 			x.mask[h/64] |= 1 << (h % 64)
 		case len(s) >= 2:
@@ -79,7 +86,8 @@ func common(s string) int {
 	return n
 }
 
-// each calls f with the number of every literal that may stand in s, some of them more than once.
+// each calls f with the number of every literal that stands in s, some of them more than once; short ones also where they do
+// not.
 func (x *gramIndex) each(s []byte, f func(int32)) {
 	for _, id := range x.shortly {
 		f(id)
@@ -87,12 +95,14 @@ func (x *gramIndex) each(s []byte, f func(int32)) {
 	if len(x.four) > 0 && len(s) >= 4 {
 		g := uint32(s[0])<<8 | uint32(s[1])<<16 | uint32(s[2])<<24
 		mask, shift := x.mask, x.shift
-		for _, c := range s[3:] {
+		for i, c := range s[3:] { // g begins at i
 			g = g>>8 | uint32(c)<<24
 			h := hash4(g) >> shift
 			if mask[h/64]&(1<<(h%64)) != 0 {
-				for _, id := range x.four[g] {
-					f(id)
+				for _, l := range x.four[g] {
+					if at := i - l.place; at >= 0 && at+len(l.text) <= len(s) && string(s[at:at+len(l.text)]) == l.text {
+						f(l.id)
+					}
 				}
 			}
 		}

@@ -2,6 +2,7 @@ package sigma
 
 import (
 	"bytes"
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -13,8 +14,10 @@ type matcher struct {
 	rules    []*Rule
 	programs []*node
 	atoms    []*atom
-	slotOf   []int32 // of each atom
-	otherOf  []int32 // the slot an atom compares with, -1
+	slotOf   []int32  // of each atom
+	otherOf  []int32  // the slot an atom compares with, -1
+	uses     []int    // how often an atom stands in the rules
+	must     []string // of each atom: the text that it is looked for by, empty where there is none
 	slots    []string
 	readers  []read
 	numbered map[string]int32
@@ -34,7 +37,32 @@ func newMatcher(rules []*Rule) *matcher {
 	for _, r := range rules {
 		m.programs = append(m.programs, m.compile(r.detection, atoms))
 	}
+	m.choose()
 	return m
+}
+
+// choose says by which text each atom is looked for: of those that a pattern needs, a long one that few others need.
+func (m *matcher) choose() {
+	needed := map[string]int{}
+	for _, a := range m.atoms {
+		for _, text := range a.also {
+			needed[text]++
+		}
+	}
+	for _, a := range m.atoms {
+		must, most := a.must, 0
+		for i, text := range a.also {
+			if q := worth(text, needed[text]); i == 0 || q > most {
+				must, most = text, q
+			}
+		}
+		m.must = append(m.must, must)
+	}
+}
+
+// worth is how good a text is at telling events apart that so many ask for.
+func worth(text string, uses int) int {
+	return 4*len(text) - common(text[:min(4, len(text))])/4 - 8*bits.Len(uint(uses-1))
 }
 
 func (m *matcher) slot(name string) int32 {
@@ -60,7 +88,9 @@ func (m *matcher) compile(e *expr, atoms map[string]int32) *node {
 				other = m.slot(e.atom.text)
 			}
 			m.atoms, m.slotOf, m.otherOf = append(m.atoms, e.atom), append(m.slotOf, m.slot(e.atom.slot)), append(m.otherOf, other)
+			m.uses = append(m.uses, 0)
 		}
+		m.uses[id]++
 		n.atom = id
 		return n
 	}
@@ -71,19 +101,21 @@ func (m *matcher) compile(e *expr, atoms map[string]int32) *node {
 }
 
 // witness is a set of atoms one of which is true whenever n is, and how good they are at telling events apart; nil where
-// there is no such set.
+// there is no such set. What many rules ask for is what hosts are full of, and has each of them looked at once it is there: a
+// word of one rule alone is better.
 func (m *matcher) witness(n *node) (atoms []int32, quality int) {
 	switch n.op {
 	case opAtom:
 		a := m.atoms[n.atom]
-		if a.must == "" {
+		must := m.must[n.atom]
+		if must == "" {
 			return nil, 0
 		}
-		q := len(a.must) * 4
+		q := worth(must, m.uses[n.atom])
 		if a.ask == askEquals {
 			q += 8
 		}
-		return []int32{n.atom}, q - common(a.must[:min(4, len(a.must))])/4
+		return []int32{n.atom}, q
 	case opAnd:
 		for _, k := range n.kids {
 			if w, q := m.witness(k); w != nil && (atoms == nil || q > quality) {
@@ -141,7 +173,7 @@ func (m *matcher) plan(covers func(*Rule) bool) *plan {
 		if bySlot[s] == nil {
 			bySlot[s] = map[int32]string{}
 		}
-		bySlot[s][a] = m.atoms[a].must
+		bySlot[s][a] = m.must[a]
 		order[s] = append(order[s], a)
 	}
 	for s, literals := range bySlot {
