@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -156,9 +157,14 @@ func child() error {
 		case <-ctx.Done():
 		}
 	}()
+	// From here on this half has all that it inherits, and parses what others wrote.
+	confined, err := confine(log)
+	if err != nil {
+		return err
+	}
 	n, err := New(Parts{
 		Config: cfg, Base: ".", Version: start.Version, Passphrase: start.Passphrase, Store: store, Seed: Seed{start.Seed, start.SeedFrom, start.SeedFault}, Service: client, Sensor: sensor, Logs: lines, Listener: listener,
-		Log: log, Split: true, Own: start.Own, Restarted: start.Restarted,
+		Log: log, Split: true, Own: start.Own, Confined: confined, Restarted: start.Restarted,
 		Ready: func() {
 			if err := client.Ready(); err != nil {
 				log.Warn("the privileged half was not told that the node is ready", "err", err)
@@ -173,4 +179,20 @@ func child() error {
 		return cause
 	}
 	return err
+}
+
+// confine leaves this half what it needs, for life. Where the kernel refuses, it goes on, and says so.
+func confine(log *slog.Logger) ([]privileged.Check, error) {
+	dir, err := unix.Open(".", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) // this user need not be able to list it
+	if err != nil {
+		return nil, fmt.Errorf("state folder: %w", err)
+	}
+	defer unix.Close(dir)
+	checks := privileged.ConfineUnprivileged(dir)
+	for _, c := range checks {
+		if !c.OK {
+			log.Warn("this half keeps more than it needs", "what", c.Name, "err", c.Detail)
+		}
+	}
+	return checks, nil
 }

@@ -115,6 +115,9 @@ func (n *Node) checks(ctx context.Context) []bpf.Check {
 			out = append(out, bpf.Check(c))
 		}
 	}
+	for _, c := range n.parts.Confined {
+		out = append(out, bpf.Check(c))
+	}
 	if p, ok := n.parts.Sensor.(interface{ Coverage() []bpf.Check }); ok {
 		out = append(out, p.Coverage()...)
 	}

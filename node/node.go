@@ -64,6 +64,8 @@ type Parts struct {
 	Split bool
 	// Own are the files and folders of the node's own that nobody else is to change.
 	Own []string
+	// Confined says what this process gave up.
+	Confined []privileged.Check
 	// Restarted counts how often this half died before.
 	Restarted int
 }

@@ -53,6 +53,24 @@ func TestTwoProcesses(t *testing.T) {
 		t.Errorf("the allow list belongs to uid %d", u)
 	}
 
+	// What each half gave up is said, and the kernel says the same.
+	doctor, err := r.client.Doctor(t.Context(), &apiv1.DoctorRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := map[string]bool{}
+	for _, c := range doctor.Checks {
+		said[c.Name] = c.Ok
+	}
+	for _, name := range []string{"self/privileged", "self/seccomp", "self/landlock"} {
+		if _, ok := said[name]; !ok {
+			t.Errorf("the doctor says nothing of %s", name)
+		}
+	}
+	if status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status"); err != nil || strings.Contains(string(status), "Seccomp:\t2") != said["self/seccomp"] {
+		t.Errorf("seccomp is said to stand: %t, and the kernel says: %v %s", said["self/seccomp"], err, status)
+	}
+
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

@@ -112,17 +112,9 @@ func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
 		}
 		out = append(out, &apiv1.Check{Name: name, Ok: ok, Detail: detail, Lost: lost})
 	}
-	checks, err := b.service.Coverage(ctx)
-	if err != nil {
-		add("privileged side", false, err.Error(), "nothing can be refused, killed or contained")
-	}
+	checks := b.checks(ctx)
 	for _, c := range checks {
 		add(c.Name, c.OK, c.Detail, c.Lost)
-	}
-	if p, ok := b.parts.Sensor.(interface{ Coverage() []bpf.Check }); ok {
-		for _, c := range p.Coverage() {
-			add(c.Name, c.OK, c.Detail, c.Lost)
-		}
 	}
 	out = append(out, b.coverageCheck(ctx))
 	if text := b.health.sensorText(); text != "" {

@@ -110,8 +110,10 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 	wg.Go(func() { servePanic(side, emergency, host, log) })
 
 	if split {
-		if err := errors.Join(privileged.Unreadable(), privileged.Shed()); err != nil {
-			log.Warn("this half keeps rights it does not need", "err", err)
+		confined := privileged.Confine()
+		host.Note(confined)
+		if !confined.OK {
+			log.Warn("this half keeps rights it does not need", "err", confined.Detail)
 		}
 		kept, _ := store.(*identity.Kept)
 		p := &parent{cfg: cfg, opt: opt, log: log, listener: listener, host: host, kernel: kernel, passphrase: passphrase, kept: kept, seed: seed, lock: held}

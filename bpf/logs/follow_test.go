@@ -169,3 +169,28 @@ func TestNothingIsLostInAFlood(t *testing.T) {
 		expect(t, users, fmt.Sprint("u", i))
 	}
 }
+
+// A reader whose follower is gone, killed with the half that it ran in, ends once and is no failure to try again.
+func TestReaderEndsWithItsFollower(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, last := range []string{"f\n", "f" + strings.Repeat("x", MaxLine+10)} { // a whole line, and one cut short
+		if _, err := w.WriteString(last); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Close()
+	if err := s.Run(t.Context(), func(*event.Event) {}); err != nil {
+		t.Error(err)
+	}
+	if err := s.Run(t.Context(), func(*event.Event) {}); err != nil {
+		t.Error("asked again:", err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync/atomic"
 	"time"
@@ -66,7 +67,7 @@ func (s *Sensor) Lines() uint64 { return s.read.Load() }
 // Close gives the pipe back. Run must have ended.
 func (s *Sensor) Close() error { return s.pipe.Close() }
 
-// Run implements bpf.Sensor.
+// Run implements bpf.Sensor. It also ends, without an error, where the follower has ended: nothing more can come.
 func (s *Sensor) Run(ctx context.Context, out func(*event.Event)) error {
 	if err := s.pipe.SetReadDeadline(time.Time{}); err != nil {
 		return fmt.Errorf("logs: %w", err)
@@ -92,10 +93,10 @@ func (s *Sensor) Run(ctx context.Context, out func(*event.Event)) error {
 			for errors.Is(err, bufio.ErrBufferFull) {
 				_, err = r.ReadSlice('\n')
 			}
-			if err != nil && ctx.Err() == nil {
+			if err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
 				return fmt.Errorf("logs: %w", err)
 			}
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, errors.Is(err, io.EOF):
 			return nil
 		default:
 			return fmt.Errorf("logs: %w", err)

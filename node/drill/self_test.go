@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -81,6 +82,57 @@ func (s swarm) detached() {
 	}
 }
 
+// immutable has a file quarantined that an attacker made immutable: the half that acts keeps what that takes.
+func (s swarm) immutable() {
+	s.Helper()
+	path := filepath.Join(s.TempDir(), "implant")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		s.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer f.Close()
+	const fixed = 0x10 // FS_IMMUTABLE_FL
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, fixed); err != nil {
+		s.Log("no immutable files on this file system: ", err)
+		return
+	}
+	defer func() { // whatever came of it, the folder is to be removed
+		if f, err := os.Open(path); err == nil {
+			_ = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, 0)
+			f.Close()
+		}
+	}()
+	out, err := s.run("n1", "", s.net.State().Binary, "--json", "respond", "quarantine", path+"@n2", "--ttl", "10m")
+	if err != nil {
+		s.Errorf("quarantine of an immutable file: %v: %s", err, out)
+		return
+	}
+	if _, err := os.Lstat(path); err == nil {
+		s.Errorf("an immutable file has its name still: %s", out)
+		return
+	}
+	var first struct {
+		ID       string `json:"id"`
+		Response string `json:"response"`
+	}
+	if err := json.NewDecoder(strings.NewReader(out)).Decode(&first); err != nil {
+		s.Fatalf("%v: %s", err, out)
+	}
+	s.omega("n1", "respond", "release", cmp.Or(first.ID, first.Response))
+	s.eventually("the immutable file is given back", func() bool {
+		f, err := os.Open(path)
+		if err != nil {
+			return false
+		}
+		defer f.Close()
+		flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+		return err == nil && flags&fixed != 0
+	})
+}
+
 // struckAgent has an attacker on n2 strike first one half of its agent, then the other: who did it is known on n1, by what
 // left n2 before the agent was gone.
 func struckAgent(s swarm) {
@@ -94,8 +146,8 @@ func struckAgent(s swarm) {
 		caps uint64 // that it must not have
 		also string
 	}{
-		{parent, 1<<unix.CAP_SYS_MODULE | 1<<unix.CAP_SYS_RAWIO | 1<<unix.CAP_SYS_BOOT | 1<<unix.CAP_SYS_TIME | 1<<unix.CAP_MKNOD, ""},
-		{child, ^uint64(0), "NoNewPrivs:\t1"},
+		{parent, 1<<unix.CAP_SYS_MODULE | 1<<unix.CAP_SYS_RAWIO | 1<<unix.CAP_SYS_BOOT | 1<<unix.CAP_SYS_TIME | 1<<unix.CAP_MKNOD, "Seccomp:\t2"},
+		{child, ^uint64(0), "NoNewPrivs:\t1\nSeccomp:\t2"},
 	} {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", half.pid))
 		if err != nil {
@@ -115,6 +167,8 @@ func struckAgent(s swarm) {
 			s.Errorf("process %d may leave a core: %v %s", half.pid, err, limits)
 		}
 	}
+
+	s.immutable()
 
 	told := func(signal string) bool {
 		for _, f := range s.findings("n1", "omega.self.signal") {

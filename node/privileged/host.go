@@ -353,9 +353,19 @@ func (h *Host) Mode(context.Context) (string, error) {
 	return h.mode, nil
 }
 
+// Note adds a check to those of the options.
+func (h *Host) Note(c Check) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c.Detail, c.Lost = cut(c.Detail), cut(c.Lost)
+	h.opt.Checks = append(h.opt.Checks, c)
+}
+
 // Coverage implements Service.
 func (h *Host) Coverage(context.Context) ([]Check, error) {
+	h.mu.Lock()
 	out := slices.Clone(h.opt.Checks)
+	h.mu.Unlock()
 	if h.opt.Kernel != nil {
 		for _, c := range h.opt.Kernel.Coverage() {
 			out = append(out, Check{Name: c.Name, OK: c.OK, Detail: cut(c.Detail), Lost: cut(c.Lost)})

@@ -3,16 +3,20 @@ package privileged
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/node/privileged/confine"
 )
 
-// shed are the capabilities that nothing here needs once the kernel half is loaded: what puts code into the kernel or reads
+// shed are the capabilities that nothing here needs once the kernel half is loaded (quarantine of an immutable file needs
+// CAP_LINUX_IMMUTABLE): what puts code into the kernel or reads
 // it raw, sets the clock, makes devices, writes audit records, or ends the machine. A table, never changed.
 var shed = [...]uint{
-	unix.CAP_LINUX_IMMUTABLE, unix.CAP_NET_BROADCAST, unix.CAP_NET_RAW, unix.CAP_IPC_OWNER, unix.CAP_SYS_MODULE, unix.CAP_SYS_RAWIO,
+	unix.CAP_NET_BROADCAST, unix.CAP_NET_RAW, unix.CAP_IPC_OWNER, unix.CAP_SYS_MODULE, unix.CAP_SYS_RAWIO,
 	unix.CAP_SYS_CHROOT, unix.CAP_SYS_PACCT, unix.CAP_SYS_BOOT, unix.CAP_SYS_TIME, unix.CAP_SYS_TTY_CONFIG, unix.CAP_MKNOD, unix.CAP_LEASE,
 	unix.CAP_AUDIT_WRITE, unix.CAP_AUDIT_CONTROL, unix.CAP_MAC_OVERRIDE, unix.CAP_MAC_ADMIN, unix.CAP_SYSLOG, unix.CAP_WAKE_ALARM,
 	unix.CAP_BLOCK_SUSPEND, unix.CAP_AUDIT_READ, unix.CAP_CHECKPOINT_RESTORE,
@@ -40,6 +44,46 @@ func Shed() error {
 		return fmt.Errorf("capabilities: %w", errno)
 	}
 	return nil
+}
+
+// Confine gives up for good what the privileged half does not need any more: capabilities by Shed, system calls by a filter.
+// It says in a check what it could do.
+func Confine() Check {
+	c := Check{Name: "self/privileged", OK: true, Lost: "the half that keeps root may do more than it needs"}
+	var did, failed []string
+	if err := errors.Join(Unreadable(), Shed()); err != nil {
+		failed = append(failed, err.Error())
+	} else {
+		did = append(did, fmt.Sprintf("%d capabilities given up", len(shed)))
+	}
+	if n, err := confine.Privileged(); err != nil {
+		failed = append(failed, err.Error())
+	} else {
+		did = append(did, fmt.Sprintf("%d system calls given up (seccomp)", n))
+	}
+	c.Detail = strings.Join(append(did, failed...), "; ")
+	if c.OK = len(failed) == 0; c.OK {
+		c.Lost = ""
+	}
+	return c
+}
+
+// ConfineUnprivileged leaves the half that parses what others wrote the system calls that it needs, and the folder that is
+// open as dir to write to. It says in two checks what it could do.
+func ConfineUnprivileged(dir int) []Check {
+	files := Check{Name: "self/landlock", OK: true}
+	if abi, err := confine.WritesBelow(dir); err != nil {
+		files.OK, files.Detail, files.Lost = false, err.Error(), "the half that parses may write wherever its user may"
+	} else {
+		files.Detail = fmt.Sprintf("version %d: the half that parses writes to the state folder alone and executes nothing", abi)
+	}
+	calls := Check{Name: "self/seccomp", OK: true}
+	if n, err := confine.Unprivileged(); err != nil {
+		calls.OK, calls.Detail, calls.Lost = false, err.Error(), "the half that parses may make every system call"
+	} else {
+		calls.Detail = fmt.Sprintf("the half that parses is left %d system calls", n)
+	}
+	return []Check{calls, files}
 }
 
 // Unreadable keeps this process's memory, which holds keys, from core files and from other processes of its user.
