@@ -119,6 +119,9 @@ func TestReplayRefusesBrokenFiles(t *testing.T) {
 // Scores against the published figures of the specification's model (20,000 episodes each); ours are compared within
 // both intervals, at four standard deviations.
 func TestKnownScores(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine: there is nothing for the race detector to see")
+	}
 	known := []struct {
 		policy     string
 		version    Version

@@ -191,7 +191,10 @@ func TestThousandsOfWorldsAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const n = 2000
+	n := 2000
+	if testing.Short() {
+		n = 200
+	}
 	worlds, forked := make([]*World, n), make([]Result, n)
 	for i := range worlds {
 		worlds[i] = first.Again(Stream(5, i))

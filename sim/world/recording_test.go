@@ -86,6 +86,9 @@ func TestReplayFindsChanges(t *testing.T) {
 }
 
 func TestReplayRefuses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine: there is nothing for the race detector to see")
+	}
 	recorded := string(recordingOf(t, office(t), 2, 1))
 	lines := strings.SplitAfter(recorded, "\n")
 	for want, text := range map[string]string{

@@ -275,6 +275,9 @@ func TestEveryFlipIsFound(t *testing.T) {
 }
 
 func TestTruncatedAndTrailing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow under the race detector, and what runs beside each other here TestExportVerifies runs too")
+	}
 	w := newWorld(t, 2)
 	w.live()
 	raw := w.export()

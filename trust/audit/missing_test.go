@@ -72,6 +72,9 @@ func (r *Result) missing(feed string) *Fault {
 // TestEveryFeedLeftOutIsFound leaves out each feed of an export in turn, and the end of each, behind checksums that agree:
 // what others have seen, cosigned and posted as checkpoints names what is not there.
 func TestEveryFeedLeftOutIsFound(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow under the race detector, and what runs beside each other here TestExportVerifies runs too")
+	}
 	w := newWorld(t, 4)
 	w.live()
 	raw := w.export()
@@ -104,6 +107,9 @@ func TestEveryFeedLeftOutIsFound(t *testing.T) {
 // TestWhatNobodyNamedIsNotMissed holds what cannot be told: what an author said last, and nobody has answered, can be cut
 // off, and of a member that nobody heard nothing proves that it spoke. That is no fault; it is noted where it can be.
 func TestWhatNobodyNamedIsNotMissed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow under the race detector, and what runs beside each other here TestExportVerifies runs too")
+	}
 	w := newWorld(t, 4)
 	w.live()
 	author := string(w.peers[0].id.DID())

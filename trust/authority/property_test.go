@@ -99,6 +99,9 @@ func sorted(b ...[]byte) [][]byte {
 // TestFoldConverges: whatever part of a hostile history arrives, in whatever order and however often, the state is the
 // one that this part gives in its first order.
 func TestFoldConverges(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine: there is nothing for the race detector to see")
+	}
 	t.Run("operators of genesis", func(t *testing.T) { converges(t, hostileWorld(t)) })
 	t.Run("a root that changes and forks", func(t *testing.T) { converges(t, hostileRoot(t)) })
 }
