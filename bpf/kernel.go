@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -25,6 +26,7 @@ type Options struct {
 	Interfaces []string // where packets are refused; empty means every interface but lo, and new ones as they come
 	PinDir     string   // a folder on a BPF file system: blocks outlive a crash of the node, and still expire; empty means they end with it
 	RingBytes  int      // power of two, 64 KiB to 64 MiB; 0 means 4 MiB
+	Watch      bool     // see alone: no program that refuses or kills anything is loaded
 
 	withoutTCX bool     // as on a kernel before 6.6: for tests
 	without    []string // domains that a test does not need, by the name of their check
@@ -83,6 +85,9 @@ var domains = [...]domain{
 	{nameSelf, loadSelf, func(k *Kernel) **ebpf.Collection { return &k.self }, "what takes our programs off is put right within seconds instead of at once, and not told", true},
 }
 
+// acts says whether the domain refuses or kills.
+func (d *domain) acts() bool { return strings.HasPrefix(d.name, "actuator/") || d.name == "lsm" }
+
 // Load puts the programs into the kernel, each domain by itself: what this kernel does not take is a failed Check, not
 // an error. It returns ErrRefused only when nothing at all could be loaded.
 func Load(ctx context.Context, opt Options) (*Kernel, error) {
@@ -108,6 +113,10 @@ func Load(ctx context.Context, opt Options) (*Kernel, error) {
 		}
 		d := &domains[i]
 		if slices.Contains(opt.without, d.name) {
+			continue
+		}
+		if opt.Watch && d.acts() {
+			k.checks = append(k.checks, Check{Name: d.name, Detail: "not asked for: this host only watches", Lost: d.lost})
 			continue
 		}
 		detail, err := k.load(d, types)

@@ -18,6 +18,7 @@ import (
 	"github.com/omega-mesh/omega/bpf/selftest"
 	"github.com/omega-mesh/omega/node/api"
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
+	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/roles"
 	"github.com/omega-mesh/omega/roles/sentinel"
 	"github.com/omega-mesh/omega/swarm/event"
@@ -207,7 +208,7 @@ func (n *Node) sayCoverage(ctx context.Context, c *event.Coverage) error {
 
 // selfTest has a process do what the sensors watch for, notes what came, and says whether it could.
 func (n *Node) selfTest(ctx context.Context) bool {
-	if n.parts.Sensor == nil {
+	if n.parts.Sensor == nil || n.cfg.Mode == config.ModeReadOnly { // the self-test makes files, for a moment
 		return true
 	}
 	parent := os.Getpid()

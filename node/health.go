@@ -158,6 +158,13 @@ func warnings() []warning {
 				}
 				return ""
 			}},
+		{"watching", "info", "start without `--read-only` when this host may be changed",
+			func(n *Node) string {
+				if n.mode.Load() == config.ModeReadOnly {
+					return "read-only mode: responses are said, not done, and nothing is written but below " + n.cfg.Dir
+				}
+				return ""
+			}},
 	}
 }
 

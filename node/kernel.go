@@ -64,7 +64,7 @@ func newHost(ctx context.Context, cfg *config.Config, resume bool, log *slog.Log
 	if k.half != nil {
 		opt.Kernel = k.half
 	}
-	if os.Geteuid() == 0 { // a file is given back with its owner, which only root can
+	if os.Geteuid() == 0 && cfg.Mode != config.ModeReadOnly { // a file is given back with its owner, which only root can
 		opt.Keep = Layout{cfg.Dir}.Quarantine()
 	}
 	h, err := privileged.NewHost(opt)
@@ -87,7 +87,7 @@ func (k *kernel) load(ctx context.Context) ([]privileged.Check, error) {
 		return []privileged.Check{{Name: "ebpf", Detail: "needs root", Lost: lost}}, nil
 	}
 	opt := bpf.Options{Cgroup: k.cfg.Cgroup, Interfaces: k.cfg.Interfaces}
-	if k.cfg.Cgroup == "" && onBPFFS(PinDir(k.cfg.Dir)) {
+	if opt.Watch = k.cfg.Mode == config.ModeReadOnly; !opt.Watch && k.cfg.Cgroup == "" && onBPFFS(PinDir(k.cfg.Dir)) {
 		opt.PinDir = PinDir(k.cfg.Dir) // a whole host keeps its blocks over a restart; a testnet leaves nothing
 	}
 	half, err := bpf.Load(ctx, opt)

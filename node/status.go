@@ -126,7 +126,11 @@ func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
 	ok, detail, lost = b.indicatorCheck()
 	add("indicators", ok, detail, lost)
 	mode, _ := b.mode.Load().(string)
-	add("mode", mode == config.ModeEnforce, mode, "responses are said, not done")
+	lost = "responses are said, not done"
+	if mode == config.ModeReadOnly {
+		lost += "; nothing is written but below " + b.cfg.Dir + ", and no self-test is made"
+	}
+	add("mode", mode == config.ModeEnforce, mode, lost)
 	if os.Geteuid() == 0 {
 		add("two processes", false, "the whole node runs as root", "a fault in what parses other hosts' bytes has root's power; set split: true")
 	} else if mode == config.ModeEnforce || len(checks) > 0 {

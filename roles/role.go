@@ -36,6 +36,8 @@ const (
 	ModeObserve Mode = "observe" // says what it would have done
 	ModeEnforce Mode = "enforce" // acts in the kernel
 	ModePanic   Mode = "panic"   // released everything and watches on
+	// ModeReadOnly is observe where nothing of the host may be changed.
+	ModeReadOnly Mode = "read-only"
 )
 
 // Heard is a finding as it reached this peer.

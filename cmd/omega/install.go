@@ -28,7 +28,7 @@ unit and start it. Installing again, also with a newer binary, is harmless. "ome
 	}
 	cmd.Flags().StringVar(&o.Root, "root", "", "install below this folder, and start nothing")
 	cmd.Flags().StringVar(&o.Prefix, "prefix", "/usr/local", "the binary goes to PREFIX/bin")
-	cmd.Flags().StringVar(&o.Mode, "mode", "", "observe or enforce (default what omega.yaml says, or observe)")
+	cmd.Flags().StringVar(&o.Mode, "mode", "", "observe, enforce or read-only (default what omega.yaml says, or observe)")
 	cmd.Flags().BoolVar(&noStart, "no-start", false, "do not start the service yet")
 	return cmd
 }

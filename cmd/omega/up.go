@@ -15,28 +15,42 @@ import (
 
 func newUpCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "up [--mode observe|enforce]",
+		Use:   "up [--mode observe|enforce|read-only]",
 		Short: "Run the node in the foreground",
 		Long: `Run the node in the foreground; systemd's Type=notify is honoured. As root the node is two processes: a small
 privileged one that loads the kernel half and acts, and one without privileges that does everything that parses what
 others wrote. Without root it is one process, sees by /proc and acts on nothing.
 
-A real host starts in observe mode: it says what it would have done. The first Ctrl-C drains, the second stops.`,
+A real host starts in observe mode: it says what it would have done. With --read-only it does so on a host that nothing
+may be changed on: no program that could refuse anything is loaded, nothing is pinned, quarantined or tried on the host itself,
+and nothing is written but to the state folder; what an earlier life blocked stands until it ends.
+
+The first Ctrl-C drains, the second stops.`,
 		Example: `  omega up
+  omega up --read-only
   omega up --mode enforce
   omega up --rules /etc/omega/rules
   omega up --sensor replay:incident.jsonl.gz
   omega up --listen /ip4/0.0.0.0/tcp/7946 --decoys tcp/2323,tcp/8081`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.up(cmd, cmd.Flags()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if readOnly, _ := cmd.Flags().GetBool("read-only"); readOnly {
+				if err := cmd.Flags().Set("mode", config.ModeReadOnly); err != nil {
+					return err
+				}
+			}
+			return a.up(cmd, cmd.Flags())
+		},
 	}
 	settingFlags(cmd.Flags())
+	cmd.Flags().Bool("read-only", false, "the same as --mode read-only")
+	cmd.MarkFlagsMutuallyExclusive("mode", "read-only")
 	return cmd
 }
 
 // settingFlags declares the settings that may be given on the command line; the key is the flag with _ for -.
 func settingFlags(f *pflag.FlagSet) {
-	f.String("mode", "", "observe or enforce (default observe)")
+	f.String("mode", "", "observe, enforce or read-only (default observe)")
 	f.StringSlice("listen", nil, "swarm listen addresses, as multiaddrs")
 	f.StringSlice("bootstrap", nil, "addresses of members to try first, as multiaddrs")
 	f.Bool("mdns", true, "seek members on the local network")

@@ -23,6 +23,9 @@ const (
 	ModeObserve = "observe" // says what it would have done
 	ModeEnforce = "enforce" // acts in the kernel
 	ModePanic   = "panic"   // released everything, watches on
+	// ModeReadOnly is observe on a host that nothing may be changed on: no program that could refuse is loaded, and nothing
+	// is written but to the state folder.
+	ModeReadOnly = "read-only"
 )
 
 // Bounds of list settings: what a person may reasonably write, and no more.
@@ -38,7 +41,7 @@ type Config struct {
 	// File is the omega.yaml that was read; empty when there was none.
 	File string `koanf:"-"`
 
-	// Mode is observe (the default: a real host first says what it would do) or enforce.
+	// Mode is observe (the default: a real host first says what it would do), enforce, or read-only.
 	Mode string `koanf:"mode"`
 	// Listen holds the swarm's listen addresses as multiaddrs; QUIC and TCP only.
 	Listen []string `koanf:"listen"`
@@ -205,7 +208,7 @@ func (c *Config) Validate() error {
 		return bad(key, "%q is not one of %s", v, strings.Join(allowed, ", "))
 	}
 	if err := errors.Join(
-		oneOf("mode", c.Mode, ModeObserve, ModeEnforce),
+		oneOf("mode", c.Mode, ModeObserve, ModeEnforce, ModeReadOnly),
 		c.checkSensor(),
 		oneOf("log_level", c.LogLevel, "debug", "info", "warn", "error"),
 		oneOf("log_format", c.LogFormat, "text", "json"),

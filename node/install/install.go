@@ -13,9 +13,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/omega-mesh/omega/node"
+	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/privileged"
 )
 
@@ -36,7 +38,7 @@ type Options struct {
 	Prefix string
 	// Dir is the node's state folder, without Root.
 	Dir string
-	// Mode is observe or enforce; empty leaves it to the configuration.
+	// Mode is observe, enforce or read-only; empty leaves it to the configuration.
 	Mode string
 	// Start says whether Install starts the service too, where systemd runs and the folder belongs to a swarm.
 	Start bool
@@ -77,8 +79,8 @@ func (o *Options) check() error {
 	if o.Dir == "" {
 		return errors.New("no state folder")
 	}
-	if o.Mode != "" && o.Mode != "observe" && o.Mode != "enforce" {
-		return fmt.Errorf("--mode %q: want observe or enforce", o.Mode)
+	if o.Mode != "" && !slices.Contains([]string{config.ModeObserve, config.ModeEnforce, config.ModeReadOnly}, o.Mode) {
+		return fmt.Errorf("--mode %q: want observe, enforce or read-only", o.Mode)
 	}
 	if o.Root == "" && os.Geteuid() != 0 {
 		return ErrNotRoot

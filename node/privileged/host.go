@@ -45,7 +45,7 @@ type Source interface {
 
 // HostOptions say what a Host stands on.
 type HostOptions struct {
-	// Mode is observe or enforce.
+	// Mode is observe, enforce or read-only.
 	Mode string
 	// Resume takes a panic of an earlier run back: the person who starts the node said which mode they want.
 	Resume bool
@@ -136,6 +136,8 @@ const (
 	ModeObserve = "observe"
 	ModeEnforce = "enforce"
 	ModePanic   = "panic"
+	// ModeReadOnly is observe where nothing of the host may be changed.
+	ModeReadOnly = "read-only"
 )
 
 // list is what this host itself said; protect adds the operators' word.
