@@ -88,36 +88,6 @@ func (o *Options) check() error {
 	return nil
 }
 
-// unitText is the unit. It is put together by hand: text/template calls methods by name, and a binary that links it keeps
-// every exported method of every package, nine megabytes of them.
-func (o *Options) unitText() string {
-	up := o.binary() + " --dir " + o.Dir + " up"
-	if o.Mode != "" {
-		up += " --mode " + o.Mode
-	}
-	return `# Written by omega install; omega uninstall removes it.
-[Unit]
-Description=Omega host-security mesh
-After=network-online.target
-Wants=network-online.target
-ConditionPathExists=` + o.Dir + `/genesis.cbor
-
-[Service]
-Type=notify
-ExecStart=` + up + `
-Restart=on-failure
-RestartSec=2s
-KillMode=mixed
-TimeoutStopSec=15s
-LimitNOFILE=65536
-LimitMEMLOCK=infinity
-OOMScoreAdjust=-500
-
-[Install]
-WantedBy=multi-user.target
-`
-}
-
 // Install puts everything in place. An error leaves what was done: Install again, or Uninstall, goes on from there.
 func Install(ctx context.Context, o Options) ([]Step, error) {
 	if err := o.check(); err != nil {

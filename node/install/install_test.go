@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/omega-mesh/omega/node"
+	"github.com/omega-mesh/omega/node/privileged"
 )
 
 // tree lists every file below root.
@@ -72,6 +73,40 @@ func TestInstallAndUninstall(t *testing.T) {
 	}
 	if steps, err := Uninstall(t.Context(), o); err != nil || slices.ContainsFunc(steps, func(s Step) bool { return s.Done }) {
 		t.Errorf("uninstalling what is not there: %v, %v", steps, err)
+	}
+}
+
+// TestUnitIsHardened: the unit gives the node the capabilities that it says it needs and no other, starts it again whatever
+// ended it, and of a host that nothing may be changed on it can write to the state folder alone.
+func TestUnitIsHardened(t *testing.T) {
+	lines := func(mode string) map[string]string {
+		out := map[string]string{}
+		o := Options{Dir: "/var/lib/omega", Mode: mode}
+		for line := range strings.Lines(o.unitText()) {
+			if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+				out[name] = value
+			}
+		}
+		return out
+	}
+	for _, mode := range []string{"", "observe", "enforce", "read-only"} {
+		unit := lines(mode)
+		for name, want := range map[string]string{"Restart": "always", "StartLimitIntervalSec": "0", "NoNewPrivileges": "yes", "LimitCORE": "0", "SystemCallArchitectures": "native", "OOMPolicy": "continue"} {
+			if unit[name] != want {
+				t.Errorf("mode %q: %s is %q, want %q", mode, name, unit[name], want)
+			}
+		}
+		caps := strings.Fields(unit["CapabilityBoundingSet"])
+		if !slices.Equal(caps, privileged.Kept()) || slices.Contains(caps, "CAP_SYS_MODULE") {
+			t.Errorf("mode %q: capabilities %v", mode, caps)
+		}
+		strict, folders := "", ""
+		if mode == "read-only" {
+			strict, folders = "strict", "/var/lib/omega"
+		}
+		if unit["ProtectSystem"] != strict || unit["ReadWritePaths"] != folders {
+			t.Errorf("mode %q: ProtectSystem=%s ReadWritePaths=%s", mode, unit["ProtectSystem"], unit["ReadWritePaths"])
+		}
 	}
 }
 

@@ -22,6 +22,27 @@ var shed = [...]uint{
 	unix.CAP_BLOCK_SUSPEND, unix.CAP_AUDIT_READ, unix.CAP_CHECKPOINT_RESTORE,
 }
 
+// kept are all the others, by the names that service managers have for them: what loading the kernel half, acting, starting
+// the other half, and giving a file back as it was take. A table, never changed.
+var kept = [...]struct {
+	number uint
+	name   string
+}{
+	{unix.CAP_CHOWN, "CAP_CHOWN"}, {unix.CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE"}, {unix.CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"}, {unix.CAP_FOWNER, "CAP_FOWNER"},
+	{unix.CAP_FSETID, "CAP_FSETID"}, {unix.CAP_KILL, "CAP_KILL"}, {unix.CAP_SETGID, "CAP_SETGID"}, {unix.CAP_SETUID, "CAP_SETUID"}, {unix.CAP_SETPCAP, "CAP_SETPCAP"},
+	{unix.CAP_LINUX_IMMUTABLE, "CAP_LINUX_IMMUTABLE"}, {unix.CAP_NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE"}, {unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"},
+	{unix.CAP_IPC_LOCK, "CAP_IPC_LOCK"}, {unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE"}, {unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN"}, {unix.CAP_SYS_NICE, "CAP_SYS_NICE"},
+	{unix.CAP_SYS_RESOURCE, "CAP_SYS_RESOURCE"}, {unix.CAP_SETFCAP, "CAP_SETFCAP"}, {unix.CAP_PERFMON, "CAP_PERFMON"}, {unix.CAP_BPF, "CAP_BPF"},
+}
+
+// Kept names the capabilities that a node needs from its start to its end.
+func Kept() (names []string) {
+	for _, c := range kept {
+		names = append(names, c.name)
+	}
+	return names
+}
+
 // Shed gives up for good, on every thread, what this process does not need any more, and what it execs later cannot have
 // it either. A build with cgo cannot reach its other threads: there it is an error, and nothing changed.
 func Shed() error {
