@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -52,7 +53,7 @@ func flowLife() (microseconds float64, err error) {
 			var added []float64
 			for range flowRounds {
 				var with float64
-				if err := sensing(func() (err error) {
+				if err := sensing([]string{"sensor/network", "sensor/names"}, func(func() time.Duration) (err error) {
 					with, err = connections(listener, address)
 					return err
 				}); err != nil {
@@ -73,11 +74,11 @@ func flowLife() (microseconds float64, err error) {
 	return microseconds, err
 }
 
-// sensing runs f while connections and names are sensed, and read.
-func sensing(f func() error) (err error) {
+// sensing runs f while these domains and no others watch, and what they tell is read; cpu is the reader's processor time.
+func sensing(watching []string, f func(cpu func() time.Duration) error) (err error) {
 	var without []string
 	for _, d := range domains {
-		if d.name != "sensor/network" && d.name != "sensor/names" {
+		if !slices.Contains(watching, d.name) {
 			without = append(without, d.name)
 		}
 	}
@@ -101,14 +102,13 @@ func sensing(f func() error) (err error) {
 	if err != nil {
 		return err
 	}
-	read := make(chan error, 1)
-	go func() { read <- s.Run(ctx, func(*event.Event) {}) }()
-	err = f()
+	cpu, done := s.runHere(ctx, func(*event.Event) {})
+	err = f(cpu)
 	if err == nil && s.Seen() == 0 {
-		err = errors.New("no connection was seen")
+		err = errors.New("nothing was seen")
 	}
 	cancel()
-	return errors.Join(err, <-read, s.Close())
+	return errors.Join(err, <-done, s.Close())
 }
 
 func listenHere() (fd int, at unix.Sockaddr, err error) {
