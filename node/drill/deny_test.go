@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
@@ -115,7 +116,7 @@ func deniedByNameAndPort(s swarm) {
 }
 
 // deniedFile is one that a host denies by its hash: found was started once, copy never.
-type deniedFile struct{ on, found, copy string }
+type deniedFile struct{ on, hash, found, copy string }
 
 // denyByHash has n1's operator deny a file on another host by its hash, by the command, and sees it killed.
 func denyByHash(s swarm, on string) deniedFile {
@@ -126,7 +127,7 @@ func denyByHash(s swarm, on string) deniedFile {
 	}
 	sleep = append(sleep, s.net.State().ID...) // what is denied is this file, and not this machine's sleep
 	dir := s.TempDir()
-	f := deniedFile{on: on, found: filepath.Join(dir, "found"), copy: filepath.Join(dir, "copy")}
+	f := deniedFile{on: on, hash: fmt.Sprintf("%x", sha256.Sum256(sleep)), found: filepath.Join(dir, "found"), copy: filepath.Join(dir, "copy")}
 	for _, path := range []string{f.found, f.copy} {
 		if err := os.WriteFile(path, sleep, 0o755); err != nil {
 			s.Fatal(err)
@@ -135,9 +136,15 @@ func denyByHash(s swarm, on string) deniedFile {
 	if out, err := s.run(on, "", f.found, "0"); err != nil {
 		s.Fatalf("before it is denied: %v: %s", err, out)
 	}
-	s.Log(s.omega("n1", "respond", "deny", "exec", fmt.Sprintf("%x", sha256.Sum256(sleep)), "--ttl", "1h", "--scope", on))
+	s.Log(s.omega("n1", "respond", "deny", "exec", f.hash, "--ttl", "1h", "--scope", on))
 	f.refused(s, f.found)
 	return f
+}
+
+// stands says whether the host holds the denial for active.
+func (f deniedFile) stands(s swarm) bool {
+	list, err := s.host(f.on).Client().ListResponses(s.Context(), &apiv1.ListResponsesRequest{Active: true})
+	return err == nil && slices.ContainsFunc(list.GetResponses(), func(r *apiv1.Response) bool { return r.GetTarget().GetSha256() == f.hash })
 }
 
 // refused starts a file that would sleep for long, and holds it to be killed.

@@ -38,8 +38,10 @@ func TestHostsSeeWhatIsDoneToThem(t *testing.T) {
 	t.Run("every watched action is seen with its lineage", func(t *testing.T) { everyAction(swarm{t, n}) })
 	t.Run("an agent that is killed is told of by its peers, once, and that it is back", func(t *testing.T) { toldOfKill(swarm{t, n}, killed) })
 	t.Run("a hash that was denied before the agent was killed is denied after it", func(t *testing.T) {
-		denied.refused(swarm{t, n}, denied.found)
-		denied.refused(swarm{t, n}, denied.copy)
+		s := swarm{t, n}
+		s.eventually("n3 has read its orders again", func() bool { return denied.stands(s) })
+		denied.refused(s, denied.found)
+		denied.refused(s, denied.copy)
 	})
 	t.Run("an agent that is struck tells by whom before it is gone", func(t *testing.T) { struckAgent(swarm{t, n}) })
 	if t.Failed() {
