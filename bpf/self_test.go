@@ -268,3 +268,48 @@ func TestRemovedPinsAreBack(t *testing.T) {
 		t.Error("what is pinned again holds no block")
 	}
 }
+
+// The same where there is no TCX: an interface has room for one XDP program, and the pin of the one that was taken off is in its way.
+func TestDetachedXDPIsBack(t *testing.T) {
+	a, b := twoHosts(t)
+	if err := mountBPF(t); err != nil {
+		t.Skip("no BPF file system can be mounted here:", err)
+	}
+	dir := filepath.Join("/sys/fs/bpf", filepath.Base(a.cgroup))
+	t.Cleanup(func() { Cleanup(dir) })
+	k := a.load(Options{PinDir: dir, withoutTCX: true, without: []string{"sensor/rights", "sensor/file", "sensor/names", "sensor/before", "sensor/network", "actuator/deny-exec", "lsm", "actuator/deny-name"}})
+	find := a.watch(k)
+	if r, err := k.Apply(t.Context(), event.Response{ID: id1, Action: event.ActionDeny, Target: event.Target{Address: netip.MustParsePrefix(b.addr + "/32")}, TTL: time.Hour}); err != nil || r.Outcome != event.OutcomeDone {
+		t.Fatal(err, r)
+	}
+	port := a.listen(t)
+	for _, name := range []string{"xdp-eth0", "cgroup-egress"} {
+		l, err := link.NewFromID(linkOf(t, k, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Detach(); err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+	}
+	for range 2 {
+		if err := a.do(func() error { k.mu.Lock(); defer k.mu.Unlock(); k.lookAtLinks(); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"xdp-eth0", "cgroup-egress"} {
+		if e := find(name, taken(name)); e.Result != 0 {
+			t.Errorf("%s: error %d", name, e.Result)
+		}
+	}
+	if c, err := b.dial(a.addr, port); err == nil {
+		c.Close()
+		t.Error("a packet came in from who is denied")
+	}
+	k.Close()
+	if c, err := b.dial(a.addr, port); err == nil {
+		c.Close()
+		t.Error("what was put back was not pinned: the block ended with its node")
+	}
+}
