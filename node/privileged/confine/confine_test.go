@@ -123,6 +123,7 @@ func confined(how, dir string) int {
 	note("execute", exec.Command("/bin/true").Run())
 	note("execve", raw(unix.SYS_EXECVE))
 	note("a process", raw(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0))
+	note("a process that shares its memory", raw(unix.SYS_CLONE, uintptr(unix.CLONE_VM|unix.CLONE_VFORK|unix.SIGCHLD), 0, 0))
 	note("a user namespace", raw(unix.SYS_UNSHARE, unix.CLONE_NEWUSER))
 	note("trace", raw(unix.SYS_PTRACE, unix.PTRACE_ATTACH, 1))
 	note("kill", raw(unix.SYS_KILL, uintptr(os.Getppid()), 0))
@@ -185,7 +186,7 @@ func TestTheHalfThatParsesIsLeftFilesAndSockets(t *testing.T) {
 	const done, no, absent = "done", "EPERM", "ENOSYS"
 	compare(t, try(t, "unprivileged"), map[string]string{
 		"confine": done, "listen": done, "dial": done, "interfaces": done, "write": done, "rename": done, "remove": done, "list": done, "signal itself": done,
-		"execute": no, "execve": no, "a process": no, "a user namespace": no, "trace": no, "kill": no, "signal another": no, "a program in the kernel": no, "a raw socket": no,
+		"execute": no, "execve": no, "a process": no, "a process that shares its memory": no, "a user namespace": no, "trace": no, "kill": no, "signal another": no, "a program in the kernel": no, "a raw socket": no,
 		"a cipher of the kernel's": no, "io_uring": absent, "a file in memory": no, "mount": no, "keys": no, "be readable again": no, "type into a terminal": no,
 	})
 }
