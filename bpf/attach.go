@@ -248,13 +248,22 @@ func (k *Kernel) Run(ctx context.Context) error {
 	done.Go(func() { k.hearAlarms(hashing, alarms) })
 	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
+	var again <-chan time.Time // for what was written while the maps had just been put right
 	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
 			return nil
 		case a := <-alarms:
 			k.mu.Lock()
-			k.alarmed(&a)
+			if wait := k.alarmed(&a); wait > 0 && again == nil {
+				again = time.After(wait)
+			}
+			k.mu.Unlock()
+			continue
+		case <-again:
+			again = nil
+			k.mu.Lock()
+			_ = k.rightMaps() // what could not be put right is looked at again with each alarm, and told then
 			k.mu.Unlock()
 			continue
 		case <-tick.C:

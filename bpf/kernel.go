@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -52,6 +53,8 @@ type Kernel struct {
 	links      []link.Link         // that no other process can take off
 	held       []*held             // that others can, or whose pins they can remove
 	untold     map[link.ID]string  // put back, and not told yet
+	ownMaps    map[uint32]string   // by id, those that another process is not to write to
+	righted    time.Time           // when the maps were put right last
 	attached   map[string][]string // interface → means
 	unattached error               // why some interface's packets pass unasked; nil when none does
 	checks     []Check

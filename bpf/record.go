@@ -34,7 +34,7 @@ var recordNames = [recordKinds]string{recordFork: "fork", recordExec: "exec", re
 	recordFileChmod: "file_chmod", recordFileChown: "file_chown", recordFileXattr: "file_setxattr", recordFileTruncate: "file_truncate",
 	recordFileMount: "mount", recordFileUnmount: "umount", recordFilePivot: "pivot_root",
 	recordQuery: "query", recordAnswer: "answer", recordHello: "hello", recordDatagrams: "datagrams", recordDatagramsEnd: "datagrams_end", recordBind: "bind",
-	recordSocket: "socket", recordSuspect: "denied_names_full", recordTampered: "tamper", recordMoved: "moved"}
+	recordSocket: "socket", recordSuspect: "denied_names_full", recordTampered: "tamper", recordMoved: "moved", recordMapWrite: "map_write"}
 
 type recordHeader struct {
 	_     structs.HostLayout

@@ -11,6 +11,7 @@ import (
 const (
 	recordTampered = iota + 48
 	recordMoved
+	recordMapWrite // only counted
 )
 
 // recordTamper is struct record_tamper of kernel/record.h.

@@ -7,6 +7,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -127,6 +130,25 @@ func (k *Kernel) attachSelf(c *ebpf.Collection) (string, error) {
 	if reach == nil || reached == nil {
 		return "", errors.New("the kernel does not take the programs at bpf()")
 	}
+	// The names first: what this process writes is no alarm, and would be one as long as it is not known as the agent's.
+	k.self = c
+	err := k.nameMaps()
+	for _, h := range k.held {
+		err = errors.Join(err, k.nameLink(h))
+	}
+	if err != nil {
+		k.self = nil
+		return "", err
+	}
+	detail, err := k.attachAlarms(c, reach, reached)
+	if err != nil {
+		k.self = nil
+	}
+	return detail, err
+}
+
+// attachAlarms puts the programs of self.c in force.
+func (k *Kernel) attachAlarms(c *ebpf.Collection, reach, reached *ebpf.Program) (string, error) {
 	points, err := openTracepoints()
 	if err != nil {
 		return "", err
@@ -154,13 +176,6 @@ func (k *Kernel) attachSelf(c *ebpf.Collection) (string, error) {
 		}
 	}
 	k.links = append(k.links, links...)
-	k.self = c
-	for _, h := range k.held {
-		if err := k.nameLink(h); err != nil {
-			k.self = nil
-			return "", err
-		}
-	}
 	return detail, nil
 }
 
@@ -207,8 +222,27 @@ func (k *Kernel) note(c Check) {
 	k.checks = append(k.checks, c)
 }
 
-// alarmed puts back what a names, and tells of it.
-func (k *Kernel) alarmed(a *recordTamper) {
+// alarmed puts right what a names, and tells of it. wait is for how long the maps must rest before they are looked at again:
+// who writes to them without end must not keep this process from its work.
+func (k *Kernel) alarmed(a *recordTamper) (wait time.Duration) {
+	if int(a.Process.PID) == os.Getpid() {
+		return 0 // before SetProtected
+	}
+	if a.Command != unix.BPF_LINK_DETACH && a.Command != unix.BPF_LINK_UPDATE {
+		name, ok := k.ownMaps[a.Link]
+		if !ok {
+			return 0
+		}
+		var err error
+		if wait = time.Until(k.righted.Add(mapRest)); wait <= 0 {
+			err = k.rightMaps()
+		}
+		if !slices.Contains(blockMaps[:], name) && name != "deny_hash" && name != "filters" {
+			err = errors.ErrUnsupported // what it held is not known here
+		}
+		k.tell(a, "map "+name, err)
+		return max(wait, 0)
+	}
 	for _, h := range k.held {
 		if h.id != link.ID(a.Link) {
 			continue
@@ -216,12 +250,66 @@ func (k *Kernel) alarmed(a *recordTamper) {
 		if what, err := k.mend(h); what != "" {
 			k.tell(a, what, err)
 		}
-		return
+		return 0
 	}
 	if name, ok := k.untold[link.ID(a.Link)]; ok { // the look was faster than the alarm
 		delete(k.untold, link.ID(a.Link))
 		k.tell(a, name, nil)
 	}
+	return 0
+}
+
+// mapRest is the least time between two looks at all blocks, of which there may be maxEnforced.
+const mapRest = time.Second
+
+// rightMaps has every entry that a response stands by be what it is to be. What others added is told, not removed.
+func (k *Kernel) rightMaps() error {
+	k.righted = time.Now()
+	var errs []error
+	for _, e := range k.enforced {
+		for _, s := range e.slots {
+			if was, err := k.look(s); err != nil || was.Expires < e.expires {
+				errs = append(errs, k.settle(s))
+			}
+		}
+	}
+	return errors.Join(append(errs, k.countRules(), k.countHashes(), k.putSettings())...)
+}
+
+// nameMaps has the kernel tell who writes to the maps that say what is refused, what is told, and whose links are ours.
+func (k *Kernel) nameMaps() error {
+	k.ownMaps = map[uint32]string{}
+	add := func(name string, m *ebpf.Map) error {
+		if m == nil || name == "ring" || strings.HasPrefix(name, ".") {
+			return nil
+		}
+		info, err := m.Info()
+		if err != nil {
+			return err
+		}
+		id, ok := info.ID()
+		if !ok || k.ownMaps[uint32(id)] != "" {
+			return nil
+		}
+		k.ownMaps[uint32(id)] = name
+		return k.self.Maps["own_maps"].Put(uint32(id), uint8(1))
+	}
+	for name, m := range k.shared {
+		if err := add(name, m); err != nil {
+			return err
+		}
+	}
+	for _, c := range []*ebpf.Collection{k.rights, k.files, k.deny, k.execution, k.names, k.refuse, k.self} {
+		if c == nil {
+			continue
+		}
+		for name, m := range c.Maps {
+			if err := add(name, m); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // lookAtLinks finds what no alarm told of: what could not be put back before, and what was done by a process that the kernel does

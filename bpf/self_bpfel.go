@@ -62,6 +62,7 @@ const (
 	selfMapFilterUid    = "filter_uid"
 	selfMapFilters      = "filters"
 	selfMapOwnLinks     = "own_links"
+	selfMapOwnMaps      = "own_maps"
 	selfMapPaces        = "paces"
 	selfMapProtected    = "protected"
 	selfMapReaches      = "reaches"
@@ -136,6 +137,7 @@ type selfMapSpecs struct {
 	FilterUid    *ebpf.MapSpec `ebpf:"filter_uid"`
 	Filters      *ebpf.MapSpec `ebpf:"filters"`
 	OwnLinks     *ebpf.MapSpec `ebpf:"own_links"`
+	OwnMaps      *ebpf.MapSpec `ebpf:"own_maps"`
 	Paces        *ebpf.MapSpec `ebpf:"paces"`
 	Protected    *ebpf.MapSpec `ebpf:"protected"`
 	Reaches      *ebpf.MapSpec `ebpf:"reaches"`
@@ -180,6 +182,7 @@ type selfMaps struct {
 	FilterUid    *ebpf.Map `ebpf:"filter_uid"`
 	Filters      *ebpf.Map `ebpf:"filters"`
 	OwnLinks     *ebpf.Map `ebpf:"own_links"`
+	OwnMaps      *ebpf.Map `ebpf:"own_maps"`
 	Paces        *ebpf.Map `ebpf:"paces"`
 	Protected    *ebpf.Map `ebpf:"protected"`
 	Reaches      *ebpf.Map `ebpf:"reaches"`
@@ -199,6 +202,7 @@ func (m *selfMaps) Close() error {
 		m.FilterUid,
 		m.Filters,
 		m.OwnLinks,
+		m.OwnMaps,
 		m.Paces,
 		m.Protected,
 		m.Reaches,

@@ -89,6 +89,26 @@ func TestDetachedLinksAreBack(t *testing.T) {
 		}
 		t.Logf("%-18s %s by %s", name, e.Access.Operation, e.Process.Comm)
 	}
+	// The same with the entry that the block is: its key is the prefix's length, and the address.
+	info, err := k.deny.Maps["deny4"].Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := info.ID()
+	args := []string{"map", "delete", "id", strconv.Itoa(int(id)), "key", "32", "0", "0", "0"}
+	for _, v := range netip.MustParseAddr(b.addr).AsSlice() {
+		args = append(args, strconv.Itoa(int(v)))
+	}
+	if out, err := exec.Command(bpftool, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if e := find("an entry that was deleted", taken("map deny4")); e.Access.Operation != "BPF_MAP_DELETE_ELEM" || e.Result != 0 || e.Process.Comm != "bpftool" {
+		t.Errorf("%+v by %+v: %d", e.Access, e.Process, e.Result)
+	}
+	if c, err := a.dial(b.addr, port); err == nil {
+		c.Close()
+		t.Error("the block's entry was deleted, and is not back")
+	}
 }
 
 // What no alarm tells of, the look finds; a program that is not ours is replaced; what goes with its interface is no tampering.

@@ -48,6 +48,7 @@ enum record_kind {
 	RECORD_SUSPECT = 47, // never written: answers not let in, since no room was left to remember a denied name's address
 	RECORD_TAMPER = 48,  // a link of the agent's was taken off, or given another program
 	RECORD_MOVED = 49,   // a process of the agent's was put into another cgroup
+	RECORD_MAP_WRITE = 50, // never written: writes to the agent's maps beyond what is told
 	RECORD_KINDS = 56,
 };
 
@@ -229,7 +230,7 @@ struct record_file { // kinds 24 to 35
 struct record_tamper { // kinds 48 and 49; the first the privileged half writes once it has looked, with the process that an alarm named
 	struct record_header header;
 	struct record_process process; // zeros: not known
-	__u32 link;    // or the process that was moved
+	__u32 link;    // or the map, by what command does; or the process that was moved
 	__u32 command; // of bpf(); 0: not seen
 	__s32 result;  // of putting it back
 	__u32 name_len;

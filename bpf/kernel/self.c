@@ -1,7 +1,7 @@
 //go:build ignore
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-// The agent's own hold on the kernel. Links to cgroups and interfaces can be taken off, or be given another program, by any
-// process with the right to: who does it to one of ours is told to the privileged half at once, which puts it back. No
+// The agent's own hold on the kernel. Links to cgroups and interfaces can be taken off, or be given another program, and maps
+// be written to, by any process with the right to: who does it to one of ours is told to the privileged half at once, which puts it right. No
 // filter and no scope mutes this: it is done to the agent, from wherever.
 #define SCOPE_CLASS 1003
 #include "scope.h"
@@ -19,6 +19,13 @@ struct exit_context {
 	long ret;
 };
 
+#define BPF_MAP_UPDATE_ELEM 2
+#define BPF_MAP_DELETE_ELEM 3
+#define BPF_MAP_LOOKUP_AND_DELETE_ELEM 21
+#define BPF_MAP_FREEZE 22
+#define BPF_MAP_LOOKUP_AND_DELETE_BATCH 25
+#define BPF_MAP_UPDATE_BATCH 26
+#define BPF_MAP_DELETE_BATCH 27
 #define BPF_LINK_UPDATE 29
 #define BPF_LINK_DETACH 34
 
@@ -30,6 +37,15 @@ struct {
 	__type(key, __u32);
 	__type(value, __u8);
 } own_links SEC(".maps");
+
+// The maps of ours that say what is refused and what is told, by id.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u8);
+} own_maps SEC(".maps");
 
 struct reach {
 	__u32 link;
@@ -47,17 +63,37 @@ struct {
 // What wakes the privileged half: records without a name.
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 16384); // some fifty, of which one CPU fills twenty in a tenth of a second at most
 } alarms SEC(".maps");
+
+#define ALARMS_A_WINDOW 20
 
 SEC("tracepoint/syscalls/sys_enter_bpf")
 int reach_link(struct enter_context *ctx)
 {
 	struct reach r = { .command = ctx->args[0] };
-	if (r.command != BPF_LINK_DETACH && r.command != BPF_LINK_UPDATE)
+	__u32 at = 0; // where in union bpf_attr the descriptor stands
+	bool is_map = true;
+	switch (r.command) {
+	case BPF_LINK_DETACH:
+	case BPF_LINK_UPDATE:
+		is_map = false;
+		break;
+	case BPF_MAP_UPDATE_ELEM:
+	case BPF_MAP_DELETE_ELEM:
+	case BPF_MAP_LOOKUP_AND_DELETE_ELEM:
+	case BPF_MAP_FREEZE:
+		break;
+	case BPF_MAP_LOOKUP_AND_DELETE_BATCH:
+	case BPF_MAP_UPDATE_BATCH:
+	case BPF_MAP_DELETE_BATCH:
+		at = 36;
+		break;
+	default:
 		return 0;
-	__u32 fd = -1; // both begin with the descriptor of the link
-	if (bpf_probe_read_user(&fd, sizeof(fd), (void *)ctx->args[1]))
+	}
+	__u32 fd = -1;
+	if (bpf_probe_read_user(&fd, sizeof(fd), (void *)ctx->args[1] + at))
 		return 0;
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct fdtable *table = task->files->fdt;
@@ -65,9 +101,17 @@ int reach_link(struct enter_context *ctx)
 		return 0;
 	struct file *file = NULL;
 	bpf_probe_read_kernel(&file, sizeof(file), &table->fd[fd]);
-	struct bpf_link *link = BPF_CORE_READ(file, private_data);
-	r.link = BPF_CORE_READ(link, id); // of a file that is no link any number: then the call fails
-	if (!bpf_map_lookup_elem(&own_links, &r.link) || is_protected(task->tgid, task->group_leader->start_boottime))
+	void *object = BPF_CORE_READ(file, private_data);
+	__u8 *own;
+	// Of a file that is neither it is any number: then the call fails.
+	if (is_map) {
+		r.link = BPF_CORE_READ((struct bpf_map *)object, id);
+		own = bpf_map_lookup_elem(&own_maps, &r.link);
+	} else {
+		r.link = BPF_CORE_READ((struct bpf_link *)object, id);
+		own = bpf_map_lookup_elem(&own_links, &r.link);
+	}
+	if (!own || is_protected(task->tgid, task->group_leader->start_boottime))
 		return 0;
 	__u64 thread = bpf_get_current_pid_tgid();
 	bpf_map_update_elem(&reaches, &thread, &r, BPF_ANY);
@@ -81,7 +125,9 @@ int reached_link(struct exit_context *ctx)
 	struct reach *at = bpf_map_lookup_elem(&reaches, &thread);
 	if (!at)
 		return 0;
-	struct record_tamper *r = ctx->ret ? NULL : bpf_ringbuf_reserve(&alarms, sizeof(*r), 0);
+	// Who writes to a map without end must not hide that he takes a link off.
+	__u32 pace = at->command == BPF_LINK_DETACH || at->command == BPF_LINK_UPDATE ? RECORD_TAMPER : RECORD_MAP_WRITE;
+	struct record_tamper *r = ctx->ret || !affordable(pace, ALARMS_A_WINDOW) ? NULL : bpf_ringbuf_reserve(&alarms, sizeof(*r), 0);
 	if (r) { // without room the look that comes by itself finds it, and not who did it
 		struct task_struct *task = bpf_get_current_task_btf();
 		__builtin_memset(r, 0, sizeof(*r));

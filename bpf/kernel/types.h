@@ -233,6 +233,7 @@ struct file {
 struct fdtable { unsigned int max_fds; struct file **fd; };
 struct files_struct { struct fdtable *fdt; };
 struct bpf_link { __u32 id; };
+struct bpf_map { __u32 id; };
 struct fs_struct { struct path root; struct path pwd; };
 struct ns_common { unsigned int inum; };
 struct mnt_namespace { struct ns_common ns; };

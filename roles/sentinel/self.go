@@ -55,9 +55,9 @@ func (d self) Detect(_ context.Context, batch []*event.Event, emit func(event.Fi
 			evidence(&f, "cgroup", e.File.Path)
 			emit(f)
 		case e.Activity == event.ActivityTamper:
-			title := "a program of the agent's was taken off the kernel, and is back"
+			title := "a program or map of the agent's was changed in the kernel, and is put right"
 			if e.Result != 0 {
-				title = "a program of the agent's was taken off the kernel, and could not be put back"
+				title = "a program or map of the agent's was changed in the kernel, and could not be put right"
 			}
 			f := finding(e, "omega.self.detached", "agent taken off the kernel", title, event.SeverityHigh, 55, "T1562.001")
 			evidence(&f, "what", e.File.Path)
