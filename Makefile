@@ -14,8 +14,6 @@ RACE := ./swarm/event/... ./trust ./trust/audit ./trust/authority ./trust/compos
 
 # Paths left out, what one clone compiled serves the next; go vet runs in lint.
 TESTED := -trimpath -vet=off
-# Many tests wait for real networks and kernels: twice as many packages at once as there are processors.
-ATONCE := -p $(shell echo $$((2 * $$(nproc))))
 
 .DEFAULT_GOAL := help
 .PHONY: help run test models soak build build-pkcs11 test-pkcs11 install generate bench lint picture train-cage2
@@ -44,7 +42,7 @@ run: ## build, then watch five hosts catch a real attack and refuse the attacker
 
 test: ## every test; as root also those in real kernels and networks; what links no libp2p under the race detector too
 	@if [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v gcc >/dev/null; then set -x; $(GO) test $(TESTED) -race -short -timeout 10m $(RACE); else echo "no gcc: the race detector is left out"; fi
-	@tally=$$(mktemp); echo "$(GO) test $(TESTED) $(ATONCE) -timeout 20m ./..."; VECTOR_TALLY=$$tally $(GO) test $(TESTED) $(ATONCE) -timeout 20m ./...; code=$$?; sort $$tally; rm -f $$tally; exit $$code
+	@tally=$$(mktemp); echo "$(GO) test $(TESTED) -timeout 20m ./..."; VECTOR_TALLY=$$tally $(GO) test $(TESTED) -timeout 20m ./...; code=$$?; sort $$tally; rm -f $$tally; exit $$code
 
 models: ## the formal models of the protocols, and their mutants: needs eprover, spin and gcc
 	$(GO) test -count=1 -v -run '^TestModels$$' ./trust/models | grep -v '^=== '
