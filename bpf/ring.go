@@ -131,8 +131,10 @@ func (s *RingSensor) Run(ctx context.Context, out func(*event.Event)) error {
 		switch {
 		case n > 256 || woken:
 			interval = pollFast
-		case n > 0 && interval == pollFast: // and again
-		case n > 0 || interval == pollFast || len(s.accepts.queue) > 0:
+		case n > 0 && interval < pollIdle: // and again
+		case interval < pollIdle: // not at once: much may come again, and fills the ring within pollIdle
+			interval = min(5*interval, pollIdle)
+		case n > 0 || len(s.accepts.queue) > 0:
 			interval = pollIdle
 		default:
 			interval = pollSleep
