@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/omega-mesh/omega/modules/pattern"
 )
 
 // question is what an atom asks of its field.
@@ -43,6 +45,7 @@ type atom struct {
 	text  string // compared with: in lower case unless cased; of a reference the other field
 	glob  value
 	re    *regexp.Regexp
+	steps int // of re
 	cidr  netip.Prefix
 	num   float64
 	part  string // of a date: minute, hour, …
@@ -104,19 +107,19 @@ func newText(slot string, v value, cased bool) *atom {
 }
 
 // newRegexp compiles a pattern as RE2 does, with the longest text that every match has to contain.
-func newRegexp(slot, pattern, flags string) (*atom, error) {
-	if len(pattern) > maxText {
-		return nil, refuse("a regular expression of %d bytes", len(pattern))
+func newRegexp(slot, expr, flags string) (*atom, error) {
+	if len(expr) > maxText {
+		return nil, refuse("a regular expression of %d bytes", len(expr))
 	}
 	if flags != "" {
-		pattern = "(?" + flags + ")" + pattern
+		expr = "(?" + flags + ")" + expr
 	}
-	re, err := regexp.Compile(pattern)
+	re, steps, err := pattern.Compile(expr)
 	if err != nil {
-		return nil, refuse("regular expression %.80q: %s", pattern, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		return nil, refuse("regular expression %.80q: %s", expr, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 	}
-	a := &atom{slot: slot, ask: askRegexp, re: re, cased: true}
-	if tree, err := syntax.Parse(pattern, syntax.Perl); err == nil {
+	a := &atom{slot: slot, ask: askRegexp, re: re, steps: steps, cased: true}
+	if tree, err := syntax.Parse(expr, syntax.Perl); err == nil {
 		for _, lit := range required(tree.Simplify(), nil) {
 			if len(lit) > len(a.must) {
 				a.must = lit

@@ -67,6 +67,7 @@ func (r *Rule) confidence() uint8 {
 // filter is a Sigma filter: a condition that is added to the rules it names.
 type filter struct {
 	title  string
+	file   string
 	source LogSource
 	rules  map[string]bool
 	any    bool
@@ -80,7 +81,8 @@ type document struct {
 }
 
 // parseDocument reads one document. A broken one is refused with its reason.
-func parseDocument(n *yaml.Node, file string, placeholders map[string][]string) (document, error) {
+// What is kept of it is taken from left.
+func parseDocument(n *yaml.Node, file string, placeholders map[string][]string, left *budget) (document, error) {
 	if n.Kind != yaml.MappingNode {
 		return document{}, refuse("a rule is a map")
 	}
@@ -130,7 +132,7 @@ func parseDocument(n *yaml.Node, file string, placeholders map[string][]string) 
 		if r.Source == (LogSource{}) {
 			return document{}, refuse("it names no log source")
 		}
-		c := &compiler{space: space(r.Source), placeholders: placeholders}
+		c := &compiler{space: space(r.Source), placeholders: placeholders, budget: left}
 		if r.detection, err = c.detection(detection); err != nil {
 			return document{rule: r}, err
 		}
@@ -191,7 +193,7 @@ func (c *compiler) detection(n *yaml.Node) (*expr, error) {
 }
 
 func parseFilter(n *yaml.Node, r *Rule) (*filter, error) {
-	f := &filter{title: r.Title, source: r.Source, rules: map[string]bool{}, node: n}
+	f := &filter{title: r.Title, file: r.File, source: r.Source, rules: map[string]bool{}, node: n}
 	if n.Kind != yaml.MappingNode {
 		return nil, refuse("line %d: a filter is a map", n.Line)
 	}

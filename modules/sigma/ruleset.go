@@ -31,6 +31,7 @@ type Set struct {
 	Rejected      []Fault
 	total         int
 	filters       []*filter
+	budget        budget
 	opt           Options
 }
 
@@ -124,7 +125,7 @@ func (s *Set) add(file string, b []byte) {
 			s.reject(file, refuse("more than %d rules", MaxRules))
 			return
 		}
-		d, err := parseDocument(n, file, s.opt.Placeholders)
+		d, err := parseDocument(n, file, s.opt.Placeholders, &s.budget)
 		switch {
 		case errors.Is(err, errPlaceholder):
 			why, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), ErrRule.Error()+": "), "\n")
@@ -156,22 +157,21 @@ func (s *Set) finish() {
 		}
 		return false
 	})
-	for _, r := range s.Rules {
-		if r.detection == nil {
-			continue
+	s.filters = slices.DeleteFunc(s.filters, func(f *filter) bool {
+		_, err := (&compiler{placeholders: s.opt.Placeholders}).detection(f.node)
+		if err != nil {
+			why, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), ErrRule.Error()+": "), "\n")
+			s.NotApplicable = append(s.NotApplicable, Fault{f.file, why})
 		}
-		for _, f := range s.filters {
-			if !f.concerns(r) {
-				continue
-			}
-			// As the reference implementation has it, a filter's condition is joined to the rule's by "and": one that leaves
-			// something out says "not selection".
-			e, err := (&compiler{space: space(r.Source), placeholders: s.opt.Placeholders}).detection(f.node)
-			if err == nil {
-				r.detection = join(opAnd, r.detection, e)
-			}
+		return err != nil
+	})
+	s.Rules = slices.DeleteFunc(s.Rules, func(r *Rule) bool {
+		err := s.filter(r)
+		if err != nil {
+			s.reject(r.File, err)
 		}
-	}
+		return err != nil
+	})
 	if !s.opt.AnySource {
 		s.Rules = slices.DeleteFunc(s.Rules, func(r *Rule) bool {
 			if r.detection == nil {
@@ -185,6 +185,25 @@ func (s *Set) finish() {
 		})
 	}
 	s.order(names)
+}
+
+// filter joins to a rule what filters say of it. As the reference implementation has it, a filter's condition is joined to the
+// rule's by "and": one that leaves something out says "not selection".
+func (s *Set) filter(r *Rule) error {
+	if r.detection == nil {
+		return nil
+	}
+	for _, f := range s.filters {
+		if !f.concerns(r) {
+			continue
+		}
+		e, err := (&compiler{space: space(r.Source), placeholders: s.opt.Placeholders, budget: &s.budget}).detection(f.node)
+		if err != nil {
+			return fmt.Errorf("with the filter %q: %w", f.title, err)
+		}
+		r.detection = join(opAnd, r.detection, e)
+	}
+	return nil
 }
 
 // order puts each correlation behind what it refers to, and refuses one whose rules are not there, or that refers to

@@ -19,7 +19,21 @@ type compiler struct {
 	space        string // name space of its fields
 	placeholders map[string][]string
 	atoms        int
+	budget       *budget // of the whole set; nil where nothing is kept of what is compiled
 }
+
+// budget is what all rules of a set may come to together: a filter is compiled for each rule that it concerns, so that a short
+// file could be a large set.
+type budget struct {
+	values int
+	steps  int // of regular expressions, see package pattern
+}
+
+// What a set may come to: the public rules have some 30,000 values.
+const (
+	maxValuesInSet = 1_000_000
+	maxStepsInSet  = 1 << 20 // some 50 MB
+)
 
 // selection compiles what stands under a selection's name.
 func (c *compiler) selection(n *yaml.Node) (*expr, error) {
@@ -177,6 +191,14 @@ func (c *compiler) item(key string, values []*yaml.Node, listed bool) (*expr, er
 func (c *compiler) leaf(a *atom) (*expr, error) {
 	if c.atoms++; c.atoms > maxAtoms {
 		return nil, refuse("more than %d values", maxAtoms)
+	}
+	if b := c.budget; b != nil {
+		if b.values++; b.values > maxValuesInSet {
+			return nil, refuse("all rules together have more than %d values", maxValuesInSet)
+		}
+		if b.steps += a.steps; b.steps > maxStepsInSet {
+			return nil, refuse("the regular expressions of all rules together have more than %d steps", maxStepsInSet)
+		}
 	}
 	return &expr{op: opAtom, atom: a}, nil
 }

@@ -168,6 +168,29 @@ func TestConditions(t *testing.T) {
 	}
 }
 
+// programs is a text of rules whose expressions are as large as they may be.
+func programs(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "title: a\nid: r%d\nlogsource: {product: linux}\ndetection: {s: {A|re: '%d(a{30}){30}'}, condition: s}\n---\n", i, i)
+	}
+	return b.String()
+}
+
+// filtered is some rules, and a filter of many values that concerns each of them.
+func filtered(rules, values int) string {
+	var b strings.Builder
+	for i := range rules {
+		fmt.Fprintf(&b, "title: a\nid: r%d\nlogsource: {product: linux}\ndetection: {s: {A: %d}, condition: s}\n---\n", i, i)
+	}
+	b.WriteString("title: f\nlogsource: {product: linux}\nfilter:\n  rules: any\n  s:\n    A:\n")
+	for i := range values {
+		fmt.Fprintf(&b, "    - v%d\n", i)
+	}
+	b.WriteString("  condition: not s\n")
+	return b.String()
+}
+
 func TestRefuses(t *testing.T) {
 	bomb := "title: a\nlogsource: {product: linux}\na: &a [x,x,x,x,x,x,x,x,x,x]\n"
 	for i := range 9 {
@@ -191,6 +214,9 @@ func TestRefuses(t *testing.T) {
 		"all of one":              {one("s: {A|all: 1}\ncondition: s"), "single value"},
 		"a backreference":         {one("s: {A|re: '(a)\\1'}\ncondition: s"), "regular expression"},
 		"a look ahead":            {one("s: {A|re: 'a(?=b)'}\ncondition: s"), "regular expression"},
+		"a large program":         {one("s: {A|re: '" + strings.Repeat("(a{30}){30}", 8) + "'}\ncondition: s"), "too large"},
+		"many large programs":     {programs(600), "all rules together"},
+		"a filter for all":        {filtered(1200, 1000), "all rules together"},
 		"a huge repetition":       {one("s: {A|re: '((a{1000}){1000}){1000}'}\ncondition: s"), "regular expression"},
 		"no network":              {one("s: {A|cidr: 10/8/8}\ncondition: s"), "no network"},
 		"no number":               {one("s: {A|lt: many}\ncondition: s"), "no number"},
@@ -233,6 +259,10 @@ func TestNotApplicable(t *testing.T) {
 		if len(s.Rules) != 0 || len(s.NotApplicable) == 0 || !strings.Contains(s.NotApplicable[0].Why, c.why) {
 			t.Errorf("%s: %d loaded, %v", name, len(s.Rules), s.NotApplicable)
 		}
+	}
+	open := rules(t, "title: a\nid: a\nlogsource: {product: linux, category: process_creation}\ndetection: {s: {Image: x}, condition: s}\n---\ntitle: f\nlogsource: {product: linux}\nfilter: {rules: any, s: {User|expand: '%nobody%'}, condition: not s}", Options{})
+	if len(open.Rules) != 1 || open.Total() != open.Loaded()+len(open.NotApplicable) || len(open.NotApplicable) != 1 || !strings.Contains(open.NotApplicable[0].Why, "nobody") {
+		t.Errorf("a filter with a placeholder nobody fills: %d loaded of %d, %v", open.Loaded(), open.Total(), open.NotApplicable)
 	}
 	s := rules(t, "title: a\nlogsource: {product: linux, category: process_creation}\ndetection: {s: {Image: x}, f: {IntegrityLevel: High}, condition: s and not f}", Options{})
 	if len(s.Rules) != 1 {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/omega-mesh/omega/modules/pattern"
 )
 
 // ErrNotApplicable is wrapped by the errors about patterns that are sound and that this host cannot see.
@@ -114,7 +116,7 @@ func compileTest(t *Test) (*check, error) {
 			expr = "(?i)" + expr
 		}
 		var err error
-		if c.pattern, err = regexp.Compile(expr); err != nil {
+		if c.pattern, _, err = pattern.Compile(expr); err != nil {
 			return nil, notApplicable("the expression is not one of RE2's: %v", err)
 		}
 	}
