@@ -10,6 +10,7 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/omega-mesh/omega/modules"
 	"github.com/omega-mesh/omega/modules/wasm/meter"
@@ -29,6 +30,7 @@ type instance struct {
 
 	module  api.Module
 	memory  api.Memory
+	linear  experimental.LinearMemory // of memory: held here, so that its addresses outlive whoever may still read there
 	detect  api.Function
 	fuel    api.MutableGlobal
 	depth   api.MutableGlobal
@@ -62,7 +64,7 @@ func (i *instance) start(ctx context.Context) error {
 	i.ctx = context.WithValue(context.WithoutCancel(ctx), instanceKey{}, i)
 	i.random = rand.NewChaCha8(i.program.seed)
 	config := wazero.NewModuleConfig().WithName("").WithStartFunctions()
-	mod, err := i.program.engine.runtime.InstantiateModule(i.ctx, i.program.code, config)
+	mod, err := i.instantiate(config)
 	if err != nil {
 		return fmt.Errorf("%w: %s: it does not start: %s", modules.ErrRefused, i.program.manifest.Name, firstLine(err))
 	}
@@ -99,6 +101,23 @@ func (i *instance) start(ctx context.Context) error {
 		return fmt.Errorf("%w: %s: %s gave %#x: want %d bytes of its memory, on 8 bytes", modules.ErrRefused, i.program.manifest.Name, exportAlloc, i.buffer, bufferSize)
 	}
 	return nil
+}
+
+func (i *instance) instantiate(config wazero.ModuleConfig) (_ api.Module, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			none, ok := p.(noMemory)
+			if !ok {
+				panic(p)
+			}
+			err = none
+		}
+	}()
+	ctx := experimental.WithMemoryAllocator(i.ctx, experimental.MemoryAllocatorFunc(func(_, most uint64) experimental.LinearMemory {
+		i.linear = allocate(most)
+		return i.linear
+	}))
+	return i.program.engine.runtime.InstantiateModule(ctx, i.program.code, config)
 }
 
 // Detect implements modules.Detector.
