@@ -2,9 +2,14 @@ package bundle
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/ipfs/go-cid"
 
 	"github.com/omega-mesh/omega/modules"
 )
@@ -91,6 +96,60 @@ func TestBundleRefuses(t *testing.T) {
 	huge := append([]byte{}, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f)
 	if _, err := Read(bytes.NewReader(huge)); !errors.Is(err, modules.ErrRefused) {
 		t.Error("a section of terabytes is taken")
+	}
+}
+
+// section is a block as it stands in an archive.
+func section(c cid.Cid, data []byte) []byte {
+	b := binary.AppendUvarint(nil, uint64(len(c.Bytes())+len(data)))
+	return append(append(b, c.Bytes()...), data...)
+}
+
+// A manifest names hashes of blocks, and a block names nothing: there are no cycles to follow and no nesting to unfold. The most
+// that a short archive can become is the payload that its manifest may have.
+func TestSmallArchiveDoesNotBecomeALargeOne(t *testing.T) {
+	block := make([]byte, modules.MaxBlock)
+	sum := sha256.Sum256(block)
+	m := modules.Manifest{Name: "x", Version: "1.0.0", Kind: modules.KindWASM, ABI: 1, Size: modules.MaxPayload}
+	for range modules.MaxBlocks {
+		m.Blocks = append(m.Blocks, sum[:])
+	}
+	for i := range modules.MaxTests {
+		m.Tests = append(m.Tests, modules.Test{Name: fmt.Sprint(i), Events: sum[:]})
+	}
+	archived := func(root []byte, blocks ...[]byte) []byte {
+		id := modules.ID(sha256.Sum256(root)).CID()
+		h := header(id)
+		out := append(binary.AppendUvarint(nil, uint64(len(h))), h...)
+		out = append(out, section(id, root)...)
+		for _, b := range blocks {
+			out = append(out, section(modules.BlockCID(sha256.Sum256(b)), b)...)
+		}
+		return out
+	}
+	root, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Read(bytes.NewReader(archived(root, block)))
+	if err != nil || len(b.Payload) != modules.MaxPayload || &b.Recordings[0][0] != &b.Recordings[63][0] {
+		t.Fatalf("one block named %d times: %v", modules.MaxBlocks+modules.MaxTests, err)
+	}
+	for name, root := range map[string][]byte{
+		"arrays in arrays":      append(bytes.Repeat([]byte{0x81}, 60_000), 0x80),
+		"maps in maps":          append(bytes.Repeat([]byte{0xa1, 0x01}, 30_000), 0xa0),
+		"tags on tags":          append(bytes.Repeat([]byte{0xc1}, 60_000), 0x00),
+		"an array of billions":  {0xa1, 0x0e, 0x9b, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff},
+		"a text without an end": {0xa1, 0x01, 0x7f, 0x61, 'x'},
+	} {
+		if _, err := Read(bytes.NewReader(archived(root))); !errors.Is(err, modules.ErrRefused) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// A block that names itself cannot be made, so one is tried that says it does.
+	self := modules.ID(sha256.Sum256(root)).CID()
+	if _, err := Read(bytes.NewReader(append(archived(root, block), section(self, root)...))); !errors.Is(err, modules.ErrRefused) {
+		t.Errorf("the root as its own block: %v", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/omega-mesh/omega/modules"
 	"github.com/omega-mesh/omega/modules/runner"
@@ -213,22 +214,40 @@ func (r *Rollout) tell(ctx context.Context, s *authority.State, d authority.Depl
 	}
 }
 
-// canaries says whether any runs.
-func (r *Rollout) canaries() bool {
-	return slices.ContainsFunc(*r.set.live.Load(), func(x *running) bool { return x.deployment.Share > 0 && !x.off.Load() })
+// judgeAgain is when modules are looked at next, 0 for never.
+func (r *Rollout) judgeAgain() time.Duration {
+	again := time.Duration(0)
+	for _, x := range *r.set.live.Load() {
+		if x.off.Load() {
+			continue
+		}
+		if x.deployment.Share > 0 {
+			return judgeEvery
+		}
+		again = judgeRest
+	}
+	return again
 }
 
-// judge ends canaries that are slow or flood.
+// judge ends modules that are slow, and canaries that are less slow or flood.
 func (r *Rollout) judge() {
 	for _, x := range *r.set.live.Load() {
-		if x.deployment.Share == 0 || x.off.Load() {
+		if x.off.Load() {
 			continue
 		}
 		c := x.module.Counts()
+		since := runner.Counts{Events: c.Events - x.judged.Events, Time: c.Time - x.judged.Time}
+		heavy := since.Time >= slowTime
+		if heavy {
+			x.judged = c
+		}
+		canary := x.deployment.Share > 0
 		switch {
-		case c.Dropped > 0:
+		case heavy && since.Mean() > slowMean:
+			x.end(fmt.Errorf("it is slow: %s an event over %d, at most %s", since.Mean(), since.Events, slowMean))
+		case canary && c.Dropped > 0:
 			x.end(fmt.Errorf("as a canary: it floods: %d findings past its rate of %d a minute", c.Dropped, x.module.Manifest.Limits.Effective().FindingRate))
-		case c.Events >= canaryEvents && c.Mean() > canaryMean:
+		case canary && c.Events >= canaryEvents && c.Mean() > canaryMean:
 			x.end(fmt.Errorf("as a canary: it is slow: %s an event over %d, at most %s", c.Mean(), c.Events, canaryMean))
 		}
 	}

@@ -32,12 +32,17 @@ const (
 	retryMax = 30 * time.Second
 	// againAfter is when what could not be built, by no fault of its own, is tried again.
 	againAfter = 2 * time.Second
-	// judgeEvery is how often canaries are looked at, while there are any.
+	// judgeEvery is how often modules are looked at while there are canaries among them, judgeRest while there are none.
 	judgeEvery = time.Second
+	judgeRest  = 5 * time.Second
 	// A canary is slow whose mean time an event, over at least canaryEvents that it wanted, is above canaryMean: ten
 	// times a large guest's. One that finds more than its rate floods.
 	canaryEvents = 256
 	canaryMean   = 250 * time.Microsecond
+	// Any module is slow that of slowTime which it took on the events' way used over slowMean an event: all other detectors
+	// wait for it, and a hundred Sigma rules that are regular expressions have no fuel to run out of.
+	slowTime = time.Second
+	slowMean = 2 * time.Millisecond
 	// largeGuest is the size of a payload whose compilation takes memory worth giving back at once.
 	largeGuest = 1 << 20
 	// endWithin is how long the end of a rollout waits for the events' way to let its modules go.
@@ -155,9 +160,7 @@ func (r *Rollout) Run(ctx context.Context, changes <-chan struct{}) error {
 	}()
 	for {
 		again := r.reconcile(work, &wg)
-		if r.canaries() {
-			again = soonest(again, judgeEvery)
-		}
+		again = soonest(again, r.judgeAgain())
 		if err := r.wait(ctx, changes, again); err != nil {
 			return err
 		}

@@ -134,11 +134,17 @@ func (h *host) step() {
 // lua publishes a module of one function, on the others' disks only, and releases it.
 func (h *host) lua(name, version, body string, edit ...func(*modules.Manifest)) modules.ID {
 	h.t.Helper()
-	m := modules.Manifest{Name: name, Version: version, Kind: modules.KindLua, ABI: 1, Author: string(h.op.DID())}
+	return h.release(modules.KindLua, name, version, "function detect(e) "+body+" end", edit...)
+}
+
+// release publishes a module on the others' disks only, and releases it.
+func (h *host) release(kind modules.Kind, name, version, payload string, edit ...func(*modules.Manifest)) modules.ID {
+	h.t.Helper()
+	m := modules.Manifest{Name: name, Version: version, Kind: kind, ABI: 1, Author: string(h.op.DID())}
 	for _, f := range edit {
 		f(&m)
 	}
-	b, err := bundle.New(m, []byte("function detect(e) "+body+" end"), nil)
+	b, err := bundle.New(m, []byte(payload), nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -78,6 +78,7 @@ type running struct {
 	deployment authority.Deployment
 	shadow     bool
 	off        atomic.Bool
+	judged     runner.Counts // when it had last taken slowTime more; of the goroutine that follows the authority
 
 	// What follows belongs to the goroutine that detects.
 	rival *running // of a shadow: what runs under its name
