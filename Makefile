@@ -16,7 +16,7 @@ RACE := ./swarm/event/... ./trust ./trust/audit ./trust/authority ./trust/compos
 TESTED := -trimpath -vet=off
 
 .DEFAULT_GOAL := help
-.PHONY: help run test models soak build build-pkcs11 test-pkcs11 install generate bench lint picture train-cage2
+.PHONY: help run test models soak build build-pkcs11 test-pkcs11 install generate bench build-peers lint picture train-cage2
 
 help: ## show this
 	@echo "omega: a host-security mesh without a server"
@@ -60,8 +60,12 @@ soak: models ## longer runs: the models, every decoder fuzzed, a swarm in chaos,
 	@$(MAKE) --no-print-directory build
 	@set -e; for i in $$(seq $${DRILLS:-10}); do bin/omega drill --json --quiet; done
 
-bench: build ## the performance figures of this build on this machine
+bench: build build-peers ## the performance figures of this build on this machine, beside others' where they can be had
 	bin/omega bench
+
+build-peers: ## build bin/omega-sigma-peers, which holds other Sigma engines against ours for the benchmark: needs their two modules
+	@mkdir -p bin
+	cd modules/sigma/peers && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w" -o ../../../bin/omega-sigma-peers .
 
 lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi

@@ -12,10 +12,10 @@ import (
 
 // Benchmarks are this package's performance figures for `omega bench`.
 func Benchmarks() []event.Benchmark {
-	return []event.Benchmark{
+	return append([]event.Benchmark{
 		{Name: "modules/sigma-3000", Unit: "events/s", Limit: 250_000, HigherIsBetter: true, Measure: func() (float64, error) { return 1e9 / perEvent(3000), nil }},
 		{Name: "modules/sigma-growth", Unit: "ratio", Limit: 2, Measure: func() (float64, error) { return perEvent(3000) / perEvent(300), nil }},
-	}
+	}, peerBenchmarks()...)
 }
 
 // perEvent is the nanoseconds that one of a stream of mixed events costs with n rules.
