@@ -16,7 +16,7 @@ RACE := ./swarm/event/... ./trust ./trust/audit ./trust/authority ./trust/compos
 TESTED := -trimpath -vet=off
 
 .DEFAULT_GOAL := help
-.PHONY: help run test models soak build build-pkcs11 test-pkcs11 install generate bench build-peers lint picture train-cage2
+.PHONY: help run test models soak build build-pkcs11 test-pkcs11 build-yara test-yara install generate bench build-peers lint picture train-cage2
 
 help: ## show this
 	@echo "omega: a host-security mesh without a server"
@@ -35,6 +35,15 @@ test-pkcs11: ## the tests of keys in a PKCS#11 token: needs gcc and softhsm2
 	CGO_ENABLED=1 $(GO) vet -tags pkcs11 ./trust/token ./node ./cmd/omega
 	CGO_ENABLED=1 $(GO) test -tags pkcs11 ./trust/token
 	CGO_ENABLED=1 $(GO) test -tags pkcs11 -run '^TestKeyInAToken$$' ./cmd/omega
+
+build-yara: ## build bin/omega-yara, which matches files with YARA rules: needs gcc, pkg-config and libyara-dev (4.2), and is not static
+	@mkdir -p bin
+	CGO_ENABLED=1 $(GO) build -tags yara -trimpath -buildvcs=false -ldflags "$(LDFLAGS)" -o bin/omega-yara ./cmd/omega
+
+test-yara: ## the tests of YARA rules, with the real library: needs gcc, pkg-config and libyara-dev (4.2)
+	CGO_ENABLED=1 $(GO) vet -tags yara ./modules/yara ./node/privileged/... ./node ./cmd/omega
+	CGO_ENABLED=1 $(GO) test -tags yara ./modules/yara ./node/privileged/scanner ./node/privileged/confine
+	CGO_ENABLED=1 $(GO) test -tags yara -run '^TestYara' ./node
 
 run: ## build, then watch five hosts catch a real attack and refuse the attacker (best as root); Ctrl-C ends it
 	@start=$$(date +%s); $(MAKE) --no-print-directory build && echo "built in $$(( $$(date +%s) - start )) s"

@@ -19,20 +19,26 @@ import (
 	"github.com/omega-mesh/omega/bpf/selftest"
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/privileged"
+	"github.com/omega-mesh/omega/node/privileged/scanner"
 	"github.com/omega-mesh/omega/trust/identity"
 )
 
 // childName is argv[0] of the unprivileged half: nothing a user types, and what ps shows.
 const childName = "omega: node"
 
-// IsChild says whether this process is the unprivileged half that Up executed, or its self-test. main, and TestMain of a test that
+// IsChild says whether this process is the unprivileged half that Up executed, its self-test, or its scanner. main, and TestMain of a test that
 // calls Up as root, must ask it before anything else, and if so exit with Child's result.
-func IsChild() bool { return len(os.Args) > 0 && os.Args[0] == childName || selftest.Is() }
+func IsChild() bool {
+	return len(os.Args) > 0 && os.Args[0] == childName || selftest.Is() || scanner.Is()
+}
 
-// Child is the life of the unprivileged half, or of a self-test; its result is the exit code.
+// Child is the life of the unprivileged half, of a self-test, or of a scanner; its result is the exit code.
 func Child() int {
 	if selftest.Is() {
 		return selftest.Perform(os.Stdout)
+	}
+	if scanner.Is() {
+		return scanner.Main()
 	}
 	unix.Umask(0o077)
 	if err := privileged.Unreadable(); err != nil {

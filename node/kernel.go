@@ -19,6 +19,7 @@ import (
 	"github.com/omega-mesh/omega/bpf/procfs"
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/privileged"
+	"github.com/omega-mesh/omega/node/privileged/scanner"
 	"github.com/omega-mesh/omega/roles/sentinel/integrity"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust/guard"
@@ -66,6 +67,13 @@ func newHost(ctx context.Context, cfg *config.Config, resume bool, log *slog.Log
 	}
 	if os.Geteuid() == 0 && cfg.Mode != config.ModeReadOnly { // a file is given back with its owner, which only root can
 		opt.Keep = Layout{cfg.Dir}.Quarantine()
+	}
+	if opt.Scanner, err = scanner.New(scanner.Options{Paths: cfg.YaraRules, Spawn: privileged.SpawnScanner(cfg.Dir), Log: log}); err != nil {
+		k.close()
+		return nil, nil, err
+	}
+	if s := opt.Scanner.Status(); s.Asked && s.Why != "" {
+		log.Warn("YARA rules are not used", "why", s.Why)
 	}
 	h, err := privileged.NewHost(opt)
 	if err != nil {

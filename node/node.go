@@ -96,6 +96,7 @@ type Node struct {
 	rollout     *rollout.Rollout       // those that run here
 	baselines   *baselines             // each member's last word on its watched files
 	watched     *watched               // changes of this host's watched files, on their way
+	suspects    *suspects              // files to be matched with YARA rules
 	credentials *credentials           // what issuers lent to whom
 	nameless    *nameless              // reports whose authors nobody knows
 	access      atomic.Pointer[access] // who may call what
@@ -190,6 +191,7 @@ func New(p Parts) (*Node, error) {
 	}
 	n.baselines = newBaselines()
 	n.watched = newWatched(p.Config, os.Geteuid() == 0 || p.Split)
+	n.suspects = newSuspects()
 	n.access.Store(&access{})
 	if n.nameless, err = newNameless(n.genesis.SwarmID(), n.self, n); err != nil {
 		return fail(err)
@@ -338,6 +340,9 @@ func (n *Node) Run(ctx context.Context) error {
 	work.Add(service{"baselines", n.judgeBaselines})
 	if n.watched.paths != nil && n.parts.Sensor != nil {
 		work.Add(service{"watched files", n.lookAtChanges})
+	}
+	if len(n.cfg.YaraRules) > 0 {
+		work.Add(service{"yara", n.scanSuspects})
 	}
 	if n.parts.Sensor != nil {
 		work.Add(service{"sensor", n.sense})

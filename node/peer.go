@@ -108,6 +108,9 @@ func (n *Node) Respond(ctx context.Context, r event.Response) (event.Receipt, er
 	if rc.Heard == 0 {
 		rc.Heard = heard
 	}
+	if r.Action == event.ActionQuarantine && rc.Outcome == event.OutcomeDone {
+		n.sealed(&r)
+	}
 	return rc, nil
 }
 

@@ -120,7 +120,7 @@ func TestReadOnly(t *testing.T) {
 	for _, path := range w.by(os.Getpid(), child) {
 		if path = strings.TrimSuffix(path, " (deleted)"); strings.HasPrefix(path, r.dir+"/") {
 			state++
-		} else if !strings.HasPrefix(path, "/sys/") && !strings.HasPrefix(path, "/proc/") && !strings.Contains(path, "anon_inode") {
+		} else if !strings.HasPrefix(path, "/sys/") && !strings.HasPrefix(path, "/proc/") && !strings.Contains(path, "anon_inode") && filepath.Base(path) != "testlog.txt" { // of go test itself
 			t.Errorf("%s was written", path)
 		}
 	}

@@ -87,6 +87,7 @@ func (n *Node) queues() map[string]*apiv1.Queue {
 		out["swarm/"+name] = &apiv1.Queue{Len: uint64(q.Len), Cap: uint64(q.Cap), Dropped: q.Dropped}
 	}
 	out["watched-files"] = &apiv1.Queue{Len: uint64(n.watched.waiting()), Cap: maxPending, Dropped: n.watched.lost.Load()}
+	out["yara"] = &apiv1.Queue{Len: uint64(len(n.suspects.queue)), Cap: maxSuspects, Dropped: n.suspects.lost.Load()}
 	if n.parts.Sensor != nil {
 		for name, lost := range n.parts.Sensor.Drops() {
 			out["sensor/"+name] = &apiv1.Queue{Dropped: lost}
@@ -125,6 +126,8 @@ func (b backend) Doctor(ctx context.Context) ([]*apiv1.Check, error) {
 	add("rules", ok, detail, lost)
 	ok, detail, lost = b.indicatorCheck()
 	add("indicators", ok, detail, lost)
+	ok, detail, lost = b.yaraCheck(ctx)
+	add("yara", ok, detail, lost)
 	mode, _ := b.mode.Load().(string)
 	lost = "responses are said, not done"
 	if mode == config.ModeReadOnly {

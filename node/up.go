@@ -107,6 +107,7 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 	defer stop()
 	wg.Go(func() { kernel.run(side) })
 	wg.Go(func() { host.Watch(side) })
+	wg.Go(func() { host.KeepScanner(side) })
 	wg.Go(func() { servePanic(side, emergency, host, log) })
 
 	if split {

@@ -30,6 +30,7 @@ The first Ctrl-C drains, the second stops.`,
   omega up --read-only
   omega up --mode enforce
   omega up --rules /etc/omega/rules
+  omega up --yara-rules /etc/omega/yara
   omega up --sensor replay:incident.jsonl.gz
   omega up --listen /ip4/0.0.0.0/tcp/7946 --decoys tcp/2323,tcp/8081`,
 		Args: cobra.NoArgs,
@@ -61,6 +62,7 @@ func settingFlags(f *pflag.FlagSet) {
 	f.Bool("pack", true, "match events with the detections that come with the program (omega rules list)")
 	f.StringSlice("indicator-sources", nil, "what this host looks for: files and folders of indicators, https://… or taxii+https://…#COLLECTION")
 	f.StringSlice("rules", nil, "folders and files of Sigma rules that this host's events are matched with; absolute paths")
+	f.StringSlice("yara-rules", nil, "files and folders of YARA rules that dropped and quarantined files are matched with; absolute paths (needs a build by make build-yara)")
 	f.String("cgroup", "", "see and act only within this cgroup v2 folder")
 	f.StringSlice("interfaces", nil, "interfaces packets are refused on (default all but loopback)")
 	f.StringSlice("integrity-paths", nil, "files and folders to keep a baseline of, or auto, or off (default auto)")

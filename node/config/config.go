@@ -63,6 +63,9 @@ type Config struct {
 	Logs []string `koanf:"logs"`
 	// Rules are folders and files of Sigma rules that this host's events are matched with, by absolute path; at most 256.
 	Rules []string `koanf:"rules"`
+	// YaraRules are files and folders of YARA rules that dropped and quarantined files are matched with, by absolute path; at most
+	// 256. It takes a build with the tag yara; others say so in the doctor.
+	YaraRules []string `koanf:"yara_rules"`
 	// Pack says whether the detections that come with the program are used.
 	Pack bool `koanf:"pack"`
 	// IndicatorSources are what this host looks for, visited every IndicatorRefresh seconds (60 to 604800): files and folders by
@@ -215,7 +218,7 @@ func (c *Config) Validate() error {
 	); err != nil {
 		return err
 	}
-	for key, list := range map[string][]string{"listen": c.Listen, "bootstrap": c.Bootstrap, "decoys": c.Decoys, "allow": c.Allow, "interfaces": c.Interfaces, "logs": c.Logs, "rules": c.Rules, "indicator_sources": c.IndicatorSources, "labels": c.Labels,
+	for key, list := range map[string][]string{"listen": c.Listen, "bootstrap": c.Bootstrap, "decoys": c.Decoys, "allow": c.Allow, "interfaces": c.Interfaces, "logs": c.Logs, "rules": c.Rules, "yara_rules": c.YaraRules, "indicator_sources": c.IndicatorSources, "labels": c.Labels,
 		"filter_cgroups": c.FilterCgroups, "filter_uids": c.FilterUIDs, "filter_paths": c.FilterPaths, "integrity_paths": c.IntegrityPaths, "integrity_exclude": c.IntegrityExclude} {
 		if len(list) > MaxList {
 			return bad(key, "%d values, more than %d", len(list), MaxList)
@@ -273,9 +276,11 @@ func (c *Config) Validate() error {
 			return bad(key, "%q is not an absolute path", path)
 		}
 	}
-	for _, v := range c.Rules {
-		if !filepath.IsAbs(v) {
-			return bad("rules", "%q is not an absolute path", v)
+	for key, list := range map[string][]string{"rules": c.Rules, "yara_rules": c.YaraRules} {
+		for _, v := range list {
+			if !filepath.IsAbs(v) {
+				return bad(key, "%q is not an absolute path", v)
+			}
 		}
 	}
 	for _, v := range c.IndicatorSources {

@@ -59,7 +59,7 @@ func TestUnknownKeyNamesTheNearest(t *testing.T) {
 func TestBadValuesAreRefused(t *testing.T) {
 	for _, yaml := range []string{"mode: panic", "mode: 3", "listen: []", "listen: [localhost]", "decoys: [tcp]", "decoys: [tcp/0]", "decoys: [tcp/70000]",
 		"allow: [example.org]", "allow: [/a/../b]", "window: 1", "window: many", "mdns: perhaps", "cgroup: relative", "log_level: loud", "sensor: eyes",
-		"rules: [relative]", "indicator_sources: [relative]", "indicator_sources: ['http://feeds.example/list']", "indicator_refresh_s: 1", "indicator_mib: 1", "decoys: {a: b}", "decoys: [[a]]", "- a", "mode: [", "filter_paths: [relative]", "filter_uids: [root]", "filter_rate: -1", "filter_cgroups: [/a/..]", "reserved_disk_mib: -1"} {
+		"rules: [relative]", "yara_rules: [relative]", "indicator_sources: [relative]", "indicator_sources: ['http://feeds.example/list']", "indicator_refresh_s: 1", "indicator_mib: 1", "decoys: {a: b}", "decoys: [[a]]", "- a", "mode: [", "filter_paths: [relative]", "filter_uids: [root]", "filter_rate: -1", "filter_cgroups: [/a/..]", "reserved_disk_mib: -1"} {
 		if _, err := Load(Source{Dir: write(t, yaml+"\n")}); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", yaml, err)
 		}

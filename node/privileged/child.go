@@ -41,6 +41,10 @@ type ChildOptions struct {
 	Env []string
 	// Output takes what it writes to standard output and error.
 	Output *os.File
+	// Confine, if set, is called on the thread that starts it, with no_new_privs set: what it takes from that thread the child does not have.
+	Confine func() error
+	// Dies is the signal it gets should we die; 0 is SIGTERM.
+	Dies syscall.Signal
 }
 
 // Child is a running unprivileged half.
@@ -61,6 +65,9 @@ func Spawn(opt ChildOptions) (*Child, error) {
 	cmd.ExtraFiles = opt.Files
 	cmd.Stdout, cmd.Stderr = opt.Output, opt.Output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	if opt.Dies != 0 {
+		cmd.SysProcAttr.Pdeathsig = opt.Dies
+	}
 	if opt.UID != 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: opt.UID, Gid: opt.UID}
 	}
@@ -77,8 +84,14 @@ func Spawn(opt ChildOptions) (*Child, error) {
 				return
 			}
 		}
+		if opt.Confine != nil {
+			if err := opt.Confine(); err != nil {
+				started <- err
+				return
+			}
+		}
 		if err := cmd.Start(); err != nil {
-			started <- fmt.Errorf("unprivileged half: %w", err)
+			started <- fmt.Errorf("%s: %w", opt.Name, err)
 			return
 		}
 		started <- nil

@@ -9,6 +9,7 @@ import (
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/bpf/selftest"
 	"github.com/omega-mesh/omega/bpf/workload"
+	"github.com/omega-mesh/omega/node/privileged/scanner"
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
@@ -110,6 +111,8 @@ func (c *Client) call(ctx context.Context, kind Kind, body, into any) error {
 			return ErrUnavailable
 		case f.Error == ErrNoBaseline.Error():
 			return ErrNoBaseline
+		case f.Error == scanner.ErrNone.Error():
+			return scanner.ErrNone
 		case f.Error != "":
 			return errors.New(f.Error)
 		case into == nil:
@@ -206,6 +209,18 @@ func (c *Client) Allowed(ctx context.Context) ([]string, error) {
 	var l listBody[string]
 	err := c.call(ctx, KindAllowed, nil, &l)
 	return l.Rows, err
+}
+
+// Scan implements Service.
+func (c *Client) Scan(ctx context.Context, r ScanRequest) (out ScanReport, err error) {
+	err = c.call(ctx, KindScan, r, &out)
+	return out, err
+}
+
+// ScanStatus implements Service.
+func (c *Client) ScanStatus(ctx context.Context) (out scanner.Status, err error) {
+	err = c.call(ctx, KindScanStatus, nil, &out)
+	return out, err
 }
 
 // Operators implements Service.

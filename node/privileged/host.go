@@ -20,6 +20,7 @@ import (
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/bpf/workload"
 	"github.com/omega-mesh/omega/node/privileged/quarantine"
+	"github.com/omega-mesh/omega/node/privileged/scanner"
 	"github.com/omega-mesh/omega/roles/sentinel/integrity"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust/guard"
@@ -67,7 +68,9 @@ type HostOptions struct {
 	Rails  *guard.Rails
 	// Keep is the folder of quarantined files; empty where this host quarantines none.
 	Keep string
-	Log  *slog.Logger
+	// Scanner matches files with YARA rules; nil where none are.
+	Scanner *scanner.Scanner
+	Log     *slog.Logger
 }
 
 // Names of a Host's own files, and bounds.
@@ -87,6 +90,7 @@ type Host struct {
 	sealed  *quarantine.Store // nil where there is none
 
 	runtimes *workload.Runtime
+	looked   lookedAt
 
 	mu      sync.Mutex
 	mode    string

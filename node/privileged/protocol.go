@@ -60,6 +60,8 @@ const (
 	KindBaselineDifferences
 	KindBaselineRescan
 	KindBaselineAccept
+	KindScan
+	KindScanStatus
 	kindEnd
 )
 

@@ -87,7 +87,7 @@ const maxSlow = 16
 // seconds, and no block may wait for that.
 func slow(cd codec, f Frame) bool {
 	switch f.Kind {
-	case KindSelfTest, KindRelease, KindBaselineNews, KindBaselineLook, KindBaselineCommit, KindBaselineAccept, KindBaselineDifferences, KindBaselineBegin:
+	case KindSelfTest, KindRelease, KindBaselineNews, KindBaselineLook, KindBaselineCommit, KindBaselineAccept, KindBaselineDifferences, KindBaselineBegin, KindScan:
 		return true
 	case KindApply:
 		var b applyBody
@@ -214,6 +214,17 @@ func answer(ctx context.Context, cd codec, s Service, f Frame) (any, error) {
 		return listBody[string]{rows}, err
 	case KindBaselineBegin, KindBaselineNews, KindBaselineCommit, KindBaselineLook, KindBaselineStatus, KindBaselineDifferences, KindBaselineRescan, KindBaselineAccept:
 		return answerBaseline(ctx, cd, s, f)
+	case KindScan:
+		var b ScanRequest
+		if err := cd.body(f, &b); err != nil {
+			return nil, err
+		}
+		if err := checkScan(&b); err != nil {
+			return nil, err
+		}
+		return s.Scan(ctx, b)
+	case KindScanStatus:
+		return s.ScanStatus(ctx)
 	}
 	return nil, fmt.Errorf("%w: kind %d is no request", ErrFrame, f.Kind)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/bpf/selftest"
 	"github.com/omega-mesh/omega/bpf/workload"
+	"github.com/omega-mesh/omega/node/privileged/scanner"
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
@@ -43,6 +44,11 @@ type Service interface {
 	Allow(ctx context.Context, what string) error
 	Disallow(ctx context.Context, what string) error
 	Allowed(ctx context.Context) ([]string, error)
+	// Scan matches what a process executes, or a file that was quarantined, with this host's YARA rules; scanner.ErrNone where
+	// there are none. It may take as long as a file is large, and one is done at a time.
+	Scan(ctx context.Context, r ScanRequest) (ScanReport, error)
+	// ScanStatus says what scans, and what it did.
+	ScanStatus(ctx context.Context) (scanner.Status, error)
 	// Baseline is who keeps the watched files' baseline.
 	Baseline
 	// Operators replaces what the swarm's operators said must never be blocked, at most MaxOperators lines. It is not

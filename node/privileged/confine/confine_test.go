@@ -93,6 +93,74 @@ func confined(how, dir string) int {
 		note("write elsewhere by another thread", err2)
 		return 0
 	}
+	if how == "enclosed" {
+		pipe := make([]int, 2)
+		note("pipe", unix.Pipe2(pipe, 0))
+		_, err := Enclosed(os.Getpid())
+		note("confine", err)
+		_, err = unix.Write(pipe[1], []byte("x"))
+		note("use what it has", err)
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() { runtime.LockOSThread(); _ = make([]byte, 1<<20) })
+		}
+		wg.Wait()
+		_, err = os.ReadFile(filepath.Join(filepath.Dir(dir), "outside"))
+		note("read a file", err)
+		note("make a file", os.WriteFile(filepath.Join(dir, "made"), nil, 0o600))
+		note("look at a file", raw(unix.SYS_STATX))
+		note("a socket", raw(unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_STREAM, 0))
+		note("execute", raw(unix.SYS_EXECVE))
+		note("a process", raw(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0))
+		note("kill", raw(unix.SYS_KILL, uintptr(os.Getppid()), 0))
+		note("signal another", raw(unix.SYS_TGKILL, uintptr(os.Getppid()), uintptr(os.Getppid()), 0))
+		note("trace", raw(unix.SYS_PTRACE, unix.PTRACE_ATTACH, 1))
+		note("a file in memory", raw(unix.SYS_MEMFD_CREATE))
+		note("raise a limit", raw(unix.SYS_PRLIMIT64))
+		note("ask a device", raw(unix.SYS_IOCTL))
+		_, err = unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+		note("memory", err)
+		_, err = unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_ANON|unix.MAP_PRIVATE)
+		note("memory to execute", err)
+		page, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+		if err == nil {
+			err = unix.Mprotect(page, unix.PROT_READ|unix.PROT_EXEC)
+		}
+		note("make memory executable", err)
+		return 0
+	}
+	if how == "thread" { // what it executes is what counts: it tells for it
+		self, err := os.Executable()
+		if err != nil {
+			note("executable", err)
+			return 0
+		}
+		_, err = ThisThread(self, "/nowhere", "/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/null")
+		note("confine", err)
+		cmd := exec.Command(self, dir)
+		cmd.Env = append(os.Environ(), confinedEnv+"=executed")
+		out, err := cmd.Output()
+		if err != nil {
+			note("execute itself", err)
+			return 0
+		}
+		_ = json.Unmarshal(out, &told)
+		note("confine", nil)
+		return 0
+	}
+	if how == "executed" {
+		_, err := os.ReadFile(filepath.Join(filepath.Dir(dir), "outside"))
+		note("read elsewhere", err)
+		_, err = os.ReadFile("/proc/self/status")
+		note("read proc", err)
+		_, err = os.ReadDir("/usr/lib")
+		note("read libraries", err)
+		note("write elsewhere", os.WriteFile(filepath.Join(dir, "made"), nil, 0o600))
+		note("remove elsewhere", os.Remove(filepath.Join(filepath.Dir(dir), "outside")))
+		copied := filepath.Join(filepath.Dir(dir), "program") // it lies where nothing may be executed
+		note("execute elsewhere", exec.Command(copied).Run())
+		return 0
+	}
 	_, err := Unprivileged()
 	note("confine", err)
 	// What a node does all day.
@@ -151,6 +219,13 @@ func try(t *testing.T, how string) map[string]string {
 	if err := os.WriteFile(filepath.Join(filepath.Dir(dir), "outside"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	program, err := os.ReadFile("/bin/true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(filepath.Dir(dir), "program"), program, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command(os.Args[0], dir)
 	cmd.Env = append(os.Environ(), confinedEnv+"="+how)
 	cmd.Stderr = os.Stderr
@@ -196,6 +271,23 @@ func TestTheHalfThatParsesWritesToItsStateAlone(t *testing.T) {
 	compare(t, try(t, "landlock"), map[string]string{
 		"confine": done, "write below": done, "rename below": done, "remove below": done, "make a folder below": done, "read elsewhere": done,
 		"write elsewhere": no, "change elsewhere": no, "remove elsewhere": no, "execute": no, "write elsewhere by another thread": no,
+	})
+}
+
+func TestWhatScansIsLeftItsMemory(t *testing.T) {
+	const done, no = "done", "EPERM"
+	compare(t, try(t, "enclosed"), map[string]string{
+		"pipe": done, "confine": done, "use what it has": done, "memory": done,
+		"read a file": no, "make a file": no, "look at a file": no, "a socket": no, "execute": no, "a process": no, "kill": no, "signal another": no, "trace": no,
+		"a file in memory": no, "raise a limit": no, "ask a device": no, "memory to execute": no, "make memory executable": no,
+	})
+}
+
+func TestWhatIsExecutedReadsLibrariesAlone(t *testing.T) {
+	const done, no = "done", "EACCES"
+	compare(t, try(t, "thread"), map[string]string{
+		"confine": done, "read libraries": done,
+		"read elsewhere": no, "read proc": no, "write elsewhere": no, "remove elsewhere": no, "execute elsewhere": no,
 	})
 }
 

@@ -40,23 +40,33 @@ func landlock() (abi int, handled, scoped uint64, err error) {
 	return abi, handled, scoped, nil
 }
 
-// restrict puts every thread of this process under a set of rules, for life. It needs no_new_privs or CAP_SYS_ADMIN.
-func restrict(handled, scoped uint64, places []place) error {
+// ruleset makes a set of rules; the caller closes it.
+func ruleset(handled, scoped uint64, places []place) (int, error) {
 	attr := unix.LandlockRulesetAttr{Handled_access_fs: handled, Scoped: scoped}
 	size := unsafe.Offsetof(attr.Quiet_access_fs)
 	set, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), size, 0)
 	if errno != 0 {
-		return fmt.Errorf("landlock: %w", errno)
+		return 0, fmt.Errorf("landlock: %w", errno)
 	}
-	defer unix.Close(int(set))
 	for _, p := range places {
 		rule := unix.LandlockPathBeneathAttr{Allowed_access: p.may & handled, Parent_fd: int32(p.at)}
 		if _, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, set, unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&rule)), 0, 0, 0); errno != 0 {
-			return fmt.Errorf("landlock: %w", errno)
+			unix.Close(int(set))
+			return 0, fmt.Errorf("landlock: %w", errno)
 		}
 		runtime.KeepAlive(&rule)
 	}
-	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, set, 0, 0); errno != 0 {
+	return int(set), nil
+}
+
+// restrict puts every thread of this process under a set of rules, for life. It needs no_new_privs or CAP_SYS_ADMIN.
+func restrict(handled, scoped uint64, places []place) error {
+	set, err := ruleset(handled, scoped, places)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(set)
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(set), 0, 0); errno != 0 {
 		return fmt.Errorf("landlock: %w", errno)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +33,12 @@ var (
 
 // pseudo are file systems whose files are no files.
 var pseudo = [...]int64{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.BPF_FS_MAGIC, unix.TRACEFS_MAGIC, unix.DEBUGFS_MAGIC, unix.SECURITYFS_MAGIC}
+
+// Pseudo says whether the file that is open as fd is none, but a way to ask the kernel; so is one whose file system is not to be known.
+func Pseudo(fd int) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) != nil || slices.Contains(pseudo[:], int64(fs.Type))
+}
 
 // Find opens a file for Seal without touching it. path is absolute; a symbolic link at its end is not followed, so that
 // what is taken away is what was named. The caller closes it.
@@ -73,14 +80,8 @@ func (f *Found) open(path string) error {
 	if err := unix.Fstat(fd, &f.stat); err != nil {
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil {
-		return &os.PathError{Op: "statfs", Path: path, Err: err}
-	}
-	for _, p := range pseudo {
-		if int64(fs.Type) == p {
-			return fmt.Errorf("%s: %w: it lies in a file system of the kernel's", path, ErrNotRegular)
-		}
+	if Pseudo(fd) {
+		return fmt.Errorf("%s: %w: it lies in a file system of the kernel's", path, ErrNotRegular)
 	}
 	switch {
 	case f.stat.Mode&unix.S_IFMT != unix.S_IFREG:
