@@ -586,7 +586,7 @@ func (r *refusing) release(ids ...string) func() {
 
 const evil, other = "0123456789abcdef0123456789abcde0", "0123456789abcdef0123456789abcde1"
 
-func TestDenyByNameAndPort(t *testing.T) {
+func TestDenyByNamePortAndAddress(t *testing.T) {
 	a, b := twoHosts(t)
 	k := a.load(Options{})
 	nameServer(t, b, [4]byte{10, 99, 0, 2}, nil)
@@ -621,6 +621,10 @@ func TestDenyByNameAndPort(t *testing.T) {
 	r.refused("an address spared no more", 10, r.release(evil))
 	r.deny(other, event.Target{Port: port, Protocol: 6})
 	r.refused("a denied port", 1000, r.release(other))
+	r.deny(evil, event.Target{Address: netip.PrefixFrom(netip.MustParseAddr(b.addr), 32)})
+	r.refused("a denied address", 1000, r.release(evil))
+	r.deny(other, event.Target{Address: netip.MustParsePrefix("10.99.0.0/24")})
+	r.refused("a denied prefix", 1000, r.release(other))
 }
 
 // An alias, a second name, and the other way round in time: what counts is that the address was given for a denied name.
