@@ -2,36 +2,22 @@ package bpf
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"io"
-	"os"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/bpf/executable"
 )
 
-// Bounds of hashing what is executed.
-const (
-	maxHashed  = 256 << 20 // bytes of one file; a larger one is counted and left alone
-	maxDigests = 8192      // remembered; all are forgotten past it
-	maxPerHash = 1024      // files that one response denies by their hash
-)
+// maxPerHash bounds the files that one response denies by their hash.
+const maxPerHash = 1024
 
 // fsIocGetVersion is FS_IOC_GETVERSION, the number of FS_IOC_GETFLAGS but for its letter.
 const fsIocGetVersion = unix.FS_IOC_GETFLAGS + ('v'-'f')<<8
-
-// stamp tells whether a file is the one that was hashed, unchanged: a write moves the time of its inode's change.
-type stamp struct {
-	device, inode, size uint64
-	changed             unix.Timespec
-}
 
 // unhashedValue is struct unhashed of kernel/execution.c.
 type unhashedValue struct {
@@ -83,47 +69,31 @@ func (k *Kernel) hashExecutions(ctx context.Context) {
 	}
 	defer context.AfterFunc(ctx, func() { r.Close() })()
 	defer r.Close()
-	known := map[stamp][sha256.Size]byte{}
-	buffer := make([]byte, 64<<10)
+	var hasher executable.Hasher
 	var record ringbuf.Record
 	for r.ReadInto(&record) == nil {
 		var u unhashedValue
 		if _, err := binary.Decode(record.RawSample, binary.NativeEndian, &u); err != nil {
 			continue
 		}
-		if err := k.judge(&u, known, buffer); err != nil {
+		if err := k.judge(ctx, &u, &hasher); err != nil {
 			k.unread.Add(1)
 		}
 	}
 }
 
 // judge hashes one executed file and, where its hash is denied, ends the process and denies the inode from then on.
-func (k *Kernel) judge(u *unhashedValue, known map[stamp][sha256.Size]byte, buffer []byte) error {
-	f, st, err := u.open()
+func (k *Kernel) judge(ctx context.Context, u *unhashedValue, hasher *executable.Hasher) error {
+	f, err := (&executable.Image{PID: u.PID, Path: cString(u.Path[:]), Inode: u.Inode, Device: uint64(u.Device)}).Open()
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	at := stamp{st.Dev, st.Ino, uint64(st.Size), st.Ctim}
-	sum, ok := known[at]
-	if !ok {
-		if st.Size > maxHashed {
-			return fmt.Errorf("%d bytes, more than %d", st.Size, maxHashed)
-		}
-		hash := sha256.New()
-		if _, err := io.CopyBuffer(struct{ io.Writer }{hash}, struct{ io.Reader }{io.LimitReader(f, maxHashed)}, buffer); err != nil {
-			return err
-		}
-		hash.Sum(sum[:0])
-		// One changed a moment ago may change again within the clock's grain, and its stamp would not tell.
-		if age := time.Since(time.Unix(st.Ctim.Unix())); age > time.Second {
-			if len(known) >= maxDigests {
-				clear(known)
-			}
-			known[at] = sum
-		}
+	sums, err := hasher.Sum(ctx, f, false)
+	if err != nil {
+		return err
 	}
-	want := hex.EncodeToString(sum[:])
+	want := hex.EncodeToString(sums.SHA256[:])
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	key := appendUint32(appendUint64(nil, u.Inode), u.Device)
@@ -149,33 +119,6 @@ func (k *Kernel) judge(u *unhashedValue, known map[stamp][sha256.Size]byte, buff
 	}
 	errs = append(errs, k.countRules(), u.kill())
 	return errors.Join(errs...)
-}
-
-// open opens what was executed: the process's own image or, where that is gone already, its path, if it leads to the same file.
-func (u *unhashedValue) open() (*os.File, *unix.Stat_t, error) {
-	var errs []error
-	for _, path := range []string{fmt.Sprintf("/proc/%d/exe", u.PID), cString(u.Path[:])} {
-		if !strings.HasPrefix(path, "/") {
-			continue
-		}
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		f := os.NewFile(uintptr(fd), path)
-		var st unix.Stat_t
-		err = unix.Fstat(fd, &st)
-		if err == nil && (st.Ino != u.Inode || unix.Major(st.Dev)<<20|unix.Minor(st.Dev) != u.Device || st.Mode&unix.S_IFMT != unix.S_IFREG) {
-			err = fmt.Errorf("%s is another file now", path)
-		}
-		if err == nil {
-			return f, &st, nil
-		}
-		errs = append(errs, err)
-		f.Close()
-	}
-	return nil, nil, errors.Join(errs...)
 }
 
 // kill ends the process that was started, if it is still that one.

@@ -13,6 +13,7 @@ import (
 	indicators "github.com/omega-mesh/omega/modules/indicator/store"
 	"github.com/omega-mesh/omega/node/api"
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
+	"github.com/omega-mesh/omega/swarm/event"
 )
 
 // openIndicators opens what this host looks for; nothing is read or fetched before the node runs.
@@ -33,6 +34,15 @@ func (n *Node) awaitIndicators(ctx context.Context) {
 	case <-n.indicators.Loaded():
 	case <-ctx.Done():
 	}
+}
+
+// lookUpExecuted looks what is executed here up by its digest.
+func (n *Node) lookUpExecuted() *indicator.Executed {
+	return indicator.NewExecuted(&n.indicators.Current, &n.indicators.Sightings, n.parts.Service.Digest, func(ctx context.Context, f event.Finding) {
+		if _, err := n.Publish(ctx, f); err != nil && ctx.Err() == nil {
+			n.log.Error("finding not published", "rule", f.RuleID, "err", err)
+		}
+	})
 }
 
 // lookFor answers modules that were granted the look-up.
@@ -57,7 +67,14 @@ func (b backend) indicatorCheck() (ok bool, detail, lost string) {
 	}
 	set := b.indicators.Current.Load()
 	detail = fmt.Sprintf("%d of %d sources, %d MiB of %d", set.Len(), len(all), set.Bytes()>>20, b.indicators.Budget()>>20)
+	var x indicator.Executions
+	if b.executed != nil && set.Len(indicator.MD5, indicator.SHA1, indicator.SHA256) > 0 {
+		x = b.executed.Counts()
+		detail += fmt.Sprintf("; %d executables hashed, %d gone or unreadable", x.Hashed, x.Failed)
+	}
 	switch {
+	case x.Dropped+x.Untold > 0:
+		return false, detail, fmt.Sprintf("%d executions that were not hashed, and %d findings: more at once than are looked at", x.Dropped, x.Untold)
 	case b.indicators.Full():
 		return false, detail, "what the sources have beyond that: raise indicator_mib, or take a source away"
 	case failed > 0:

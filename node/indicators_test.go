@@ -2,7 +2,12 @@ package node
 
 import (
 	"bytes"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -100,4 +105,105 @@ func TestIndicatorsOfAHost(t *testing.T) {
 		}
 	}
 	t.Errorf("the doctor says nothing of indicators: %v", doctor)
+}
+
+// A program whose SHA-256, SHA-1 or MD5 is listed is found when it is run, under whatever name, also the second time and once it
+// was written over; the half that parses cannot read the file, the other hashes it.
+func TestListedProgramIsFound(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: the files of other users' processes are hashed")
+	}
+	r := newRig(t, "n1")
+	r.cfg.Sensor, r.cfg.Split = "auto", true
+	t.Cleanup(func() {
+		r.stop()
+		if _, err := Cleanup(r.dir); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := t.TempDir()
+	program, err := os.ReadFile("/bin/true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Bytes after its end change a program's digest, and nothing else of it.
+	write := func(name, tail string) ([]byte, string) {
+		t.Helper()
+		b, path := append(bytes.Clone(program), tail...), filepath.Join(dir, name)
+		if err := os.WriteFile(path+".new", b, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+		return b, path
+	}
+	run := func(path string) {
+		t.Helper()
+		if out, err := exec.Command(path).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	strong, one := write("one", "listed by SHA-256")
+	weak, two := write("two", "listed by MD5")
+	older, three := write("three", "listed by SHA-1")
+	_, four := write("four", "not listed")
+	list := filepath.Join(filepath.Dir(r.dir), "digests.txt")
+	if err := os.WriteFile(list, fmt.Appendf(nil, "%x\n%x\n%x\n", sha256.Sum256(strong), md5.Sum(weak), sha1.Sum(older)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.cfg.IndicatorSources = []string{list}
+	if _, err := Init(r.dir, InitOptions{Name: "n1", Swarm: "lab", Roles: []string{"sentinel"}}); err != nil {
+		t.Fatal(err)
+	}
+	r.up()
+	subjects := func() map[string]int {
+		t.Helper()
+		s, err := r.client.Findings(t.Context(), &apiv1.FindingsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		out := map[string]int{}
+		for s.Receive() {
+			if s.Msg().RuleId == "indicator.hash" {
+				out[s.Msg().Subject.File]++
+			}
+		}
+		if s.Err() != nil {
+			t.Fatal(s.Err())
+		}
+		return out
+	}
+	ask := func() uint64 {
+		t.Helper()
+		all, err := r.client.ListIndicators(t.Context(), &apiv1.ListIndicatorsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all.Total
+	}
+	eventually(t, "the list is read", func() bool { return ask() == 3 })
+	for _, path := range []string{one, two, three, four} {
+		run(path)
+	}
+	eventually(t, "each listed one is found", func() bool { s := subjects(); return s[one] > 0 && s[two] > 0 && s[three] > 0 })
+	if s := subjects(); s[four] != 0 {
+		t.Errorf("%v", s)
+	}
+	if err := os.WriteFile(four, strong, 0o700); err != nil { // into the same inode
+		t.Fatal(err)
+	}
+	run(four)
+	eventually(t, "what was written over", func() bool { return subjects()[four] > 0 })
+	doctor, err := r.client.Doctor(t.Context(), &apiv1.DoctorRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range doctor.GetChecks() {
+		if c.GetName() == "indicators" && strings.Contains(c.GetDetail(), "executables hashed") {
+			return
+		}
+	}
+	t.Errorf("the doctor does not say how many were hashed: %v", doctor)
 }

@@ -104,6 +104,7 @@ type Node struct {
 	decoy       *decoy.Decoy
 	rules       *rules
 	indicators  *indicators.Store
+	executed    *indicator.Executed
 	sentinel    *sentinel.Sentinel
 	clock       *clock  // how far off this host's clock is
 	health      *health // what a person should know
@@ -240,7 +241,12 @@ func New(p Parts) (*Node, error) {
 	if n.indicators, err = n.openIndicators(); err != nil {
 		return fail(err)
 	}
-	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Detectors: append(n.rules.detectors(ownParts(p)), n.rollout.Detector(), indicator.NewDetector(&n.indicators.Current, &n.indicators.Sightings)), SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
+	detectors := append(n.rules.detectors(ownParts(p)), n.rollout.Detector(), indicator.NewDetector(&n.indicators.Current, &n.indicators.Sightings))
+	if n.cfg.Replay() == "" { // the processes of a recording ran elsewhere
+		n.executed = n.lookUpExecuted()
+		detectors = append(detectors, n.executed)
+	}
+	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Detectors: detectors, SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
 	n.roles = roles.NewSupervisor(n, roles.SupervisorOptions{
 		Roles: []roles.Role{n.sentinel, n.decoy, analyst.New(analyst.Options{Board: n.board, Log: n.log})}, Log: n.log,
 	})
@@ -322,6 +328,9 @@ func (n *Node) Run(ctx context.Context) error {
 	work.Add(service{"ledger", n.ledger.Run})
 	work.Add(service{"journal", n.telemetry.journal.Run})
 	work.Add(service{"indicators", n.indicators.Run})
+	if n.executed != nil {
+		work.Add(service{"executed files", n.executed.Run})
+	}
 	work.Add(service{"workloads", n.telemetry.workloads.Run})
 	work.Add(service{"roles", n.roles.Serve})
 	work.Add(service{"authority", n.followAuthority})

@@ -326,6 +326,9 @@ func (d *Detector) finding(m *Match, seen string) event.Finding {
 		f.Subject.Address = e.Logon.Remote.Unmap()
 	}
 	f.Subject.File, f.Subject.User = modules.Printable(e.File.Path), modules.Printable(e.Logon.User)
+	if f.Subject.File == "" && m.Kind.rule() == "hash" {
+		f.Subject.File = modules.Printable(e.Process.Exe)
+	}
 	for _, v := range [...]event.Evidence{
 		{Name: "indicator", Value: m.Value}, {Name: "indicator_kind", Value: m.Kind.String()}, {Name: "source", Value: m.Origin.Source},
 		{Name: "label", Value: m.Origin.Label}, {Name: "seen", Value: seen}, {Name: "event", Value: e.Class.String() + " " + e.Activity.String()},

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/executable"
 	"github.com/omega-mesh/omega/bpf/selftest"
 	"github.com/omega-mesh/omega/bpf/workload"
 	"github.com/omega-mesh/omega/node/privileged/scanner"
@@ -192,6 +193,13 @@ func (c *Client) Process(ctx context.Context, pid uint32) (p event.Process, err 
 func (c *Client) Container(ctx context.Context, id string) (d workload.Description, err error) {
 	err = c.call(ctx, KindContainer, textBody{id}, &d)
 	return d, err
+}
+
+// Digest implements Service.
+func (c *Client) Digest(ctx context.Context, image executable.Image, weak bool) (executable.Sums, error) {
+	var b sumsBody
+	err := c.call(ctx, KindDigest, imageBody{image.PID, image.Path, image.Inode, image.Device, weak}, &b)
+	return executable.Sums{SHA256: b.SHA256, Weak: b.Weak, SHA1: b.SHA1, MD5: b.MD5}, err
 }
 
 // Allow implements Service.

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/executable"
 	"github.com/omega-mesh/omega/bpf/workload"
 	"github.com/omega-mesh/omega/node/privileged/quarantine"
 	"github.com/omega-mesh/omega/node/privileged/scanner"
@@ -91,6 +92,7 @@ type Host struct {
 
 	runtimes *workload.Runtime
 	looked   lookedAt
+	hasher   executable.Hasher
 
 	mu      sync.Mutex
 	mode    string

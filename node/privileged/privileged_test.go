@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/executable"
 	"github.com/omega-mesh/omega/bpf/selftest"
 	"github.com/omega-mesh/omega/bpf/workload"
 	"github.com/omega-mesh/omega/swarm/event"
@@ -81,6 +82,13 @@ func (r *recorder) Protect(_ context.Context, l []bpf.Listener, p []Proved) erro
 func (r *recorder) Process(_ context.Context, pid uint32) (event.Process, error) {
 	return event.Process{}, ErrUnavailable
 }
+func (r *recorder) Digest(_ context.Context, image executable.Image, weak bool) (executable.Sums, error) {
+	if image.Path == "/gone" {
+		return executable.Sums{}, errors.New("no such file")
+	}
+	return executable.Sums{SHA256: [32]byte{byte(image.PID), byte(image.Inode), byte(image.Device)}, Weak: weak && image.Untrusted, SHA1: [20]byte{1}, MD5: [16]byte{2}}, nil
+}
+
 func (r *recorder) Container(_ context.Context, id string) (workload.Description, error) {
 	return workload.Description{Image: "image of " + id, Pod: "a/b"}, nil
 }
@@ -180,6 +188,15 @@ func TestCommandsCrossTheLine(t *testing.T) {
 	}
 	if l, err := c.Allowed(ctx); err != nil || l[0] != "10.0.0.0/8" {
 		t.Fatal(l, err)
+	}
+	if d, err := c.Digest(ctx, executable.Image{PID: 7, Path: "/bin/x", Inode: 8, Device: 9}, true); err != nil || d.SHA256 != [32]byte{7, 8, 9} || !d.Weak || d.SHA1[0] != 1 || d.MD5[0] != 2 {
+		t.Errorf("digest: %+v %v", d, err)
+	}
+	if _, err := c.Digest(ctx, executable.Image{PID: 7, Path: "/gone"}, false); err == nil {
+		t.Error("the digest of a file that is gone")
+	}
+	if _, err := c.Digest(ctx, executable.Image{Path: "/bin/x"}, false); err == nil {
+		t.Error("the digest for no process")
 	}
 	if d, err := c.Container(ctx, "c0ffee"); err != nil || d.Image != "image of c0ffee" || d.Pod != "a/b" {
 		t.Errorf("%+v %v", d, err)

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/procfs"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/executable"
 	"github.com/omega-mesh/omega/bpf/workload"
 	"github.com/omega-mesh/omega/swarm/event"
 )
@@ -16,6 +17,16 @@ import (
 // Container implements Service.
 func (h *Host) Container(ctx context.Context, id string) (workload.Description, error) {
 	return h.runtimes.Describe(ctx, id)
+}
+
+// Digest implements Service.
+func (h *Host) Digest(ctx context.Context, image executable.Image, weak bool) (executable.Sums, error) {
+	f, err := image.Open()
+	if err != nil {
+		return executable.Sums{}, fmt.Errorf("the file of process %d: %w", image.PID, err)
+	}
+	defer f.Close()
+	return h.hasher.Sum(ctx, f, weak)
 }
 
 // Process implements Service. A process that ends meanwhile gives what was read until then, or an error.

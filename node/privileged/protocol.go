@@ -62,6 +62,7 @@ const (
 	KindBaselineAccept
 	KindScan
 	KindScanStatus
+	KindDigest
 	kindEnd
 )
 
@@ -105,6 +106,21 @@ type listBody[T any] struct {
 type protectBody struct {
 	Listeners []bpf.Listener `cbor:"1,keyasint"`
 	Proved    []Proved       `cbor:"2,keyasint"`
+}
+
+type imageBody struct {
+	PID    uint32 `cbor:"1,keyasint"`
+	Path   string `cbor:"2,keyasint"`
+	Inode  uint64 `cbor:"3,keyasint"`
+	Device uint64 `cbor:"4,keyasint"`
+	Weak   bool   `cbor:"5,keyasint,omitempty"`
+}
+
+type sumsBody struct {
+	SHA256 [32]byte `cbor:"1,keyasint"`
+	Weak   bool     `cbor:"2,keyasint,omitempty"`
+	SHA1   [20]byte `cbor:"3,keyasint"`
+	MD5    [16]byte `cbor:"4,keyasint"`
 }
 
 // Start is the first frame, from the privileged side: all the other half is told.

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/omega-mesh/omega/bpf/executable"
 	"github.com/omega-mesh/omega/bpf/selftest"
 	"github.com/omega-mesh/omega/swarm/event"
 )
@@ -87,7 +88,7 @@ const maxSlow = 16
 // seconds, and no block may wait for that.
 func slow(cd codec, f Frame) bool {
 	switch f.Kind {
-	case KindSelfTest, KindRelease, KindBaselineNews, KindBaselineLook, KindBaselineCommit, KindBaselineAccept, KindBaselineDifferences, KindBaselineBegin, KindScan:
+	case KindSelfTest, KindDigest, KindRelease, KindBaselineNews, KindBaselineLook, KindBaselineCommit, KindBaselineAccept, KindBaselineDifferences, KindBaselineBegin, KindScan:
 		return true
 	case KindApply:
 		var b applyBody
@@ -183,6 +184,16 @@ func answer(ctx context.Context, cd codec, s Service, f Frame) (any, error) {
 			return nil, fmt.Errorf("%w: a container's id of %d bytes", ErrFrame, len(b.Text))
 		}
 		return s.Container(ctx, b.Text)
+	case KindDigest:
+		var b imageBody
+		if err := cd.body(f, &b); err != nil {
+			return nil, err
+		}
+		if b.PID == 0 || b.PID > 1<<22 || len(b.Path) > MaxText {
+			return nil, fmt.Errorf("%w: pid %d, a path of %d bytes", ErrFrame, b.PID, len(b.Path))
+		}
+		sums, err := s.Digest(ctx, executable.Image{PID: b.PID, Path: b.Path, Inode: b.Inode, Device: b.Device, Untrusted: true}, b.Weak)
+		return sumsBody{sums.SHA256, sums.Weak, sums.SHA1, sums.MD5}, err
 	case KindAllow, KindDisallow:
 		var b textBody
 		if err := cd.body(f, &b); err != nil {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/executable"
 	"github.com/omega-mesh/omega/bpf/selftest"
 	"github.com/omega-mesh/omega/bpf/workload"
 	"github.com/omega-mesh/omega/node/privileged/scanner"
@@ -39,6 +40,9 @@ type Service interface {
 	Process(ctx context.Context, pid uint32) (event.Process, error)
 	// Container asks the container runtimes of this host for image and pod of a container, by its id.
 	Container(ctx context.Context, id string) (workload.Description, error)
+	// Digest hashes the file that a process was started from, also by the weak digests if they are asked for. It takes milliseconds
+	// for each megabyte that was not hashed before; a file past executable.MaxSize is an error.
+	Digest(ctx context.Context, image executable.Image, weak bool) (executable.Sums, error)
 	// Allow adds to what must never be blocked on this host, Disallow takes it away; Allowed lists it. An address, a
 	// prefix or an absolute path.
 	Allow(ctx context.Context, what string) error
