@@ -18,7 +18,7 @@ import (
 )
 
 // lent says what an issuer lends to the holders of a role, as far as the root lets it: what they need on watch when no
-// operator is there, and no more than an hour of it.
+// operator is there, of blocks no more than an hour, and rules of their own.
 func lent(role string) []credential.Capability {
 	if role != "analyst" {
 		return nil
@@ -26,6 +26,8 @@ func lent(role string) []credential.Capability {
 	return []credential.Capability{
 		{Action: authority.CapabilityFor(event.ActionDeny), MaxTTL: time.Hour},
 		{Action: authority.CapabilityFor(event.ActionRelease), MaxTTL: time.Hour},
+		{Action: authority.CapabilityModuleDeploy},
+		{Action: authority.CapabilityModuleRelease},
 	}
 }
 
@@ -107,7 +109,7 @@ func (n *Node) issue(ctx context.Context) error {
 }
 
 // issueDue gives each holder of a role that lends something its next credential, where the one it has is past half its
-// life, or does not stand any more.
+// life, does not stand any more, or is less than the root lets this issuer lend by now.
 func (n *Node) issueDue(ctx context.Context) {
 	s, now := n.fold.State(), n.clock.now()
 	may := s.Root().Issuers[n.self.DID()]
@@ -131,7 +133,8 @@ func (n *Node) issueDue(ctx context.Context) {
 			continue
 		}
 		if h, ok := n.credentials.of(m.DID); ok && now.Before(h.renew) {
-			if _, err := s.VerifyCredential(h.chain, m.DID, now); err == nil {
+			// Of another issuer's it is not for this one to say that it is too little: the two would take turns.
+			if held, err := s.VerifyCredential(h.chain, m.DID, now); err == nil && (h.chain[0].Issuer != n.self.DID() || lends(held, capabilities)) {
 				continue
 			}
 		}
@@ -148,18 +151,32 @@ func (n *Node) issueDue(ctx context.Context) {
 	}
 }
 
+// ownCredential is what this member may do beyond its host, as it stands now.
+func (n *Node) ownCredential() (held, *credential.Content, error) {
+	h, ok := n.credentials.of(n.self.DID())
+	if !ok {
+		return h, nil, fmt.Errorf("%w: this host holds no credential to act on others: an operator's key is needed (`omega credential list`)", api.ErrForbidden)
+	}
+	content, err := n.fold.State().VerifyCredential(h.chain, n.self.DID(), n.clock.now())
+	if err != nil {
+		return h, nil, fmt.Errorf("%w: this host's credential: %w", api.ErrForbidden, err)
+	}
+	return h, content, nil
+}
+
+// lends says whether a credential allows all of what would be lent now.
+func lends(c *credential.Content, all []credential.Capability) bool {
+	return !slices.ContainsFunc(all, func(k credential.Capability) bool { return !c.Allows(k.Action, k.Peers, k.MaxTTL) })
+}
+
 // Order implements api.Backend: this member orders a response of others, as far as its credential goes. The order is an
 // entry of its own authority chain; every host checks the credential for itself.
 func (b backend) Order(ctx context.Context, r event.Response) (string, error) {
-	s, now := b.fold.State(), b.clock.now()
-	h, ok := b.credentials.of(b.self.DID())
-	if !ok {
-		return "", fmt.Errorf("%w: this host holds no credential to act on others: an operator's key is needed (`omega credential list`)", api.ErrForbidden)
-	}
-	content, err := s.VerifyCredential(h.chain, b.self.DID(), now)
+	h, content, err := b.ownCredential()
 	if err != nil {
-		return "", fmt.Errorf("%w: this host's credential: %w", api.ErrForbidden, err)
+		return "", err
 	}
+	now := b.clock.now()
 	r.Authority, r.By, r.Issued = event.AuthorityDelegated, b.DID(), now.UnixNano()
 	var scope []identity.DID
 	for _, p := range r.Scope {
@@ -177,6 +194,50 @@ func (b backend) Order(ctx context.Context, r event.Response) (string, error) {
 		return "", fmt.Errorf("%w: %w", api.ErrInvalid, err)
 	}
 	e, err := b.append(ctx, ledger.KindResponse, body, true)
+	if err != nil {
+		return "", err
+	}
+	return e.ID(), nil
+}
+
+// OrderModule implements api.Backend: this member releases, deploys or undeploys a module, as far as its credential goes. Like
+// an order it is an entry of its own authority chain, and every host checks the credential for itself.
+func (b backend) OrderModule(ctx context.Context, kind uint32, raw []byte) (string, error) {
+	k := ledger.Kind(kind)
+	if uint32(k) != kind || k != ledger.KindModuleRelease && k != ledger.KindModuleDeploy && k != ledger.KindModuleUndeploy {
+		return "", fmt.Errorf("%w: kind %#x says nothing of a module", api.ErrInvalid, kind)
+	}
+	body, err := authority.DecodeBody(k, raw)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", api.ErrInvalid, err)
+	}
+	h, content, err := b.ownCredential()
+	if err != nil {
+		return "", err
+	}
+	action, allowed := authority.CapabilityModuleDeploy, false
+	switch x := body.(type) {
+	case *authority.ModuleReleaseBody:
+		x.Credential, action = h.chain.Encode(), authority.CapabilityModuleRelease
+		allowed = content.Allows(action, nil, 0)
+	case *authority.DeployBody:
+		if err := b.checkReleased(x); err != nil {
+			return "", err
+		}
+		x.Credential = h.chain.Encode()
+		allowed = content.Allows(action, x.Named(), 0)
+	case *authority.UndeployBody: // who may deploy somewhere may take its own word back
+		x.Credential = h.chain.Encode()
+		allowed = slices.ContainsFunc(content.Capabilities, func(k credential.Capability) bool { return k.Action == action })
+	}
+	if !allowed {
+		return "", fmt.Errorf("%w: this host's credential does not allow %s there", api.ErrForbidden, action)
+	}
+	encoded, err := body.Encode()
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", api.ErrInvalid, err)
+	}
+	e, err := b.append(ctx, k, encoded, true)
 	if err != nil {
 		return "", err
 	}

@@ -11,6 +11,7 @@ import (
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/trust/authority"
 	"github.com/omega-mesh/omega/trust/identity"
+	"github.com/omega-mesh/omega/trust/ledger"
 	"github.com/omega-mesh/omega/trust/policy"
 	"github.com/omega-mesh/omega/trust/root"
 )
@@ -153,4 +154,37 @@ func TestIssuerLendsToAnalysts(t *testing.T) {
 		}
 		return err == nil
 	})
+}
+
+// TestOrderModuleIsBounded: by a credential only what is said of modules is signed, and nothing of a host that holds none.
+func TestOrderModuleIsBounded(t *testing.T) {
+	r := newRig(t, "n1")
+	r.found("lab")
+	r.up()
+	release, err := (&authority.ModuleReleaseBody{Module: make([]byte, 32), Name: "x", Version: "0.1.0"}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deploy, err := (&authority.DeployBody{Module: make([]byte, 32), Name: "x", Version: "0.1.0"}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		what string
+		kind uint32
+		body []byte
+		want connect.Code
+	}{
+		{"a grant", uint32(ledger.KindGrant), release, connect.CodeInvalidArgument},
+		{"another kind's number beyond 16 bits", 1<<16 | uint32(ledger.KindModuleRelease), release, connect.CodeInvalidArgument},
+		{"no body", uint32(ledger.KindModuleRelease), nil, connect.CodeInvalidArgument},
+		{"junk", uint32(ledger.KindModuleDeploy), []byte("\xff\xff\xff"), connect.CodeInvalidArgument},
+		{"a body of a megabyte", uint32(ledger.KindModuleRelease), make([]byte, 1<<20), connect.CodeResourceExhausted},
+		{"a release without a credential", uint32(ledger.KindModuleRelease), release, connect.CodePermissionDenied},
+		{"a deployment without a credential", uint32(ledger.KindModuleDeploy), deploy, connect.CodePermissionDenied},
+	} {
+		if _, err := r.client.OrderModule(t.Context(), &apiv1.OrderModuleRequest{Kind: c.kind, Body: c.body}); connect.CodeOf(err) != c.want {
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
 }

@@ -100,10 +100,13 @@ func (n *Node) checkDeployment(e *ledger.Entry) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
 	}
-	d, ok := body.(*authority.DeployBody)
-	if !ok {
-		return nil
+	if d, ok := body.(*authority.DeployBody); ok {
+		return n.checkReleased(d)
 	}
+	return nil
+}
+
+func (n *Node) checkReleased(d *authority.DeployBody) error {
 	if _, ok := n.fold.State().Released([32]byte(d.Module)); !ok {
 		return fmt.Errorf("%w: %w: `omega module publish` releases it", api.ErrState, authority.ErrUnreleased)
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/omega-mesh/omega/node"
+	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/node/client"
 	"github.com/omega-mesh/omega/node/config"
 	"github.com/omega-mesh/omega/node/install"
@@ -162,6 +163,36 @@ func (a *app) asOperator(ctx context.Context, f func(*client.Client, *client.Ope
 	}
 	defer op.Close()
 	return f(c, op)
+}
+
+// signs makes an entry of a body, and gives its id.
+type signs func(authority.Body) (string, error)
+
+// asOperatorOrMember is asOperator for what a member may do as well: where no operator's key is here, this host's own credential
+// stands for it, if it holds one.
+func (a *app) asOperatorOrMember(ctx context.Context, f func(*client.Client, signs) error) error {
+	err := a.asOperator(ctx, func(c *client.Client, op *client.Operator) error {
+		return f(c, func(b authority.Body) (string, error) { return op.Submit(ctx, b) })
+	})
+	if !errors.Is(err, client.ErrNoOperator) {
+		return err
+	}
+	c := a.client()
+	defer c.Close()
+	if _, lerr := c.ListCredentials(ctx, &apiv1.ListCredentialsRequest{}); lerr != nil {
+		return err
+	}
+	return f(c, func(b authority.Body) (string, error) {
+		raw, berr := b.Encode()
+		if berr != nil {
+			return "", berr
+		}
+		answer, oerr := c.OrderModule(ctx, &apiv1.OrderModuleRequest{Kind: uint32(b.Kind()), Body: raw})
+		if connect.CodeOf(oerr) == connect.CodePermissionDenied {
+			return "", fail(exitNotPermitted, "%w; and by this host's own credential: %w", err, oerr)
+		}
+		return answer.GetId(), oerr
+	})
 }
 
 func newRootCommand(a *app) *cobra.Command {

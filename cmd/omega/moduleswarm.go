@@ -25,7 +25,7 @@ import (
 func newModulePublish(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "publish DIR|FILE", Short: "Release a module to the swarm: it is signed, added and announced",
-		Long: "Add a module, a folder or a file that `omega module build` made, to this host's store, and release it with the operator's key. Every member fetches and keeps what is released; " +
+		Long: "Add a module, a folder or a file that `omega module build` made, to this host's store, and release it with the operator's key, or by this host's own credential for module-release. Every member fetches and keeps what is released; " +
 			"nothing runs before it is deployed. Prints the CID.",
 		Example: "  omega module publish fetch-watch\n  omega module publish fetch-watch-0.1.0.car --json", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -34,12 +34,12 @@ func newModulePublish(a *app) *cobra.Command {
 				return err
 			}
 			ctx := cmd.Context()
-			return a.asOperator(ctx, func(c *client.Client, op *client.Operator) error {
+			return a.asOperatorOrMember(ctx, func(c *client.Client, sign signs) error {
 				added, err := addModule(ctx, c, b)
 				if err != nil {
 					return err
 				}
-				id, err := op.Submit(ctx, &authority.ModuleReleaseBody{Module: added.Digest, Name: added.Name, Version: added.Version})
+				id, err := sign(&authority.ModuleReleaseBody{Module: added.Digest, Name: added.Name, Version: added.Version})
 				if err != nil {
 					return err
 				}
@@ -88,7 +88,7 @@ func newModuleDeploy(a *app) *cobra.Command {
 		Use: "deploy CID|NAME[@VERSION]", Short: "Run a released module on hosts of the swarm, without a restart",
 		Long: "Run a released module on the hosts that hold a role, call themselves a label or are named; on all where none is said. It takes the place of another version of its name, between two events. " +
 			"With --share it is a canary on so many hundredths of them, which is taken out where it traps, is slow or floods; with --shadow what it finds is only counted and compared. " +
-			"What another deployment by the same operator said of this module ends.",
+			"What another deployment by the same operator said of this module ends. Without an operator's key, by this host's own credential for module-deploy.",
 		Example: "  omega module deploy fetch-watch --role sentinel\n  omega module deploy fetch-watch@0.2.0 --share 10%\n  omega module deploy bafireig… --peer n2,n3 --shadow", Args: cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeModule,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.deploy(cmd.Context(), args[0], &p) },
@@ -156,7 +156,7 @@ func plainSet(list []string) []string {
 }
 
 func (a *app) deploy(ctx context.Context, want string, p *placing) error {
-	return a.asOperator(ctx, func(c *client.Client, op *client.Operator) error {
+	return a.asOperatorOrMember(ctx, func(c *client.Client, sign signs) error {
 		m, err := findModule(ctx, c, want)
 		if err != nil {
 			return err
@@ -170,7 +170,7 @@ func (a *app) deploy(ctx context.Context, want string, p *placing) error {
 			return err
 		}
 		began := time.Now()
-		id, err := op.Submit(ctx, b)
+		id, err := sign(b)
 		if err != nil {
 			return err
 		}
@@ -250,14 +250,14 @@ func newModuleUndeploy(a *app) *cobra.Command {
 		ValidArgsFunction: a.completeModule,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			return a.asOperator(ctx, func(c *client.Client, op *client.Operator) error {
+			return a.asOperatorOrMember(ctx, func(c *client.Client, sign signs) error {
 				m, err := findModule(ctx, c, args[0])
 				if err != nil {
 					return err
 				}
-				id, err := op.Submit(ctx, &authority.UndeployBody{Module: m.Digest, Why: why})
+				id, err := sign(&authority.UndeployBody{Module: m.Digest, Why: why})
 				if err == nil && withdraw {
-					id, err = op.Submit(ctx, &authority.ModuleReleaseBody{Module: m.Digest, Name: m.Name, Version: m.Version, Withdraw: true, Why: why})
+					id, err = sign(&authority.ModuleReleaseBody{Module: m.Digest, Name: m.Name, Version: m.Version, Withdraw: true, Why: why})
 				}
 				if err != nil {
 					return err

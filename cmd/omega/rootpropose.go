@@ -196,7 +196,8 @@ func (p *proposal) rotate() *cobra.Command {
 func (p *proposal) issuers() *cobra.Command {
 	return &cobra.Command{
 		Use: "issuers [PEER=CAPABILITY[,CAPABILITY]]…", Short: "Who but operators may issue, and what: the whole list", Args: cobra.ArbitraryArgs,
-		Example: "  omega root propose issuers n1=credential n2=credential,invite > issuers.pem",
+		Long:    "Who but operators may issue, and what: the whole list. An issuer's node lends to each analyst what it is named for of respond-deny, respond-release, module-deploy and module-release.",
+		Example: "  omega root propose issuers n1=respond-deny,respond-release n2=module-deploy,module-release > issuers.pem",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.make(cmd.Context(), "", func(c *client.Client, _ *apiv1.RootResponse) (root.Body, error) {
 				body := &root.Issuers{List: []root.Issuer{}}

@@ -76,6 +76,8 @@ type Backend interface {
 	Authorize(ctx context.Context, method string, uid uint32) error
 	// Order orders a response of other hosts by this member's credential, and returns its id.
 	Order(ctx context.Context, r event.Response) (string, error)
+	// OrderModule releases, deploys or undeploys a module by this member's credential, and returns the entry's id.
+	OrderModule(ctx context.Context, kind uint32, body []byte) (string, error)
 	// Policy is the response policy in force, and what holds of calls in every swarm.
 	Policy(ctx context.Context) (*apiv1.ShowPolicyResponse, error)
 	// Credentials are those that stand or stood, the latest of each subject.

@@ -201,6 +201,11 @@ func (s *service) Order(ctx context.Context, in *apiv1.OrderRequest) (*apiv1.Ord
 	return &apiv1.OrderResponse{Id: id}, code(err)
 }
 
+func (s *service) OrderModule(ctx context.Context, in *apiv1.OrderModuleRequest) (*apiv1.OrderModuleResponse, error) {
+	id, err := s.b.OrderModule(ctx, in.Kind, in.Body)
+	return &apiv1.OrderModuleResponse{Id: id}, code(err)
+}
+
 // maxScope bounds the peers that an order names.
 const maxScope = 64
 

@@ -84,6 +84,17 @@ func (b *DeployBody) check() error {
 	return errors.Join(checkModule(b.Module, b.Credential), checkText("name", b.Name, 128), checkText("version", b.Version, 128), checkText("reason", b.Why, trust.MaxReason))
 }
 
+// Named are the hosts that a credential must allow it on: those it names, where it runs on no others; none is all hosts.
+func (b *DeployBody) Named() (peers []identity.DID) {
+	if len(b.Roles)+len(b.Labels) > 0 {
+		return nil
+	}
+	for _, p := range b.Peers {
+		peers = append(peers, identity.DIDFromBytes([32]byte(p)))
+	}
+	return peers
+}
+
 func (b *UndeployBody) check() error {
 	return errors.Join(checkModule(b.Module, b.Credential), checkText("reason", b.Why, trust.MaxReason))
 }
@@ -265,19 +276,13 @@ func (s *State) deploys(x deployFact) error {
 	if err != nil {
 		return err
 	}
-	var peers []identity.DID
-	if x.body != nil && len(x.body.Roles)+len(x.body.Labels) == 0 {
-		for _, p := range x.body.Peers {
-			peers = append(peers, identity.DIDFromBytes([32]byte(p)))
-		}
-	}
 	if x.body == nil { // who may deploy somewhere may take its own word back
 		if !slices.ContainsFunc(c.Capabilities, func(k credential.Capability) bool { return k.Action == CapabilityModuleDeploy }) {
 			return fmt.Errorf("%w: it does not allow %s", credential.ErrCredential, CapabilityModuleDeploy)
 		}
 		return nil
 	}
-	if !c.Allows(CapabilityModuleDeploy, peers, 0) {
+	if !c.Allows(CapabilityModuleDeploy, x.body.Named(), 0) {
 		return fmt.Errorf("%w: it does not allow %s there", credential.ErrCredential, CapabilityModuleDeploy)
 	}
 	return nil

@@ -3909,6 +3909,103 @@ func (x *OrderResponse) GetId() string {
 	return ""
 }
 
+// Kind is that of the entry (0x8016 to 0x8018), body as an operator would sign it: the node adds the credential.
+type OrderModuleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Body          []byte                 `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderModuleRequest) Reset() {
+	*x = OrderModuleRequest{}
+	mi := &file_omega_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderModuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderModuleRequest) ProtoMessage() {}
+
+func (x *OrderModuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderModuleRequest.ProtoReflect.Descriptor instead.
+func (*OrderModuleRequest) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *OrderModuleRequest) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *OrderModuleRequest) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+type OrderModuleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderModuleResponse) Reset() {
+	*x = OrderModuleResponse{}
+	mi := &file_omega_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderModuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderModuleResponse) ProtoMessage() {}
+
+func (x *OrderModuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_omega_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderModuleResponse.ProtoReflect.Descriptor instead.
+func (*OrderModuleResponse) Descriptor() ([]byte, []int) {
+	return file_omega_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *OrderModuleResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 type ShowPolicyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3917,7 +4014,7 @@ type ShowPolicyRequest struct {
 
 func (x *ShowPolicyRequest) Reset() {
 	*x = ShowPolicyRequest{}
-	mi := &file_omega_proto_msgTypes[56]
+	mi := &file_omega_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3929,7 +4026,7 @@ func (x *ShowPolicyRequest) String() string {
 func (*ShowPolicyRequest) ProtoMessage() {}
 
 func (x *ShowPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[56]
+	mi := &file_omega_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3942,7 +4039,7 @@ func (x *ShowPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ShowPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{56}
+	return file_omega_proto_rawDescGZIP(), []int{58}
 }
 
 type ShowPolicyResponse struct {
@@ -3958,7 +4055,7 @@ type ShowPolicyResponse struct {
 
 func (x *ShowPolicyResponse) Reset() {
 	*x = ShowPolicyResponse{}
-	mi := &file_omega_proto_msgTypes[57]
+	mi := &file_omega_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3970,7 +4067,7 @@ func (x *ShowPolicyResponse) String() string {
 func (*ShowPolicyResponse) ProtoMessage() {}
 
 func (x *ShowPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[57]
+	mi := &file_omega_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3983,7 +4080,7 @@ func (x *ShowPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ShowPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{57}
+	return file_omega_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ShowPolicyResponse) GetText() string {
@@ -4029,7 +4126,7 @@ type ListCredentialsRequest struct {
 
 func (x *ListCredentialsRequest) Reset() {
 	*x = ListCredentialsRequest{}
-	mi := &file_omega_proto_msgTypes[58]
+	mi := &file_omega_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4041,7 +4138,7 @@ func (x *ListCredentialsRequest) String() string {
 func (*ListCredentialsRequest) ProtoMessage() {}
 
 func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[58]
+	mi := &file_omega_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4054,7 +4151,7 @@ func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialsRequest.ProtoReflect.Descriptor instead.
 func (*ListCredentialsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{58}
+	return file_omega_proto_rawDescGZIP(), []int{60}
 }
 
 type Capability struct {
@@ -4068,7 +4165,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_omega_proto_msgTypes[59]
+	mi := &file_omega_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4080,7 +4177,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[59]
+	mi := &file_omega_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4093,7 +4190,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{59}
+	return file_omega_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Capability) GetAction() string {
@@ -4137,7 +4234,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_omega_proto_msgTypes[60]
+	mi := &file_omega_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4149,7 +4246,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[60]
+	mi := &file_omega_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4162,7 +4259,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{60}
+	return file_omega_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Credential) GetSerial() string {
@@ -4251,7 +4348,7 @@ type ListCredentialsResponse struct {
 
 func (x *ListCredentialsResponse) Reset() {
 	*x = ListCredentialsResponse{}
-	mi := &file_omega_proto_msgTypes[61]
+	mi := &file_omega_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4263,7 +4360,7 @@ func (x *ListCredentialsResponse) String() string {
 func (*ListCredentialsResponse) ProtoMessage() {}
 
 func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[61]
+	mi := &file_omega_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4276,7 +4373,7 @@ func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialsResponse.ProtoReflect.Descriptor instead.
 func (*ListCredentialsResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{61}
+	return file_omega_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListCredentialsResponse) GetCredentials() []*Credential {
@@ -4295,7 +4392,7 @@ type HeadRequest struct {
 
 func (x *HeadRequest) Reset() {
 	*x = HeadRequest{}
-	mi := &file_omega_proto_msgTypes[62]
+	mi := &file_omega_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4307,7 +4404,7 @@ func (x *HeadRequest) String() string {
 func (*HeadRequest) ProtoMessage() {}
 
 func (x *HeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[62]
+	mi := &file_omega_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4320,7 +4417,7 @@ func (x *HeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadRequest.ProtoReflect.Descriptor instead.
 func (*HeadRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{62}
+	return file_omega_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *HeadRequest) GetDid() string {
@@ -4343,7 +4440,7 @@ type HeadResponse struct {
 
 func (x *HeadResponse) Reset() {
 	*x = HeadResponse{}
-	mi := &file_omega_proto_msgTypes[63]
+	mi := &file_omega_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4355,7 +4452,7 @@ func (x *HeadResponse) String() string {
 func (*HeadResponse) ProtoMessage() {}
 
 func (x *HeadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[63]
+	mi := &file_omega_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4368,7 +4465,7 @@ func (x *HeadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadResponse.ProtoReflect.Descriptor instead.
 func (*HeadResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{63}
+	return file_omega_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *HeadResponse) GetNextSeq() uint64 {
@@ -4415,7 +4512,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_omega_proto_msgTypes[64]
+	mi := &file_omega_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4427,7 +4524,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[64]
+	mi := &file_omega_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4440,7 +4537,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{64}
+	return file_omega_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *SubmitRequest) GetEntry() []byte {
@@ -4459,7 +4556,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_omega_proto_msgTypes[65]
+	mi := &file_omega_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4471,7 +4568,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[65]
+	mi := &file_omega_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4484,7 +4581,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{65}
+	return file_omega_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *SubmitResponse) GetId() string {
@@ -4503,7 +4600,7 @@ type RootRequest struct {
 
 func (x *RootRequest) Reset() {
 	*x = RootRequest{}
-	mi := &file_omega_proto_msgTypes[66]
+	mi := &file_omega_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4515,7 +4612,7 @@ func (x *RootRequest) String() string {
 func (*RootRequest) ProtoMessage() {}
 
 func (x *RootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[66]
+	mi := &file_omega_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4528,7 +4625,7 @@ func (x *RootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootRequest.ProtoReflect.Descriptor instead.
 func (*RootRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{66}
+	return file_omega_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RootRequest) GetAt() string {
@@ -4553,7 +4650,7 @@ type RootOperator struct {
 
 func (x *RootOperator) Reset() {
 	*x = RootOperator{}
-	mi := &file_omega_proto_msgTypes[67]
+	mi := &file_omega_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4565,7 +4662,7 @@ func (x *RootOperator) String() string {
 func (*RootOperator) ProtoMessage() {}
 
 func (x *RootOperator) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[67]
+	mi := &file_omega_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4578,7 +4675,7 @@ func (x *RootOperator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootOperator.ProtoReflect.Descriptor instead.
 func (*RootOperator) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{67}
+	return file_omega_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *RootOperator) GetDid() string {
@@ -4646,7 +4743,7 @@ type RootEntry struct {
 
 func (x *RootEntry) Reset() {
 	*x = RootEntry{}
-	mi := &file_omega_proto_msgTypes[68]
+	mi := &file_omega_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4658,7 +4755,7 @@ func (x *RootEntry) String() string {
 func (*RootEntry) ProtoMessage() {}
 
 func (x *RootEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[68]
+	mi := &file_omega_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4671,7 +4768,7 @@ func (x *RootEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootEntry.ProtoReflect.Descriptor instead.
 func (*RootEntry) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{68}
+	return file_omega_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RootEntry) GetRaw() []byte {
@@ -4742,7 +4839,7 @@ type RootFork struct {
 
 func (x *RootFork) Reset() {
 	*x = RootFork{}
-	mi := &file_omega_proto_msgTypes[69]
+	mi := &file_omega_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4754,7 +4851,7 @@ func (x *RootFork) String() string {
 func (*RootFork) ProtoMessage() {}
 
 func (x *RootFork) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[69]
+	mi := &file_omega_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4767,7 +4864,7 @@ func (x *RootFork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootFork.ProtoReflect.Descriptor instead.
 func (*RootFork) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{69}
+	return file_omega_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *RootFork) GetCommon() string {
@@ -4822,7 +4919,7 @@ type RootResponse struct {
 
 func (x *RootResponse) Reset() {
 	*x = RootResponse{}
-	mi := &file_omega_proto_msgTypes[70]
+	mi := &file_omega_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4834,7 +4931,7 @@ func (x *RootResponse) String() string {
 func (*RootResponse) ProtoMessage() {}
 
 func (x *RootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[70]
+	mi := &file_omega_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4847,7 +4944,7 @@ func (x *RootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootResponse.ProtoReflect.Descriptor instead.
 func (*RootResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{70}
+	return file_omega_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *RootResponse) GetSwarm() []byte {
@@ -4971,7 +5068,7 @@ type SubmitRootRequest struct {
 
 func (x *SubmitRootRequest) Reset() {
 	*x = SubmitRootRequest{}
-	mi := &file_omega_proto_msgTypes[71]
+	mi := &file_omega_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4983,7 +5080,7 @@ func (x *SubmitRootRequest) String() string {
 func (*SubmitRootRequest) ProtoMessage() {}
 
 func (x *SubmitRootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[71]
+	mi := &file_omega_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4996,7 +5093,7 @@ func (x *SubmitRootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRootRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRootRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{71}
+	return file_omega_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *SubmitRootRequest) GetEntry() []byte {
@@ -5018,7 +5115,7 @@ type SubmitRootResponse struct {
 
 func (x *SubmitRootResponse) Reset() {
 	*x = SubmitRootResponse{}
-	mi := &file_omega_proto_msgTypes[72]
+	mi := &file_omega_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5030,7 +5127,7 @@ func (x *SubmitRootResponse) String() string {
 func (*SubmitRootResponse) ProtoMessage() {}
 
 func (x *SubmitRootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[72]
+	mi := &file_omega_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5043,7 +5140,7 @@ func (x *SubmitRootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRootResponse.ProtoReflect.Descriptor instead.
 func (*SubmitRootResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{72}
+	return file_omega_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *SubmitRootResponse) GetHash() string {
@@ -5083,7 +5180,7 @@ type IdentityRequest struct {
 
 func (x *IdentityRequest) Reset() {
 	*x = IdentityRequest{}
-	mi := &file_omega_proto_msgTypes[73]
+	mi := &file_omega_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5095,7 +5192,7 @@ func (x *IdentityRequest) String() string {
 func (*IdentityRequest) ProtoMessage() {}
 
 func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[73]
+	mi := &file_omega_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5108,7 +5205,7 @@ func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityRequest.ProtoReflect.Descriptor instead.
 func (*IdentityRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{73}
+	return file_omega_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *IdentityRequest) GetPeer() string {
@@ -5129,7 +5226,7 @@ type IdentityResponse struct {
 
 func (x *IdentityResponse) Reset() {
 	*x = IdentityResponse{}
-	mi := &file_omega_proto_msgTypes[74]
+	mi := &file_omega_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5141,7 +5238,7 @@ func (x *IdentityResponse) String() string {
 func (*IdentityResponse) ProtoMessage() {}
 
 func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[74]
+	mi := &file_omega_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5154,7 +5251,7 @@ func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityResponse.ProtoReflect.Descriptor instead.
 func (*IdentityResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{74}
+	return file_omega_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *IdentityResponse) GetInception() []byte {
@@ -5188,7 +5285,7 @@ type RotateRequest struct {
 
 func (x *RotateRequest) Reset() {
 	*x = RotateRequest{}
-	mi := &file_omega_proto_msgTypes[75]
+	mi := &file_omega_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5200,7 +5297,7 @@ func (x *RotateRequest) String() string {
 func (*RotateRequest) ProtoMessage() {}
 
 func (x *RotateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[75]
+	mi := &file_omega_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5213,7 +5310,7 @@ func (x *RotateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRequest.ProtoReflect.Descriptor instead.
 func (*RotateRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{75}
+	return file_omega_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *RotateRequest) GetSeed() []byte {
@@ -5240,7 +5337,7 @@ type RotateResponse struct {
 
 func (x *RotateResponse) Reset() {
 	*x = RotateResponse{}
-	mi := &file_omega_proto_msgTypes[76]
+	mi := &file_omega_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5252,7 +5349,7 @@ func (x *RotateResponse) String() string {
 func (*RotateResponse) ProtoMessage() {}
 
 func (x *RotateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[76]
+	mi := &file_omega_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5265,7 +5362,7 @@ func (x *RotateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateResponse.ProtoReflect.Descriptor instead.
 func (*RotateResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{76}
+	return file_omega_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RotateResponse) GetNumber() uint32 {
@@ -5291,7 +5388,7 @@ type AddModuleRequest struct {
 
 func (x *AddModuleRequest) Reset() {
 	*x = AddModuleRequest{}
-	mi := &file_omega_proto_msgTypes[77]
+	mi := &file_omega_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5303,7 +5400,7 @@ func (x *AddModuleRequest) String() string {
 func (*AddModuleRequest) ProtoMessage() {}
 
 func (x *AddModuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[77]
+	mi := &file_omega_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5316,7 +5413,7 @@ func (x *AddModuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddModuleRequest.ProtoReflect.Descriptor instead.
 func (*AddModuleRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{77}
+	return file_omega_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *AddModuleRequest) GetPart() []byte {
@@ -5338,7 +5435,7 @@ type AddModuleResponse struct {
 
 func (x *AddModuleResponse) Reset() {
 	*x = AddModuleResponse{}
-	mi := &file_omega_proto_msgTypes[78]
+	mi := &file_omega_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5350,7 +5447,7 @@ func (x *AddModuleResponse) String() string {
 func (*AddModuleResponse) ProtoMessage() {}
 
 func (x *AddModuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[78]
+	mi := &file_omega_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5363,7 +5460,7 @@ func (x *AddModuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddModuleResponse.ProtoReflect.Descriptor instead.
 func (*AddModuleResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{78}
+	return file_omega_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *AddModuleResponse) GetCid() string {
@@ -5403,7 +5500,7 @@ type ListModulesRequest struct {
 
 func (x *ListModulesRequest) Reset() {
 	*x = ListModulesRequest{}
-	mi := &file_omega_proto_msgTypes[79]
+	mi := &file_omega_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5415,7 +5512,7 @@ func (x *ListModulesRequest) String() string {
 func (*ListModulesRequest) ProtoMessage() {}
 
 func (x *ListModulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[79]
+	mi := &file_omega_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5428,7 +5525,7 @@ func (x *ListModulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModulesRequest.ProtoReflect.Descriptor instead.
 func (*ListModulesRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{79}
+	return file_omega_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ListModulesRequest) GetModule() string {
@@ -5456,7 +5553,7 @@ type Deployment struct {
 
 func (x *Deployment) Reset() {
 	*x = Deployment{}
-	mi := &file_omega_proto_msgTypes[80]
+	mi := &file_omega_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5468,7 +5565,7 @@ func (x *Deployment) String() string {
 func (*Deployment) ProtoMessage() {}
 
 func (x *Deployment) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[80]
+	mi := &file_omega_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5481,7 +5578,7 @@ func (x *Deployment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deployment.ProtoReflect.Descriptor instead.
 func (*Deployment) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{80}
+	return file_omega_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Deployment) GetEntry() string {
@@ -5591,7 +5688,7 @@ type Module struct {
 
 func (x *Module) Reset() {
 	*x = Module{}
-	mi := &file_omega_proto_msgTypes[81]
+	mi := &file_omega_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5603,7 +5700,7 @@ func (x *Module) String() string {
 func (*Module) ProtoMessage() {}
 
 func (x *Module) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[81]
+	mi := &file_omega_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5616,7 +5713,7 @@ func (x *Module) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Module.ProtoReflect.Descriptor instead.
 func (*Module) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{81}
+	return file_omega_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Module) GetCid() string {
@@ -5827,7 +5924,7 @@ type ShadowDifference struct {
 
 func (x *ShadowDifference) Reset() {
 	*x = ShadowDifference{}
-	mi := &file_omega_proto_msgTypes[82]
+	mi := &file_omega_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5839,7 +5936,7 @@ func (x *ShadowDifference) String() string {
 func (*ShadowDifference) ProtoMessage() {}
 
 func (x *ShadowDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[82]
+	mi := &file_omega_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5852,7 +5949,7 @@ func (x *ShadowDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShadowDifference.ProtoReflect.Descriptor instead.
 func (*ShadowDifference) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{82}
+	return file_omega_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ShadowDifference) GetBoth() uint64 {
@@ -5901,7 +5998,7 @@ type ModuleHost struct {
 
 func (x *ModuleHost) Reset() {
 	*x = ModuleHost{}
-	mi := &file_omega_proto_msgTypes[83]
+	mi := &file_omega_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5913,7 +6010,7 @@ func (x *ModuleHost) String() string {
 func (*ModuleHost) ProtoMessage() {}
 
 func (x *ModuleHost) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[83]
+	mi := &file_omega_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5926,7 +6023,7 @@ func (x *ModuleHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModuleHost.ProtoReflect.Descriptor instead.
 func (*ModuleHost) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{83}
+	return file_omega_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ModuleHost) GetPeer() string {
@@ -6001,7 +6098,7 @@ type ListModulesResponse struct {
 
 func (x *ListModulesResponse) Reset() {
 	*x = ListModulesResponse{}
-	mi := &file_omega_proto_msgTypes[84]
+	mi := &file_omega_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6013,7 +6110,7 @@ func (x *ListModulesResponse) String() string {
 func (*ListModulesResponse) ProtoMessage() {}
 
 func (x *ListModulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[84]
+	mi := &file_omega_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6026,7 +6123,7 @@ func (x *ListModulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModulesResponse.ProtoReflect.Descriptor instead.
 func (*ListModulesResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{84}
+	return file_omega_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ListModulesResponse) GetModules() []*Module {
@@ -6047,7 +6144,7 @@ type IndicatorRefusal struct {
 
 func (x *IndicatorRefusal) Reset() {
 	*x = IndicatorRefusal{}
-	mi := &file_omega_proto_msgTypes[85]
+	mi := &file_omega_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6059,7 +6156,7 @@ func (x *IndicatorRefusal) String() string {
 func (*IndicatorRefusal) ProtoMessage() {}
 
 func (x *IndicatorRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[85]
+	mi := &file_omega_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6072,7 +6169,7 @@ func (x *IndicatorRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IndicatorRefusal.ProtoReflect.Descriptor instead.
 func (*IndicatorRefusal) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{85}
+	return file_omega_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *IndicatorRefusal) GetWhy() string {
@@ -6111,7 +6208,7 @@ type IndicatorReport struct {
 
 func (x *IndicatorReport) Reset() {
 	*x = IndicatorReport{}
-	mi := &file_omega_proto_msgTypes[86]
+	mi := &file_omega_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6123,7 +6220,7 @@ func (x *IndicatorReport) String() string {
 func (*IndicatorReport) ProtoMessage() {}
 
 func (x *IndicatorReport) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[86]
+	mi := &file_omega_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6136,7 +6233,7 @@ func (x *IndicatorReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IndicatorReport.ProtoReflect.Descriptor instead.
 func (*IndicatorReport) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{86}
+	return file_omega_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *IndicatorReport) GetRead() uint64 {
@@ -6207,7 +6304,7 @@ type IndicatorSource struct {
 
 func (x *IndicatorSource) Reset() {
 	*x = IndicatorSource{}
-	mi := &file_omega_proto_msgTypes[87]
+	mi := &file_omega_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6219,7 +6316,7 @@ func (x *IndicatorSource) String() string {
 func (*IndicatorSource) ProtoMessage() {}
 
 func (x *IndicatorSource) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[87]
+	mi := &file_omega_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6232,7 +6329,7 @@ func (x *IndicatorSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IndicatorSource.ProtoReflect.Descriptor instead.
 func (*IndicatorSource) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{87}
+	return file_omega_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *IndicatorSource) GetId() string {
@@ -6365,7 +6462,7 @@ type AddIndicatorsRequest struct {
 
 func (x *AddIndicatorsRequest) Reset() {
 	*x = AddIndicatorsRequest{}
-	mi := &file_omega_proto_msgTypes[88]
+	mi := &file_omega_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6377,7 +6474,7 @@ func (x *AddIndicatorsRequest) String() string {
 func (*AddIndicatorsRequest) ProtoMessage() {}
 
 func (x *AddIndicatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[88]
+	mi := &file_omega_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6390,7 +6487,7 @@ func (x *AddIndicatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddIndicatorsRequest.ProtoReflect.Descriptor instead.
 func (*AddIndicatorsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{88}
+	return file_omega_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *AddIndicatorsRequest) GetSource() *IndicatorSource {
@@ -6423,7 +6520,7 @@ type AddIndicatorsResponse struct {
 
 func (x *AddIndicatorsResponse) Reset() {
 	*x = AddIndicatorsResponse{}
-	mi := &file_omega_proto_msgTypes[89]
+	mi := &file_omega_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6435,7 +6532,7 @@ func (x *AddIndicatorsResponse) String() string {
 func (*AddIndicatorsResponse) ProtoMessage() {}
 
 func (x *AddIndicatorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[89]
+	mi := &file_omega_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6448,7 +6545,7 @@ func (x *AddIndicatorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddIndicatorsResponse.ProtoReflect.Descriptor instead.
 func (*AddIndicatorsResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{89}
+	return file_omega_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *AddIndicatorsResponse) GetSource() *IndicatorSource {
@@ -6466,7 +6563,7 @@ type ListIndicatorsRequest struct {
 
 func (x *ListIndicatorsRequest) Reset() {
 	*x = ListIndicatorsRequest{}
-	mi := &file_omega_proto_msgTypes[90]
+	mi := &file_omega_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6478,7 +6575,7 @@ func (x *ListIndicatorsRequest) String() string {
 func (*ListIndicatorsRequest) ProtoMessage() {}
 
 func (x *ListIndicatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[90]
+	mi := &file_omega_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6491,7 +6588,7 @@ func (x *ListIndicatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIndicatorsRequest.ProtoReflect.Descriptor instead.
 func (*ListIndicatorsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{90}
+	return file_omega_proto_rawDescGZIP(), []int{92}
 }
 
 type ListIndicatorsResponse struct {
@@ -6510,7 +6607,7 @@ type ListIndicatorsResponse struct {
 
 func (x *ListIndicatorsResponse) Reset() {
 	*x = ListIndicatorsResponse{}
-	mi := &file_omega_proto_msgTypes[91]
+	mi := &file_omega_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6522,7 +6619,7 @@ func (x *ListIndicatorsResponse) String() string {
 func (*ListIndicatorsResponse) ProtoMessage() {}
 
 func (x *ListIndicatorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[91]
+	mi := &file_omega_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6535,7 +6632,7 @@ func (x *ListIndicatorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIndicatorsResponse.ProtoReflect.Descriptor instead.
 func (*ListIndicatorsResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{91}
+	return file_omega_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ListIndicatorsResponse) GetSources() []*IndicatorSource {
@@ -6609,7 +6706,7 @@ type IndicatorSighting struct {
 
 func (x *IndicatorSighting) Reset() {
 	*x = IndicatorSighting{}
-	mi := &file_omega_proto_msgTypes[92]
+	mi := &file_omega_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6621,7 +6718,7 @@ func (x *IndicatorSighting) String() string {
 func (*IndicatorSighting) ProtoMessage() {}
 
 func (x *IndicatorSighting) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[92]
+	mi := &file_omega_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6634,7 +6731,7 @@ func (x *IndicatorSighting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IndicatorSighting.ProtoReflect.Descriptor instead.
 func (*IndicatorSighting) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{92}
+	return file_omega_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *IndicatorSighting) GetKind() string {
@@ -6695,7 +6792,7 @@ type ListSightingsRequest struct {
 
 func (x *ListSightingsRequest) Reset() {
 	*x = ListSightingsRequest{}
-	mi := &file_omega_proto_msgTypes[93]
+	mi := &file_omega_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6707,7 +6804,7 @@ func (x *ListSightingsRequest) String() string {
 func (*ListSightingsRequest) ProtoMessage() {}
 
 func (x *ListSightingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[93]
+	mi := &file_omega_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6720,7 +6817,7 @@ func (x *ListSightingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSightingsRequest.ProtoReflect.Descriptor instead.
 func (*ListSightingsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{93}
+	return file_omega_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ListSightingsRequest) GetLimit() uint32 {
@@ -6739,7 +6836,7 @@ type ListSightingsResponse struct {
 
 func (x *ListSightingsResponse) Reset() {
 	*x = ListSightingsResponse{}
-	mi := &file_omega_proto_msgTypes[94]
+	mi := &file_omega_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6751,7 +6848,7 @@ func (x *ListSightingsResponse) String() string {
 func (*ListSightingsResponse) ProtoMessage() {}
 
 func (x *ListSightingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[94]
+	mi := &file_omega_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6764,7 +6861,7 @@ func (x *ListSightingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSightingsResponse.ProtoReflect.Descriptor instead.
 func (*ListSightingsResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{94}
+	return file_omega_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *ListSightingsResponse) GetSightings() []*IndicatorSighting {
@@ -6784,7 +6881,7 @@ type LookupIndicatorRequest struct {
 
 func (x *LookupIndicatorRequest) Reset() {
 	*x = LookupIndicatorRequest{}
-	mi := &file_omega_proto_msgTypes[95]
+	mi := &file_omega_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6796,7 +6893,7 @@ func (x *LookupIndicatorRequest) String() string {
 func (*LookupIndicatorRequest) ProtoMessage() {}
 
 func (x *LookupIndicatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[95]
+	mi := &file_omega_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6809,7 +6906,7 @@ func (x *LookupIndicatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupIndicatorRequest.ProtoReflect.Descriptor instead.
 func (*LookupIndicatorRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{95}
+	return file_omega_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *LookupIndicatorRequest) GetKind() string {
@@ -6842,7 +6939,7 @@ type LookupIndicatorResponse struct {
 
 func (x *LookupIndicatorResponse) Reset() {
 	*x = LookupIndicatorResponse{}
-	mi := &file_omega_proto_msgTypes[96]
+	mi := &file_omega_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6854,7 +6951,7 @@ func (x *LookupIndicatorResponse) String() string {
 func (*LookupIndicatorResponse) ProtoMessage() {}
 
 func (x *LookupIndicatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[96]
+	mi := &file_omega_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6867,7 +6964,7 @@ func (x *LookupIndicatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupIndicatorResponse.ProtoReflect.Descriptor instead.
 func (*LookupIndicatorResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{96}
+	return file_omega_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *LookupIndicatorResponse) GetFound() bool {
@@ -6935,7 +7032,7 @@ type RemoveIndicatorsRequest struct {
 
 func (x *RemoveIndicatorsRequest) Reset() {
 	*x = RemoveIndicatorsRequest{}
-	mi := &file_omega_proto_msgTypes[97]
+	mi := &file_omega_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6947,7 +7044,7 @@ func (x *RemoveIndicatorsRequest) String() string {
 func (*RemoveIndicatorsRequest) ProtoMessage() {}
 
 func (x *RemoveIndicatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[97]
+	mi := &file_omega_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6960,7 +7057,7 @@ func (x *RemoveIndicatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveIndicatorsRequest.ProtoReflect.Descriptor instead.
 func (*RemoveIndicatorsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{97}
+	return file_omega_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *RemoveIndicatorsRequest) GetId() string {
@@ -6979,7 +7076,7 @@ type RemoveIndicatorsResponse struct {
 
 func (x *RemoveIndicatorsResponse) Reset() {
 	*x = RemoveIndicatorsResponse{}
-	mi := &file_omega_proto_msgTypes[98]
+	mi := &file_omega_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6991,7 +7088,7 @@ func (x *RemoveIndicatorsResponse) String() string {
 func (*RemoveIndicatorsResponse) ProtoMessage() {}
 
 func (x *RemoveIndicatorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[98]
+	mi := &file_omega_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7004,7 +7101,7 @@ func (x *RemoveIndicatorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveIndicatorsResponse.ProtoReflect.Descriptor instead.
 func (*RemoveIndicatorsResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{98}
+	return file_omega_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *RemoveIndicatorsResponse) GetTotal() uint64 {
@@ -7023,7 +7120,7 @@ type RefreshIndicatorsRequest struct {
 
 func (x *RefreshIndicatorsRequest) Reset() {
 	*x = RefreshIndicatorsRequest{}
-	mi := &file_omega_proto_msgTypes[99]
+	mi := &file_omega_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7035,7 +7132,7 @@ func (x *RefreshIndicatorsRequest) String() string {
 func (*RefreshIndicatorsRequest) ProtoMessage() {}
 
 func (x *RefreshIndicatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[99]
+	mi := &file_omega_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7048,7 +7145,7 @@ func (x *RefreshIndicatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshIndicatorsRequest.ProtoReflect.Descriptor instead.
 func (*RefreshIndicatorsRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{99}
+	return file_omega_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *RefreshIndicatorsRequest) GetId() string {
@@ -7066,7 +7163,7 @@ type RefreshIndicatorsResponse struct {
 
 func (x *RefreshIndicatorsResponse) Reset() {
 	*x = RefreshIndicatorsResponse{}
-	mi := &file_omega_proto_msgTypes[100]
+	mi := &file_omega_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7078,7 +7175,7 @@ func (x *RefreshIndicatorsResponse) String() string {
 func (*RefreshIndicatorsResponse) ProtoMessage() {}
 
 func (x *RefreshIndicatorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[100]
+	mi := &file_omega_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7091,7 +7188,7 @@ func (x *RefreshIndicatorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshIndicatorsResponse.ProtoReflect.Descriptor instead.
 func (*RefreshIndicatorsResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{100}
+	return file_omega_proto_rawDescGZIP(), []int{102}
 }
 
 type RespondLocalRequest struct {
@@ -7103,7 +7200,7 @@ type RespondLocalRequest struct {
 
 func (x *RespondLocalRequest) Reset() {
 	*x = RespondLocalRequest{}
-	mi := &file_omega_proto_msgTypes[101]
+	mi := &file_omega_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7115,7 +7212,7 @@ func (x *RespondLocalRequest) String() string {
 func (*RespondLocalRequest) ProtoMessage() {}
 
 func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[101]
+	mi := &file_omega_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7128,7 +7225,7 @@ func (x *RespondLocalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalRequest.ProtoReflect.Descriptor instead.
 func (*RespondLocalRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{101}
+	return file_omega_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *RespondLocalRequest) GetResponse() *Response {
@@ -7148,7 +7245,7 @@ type RespondLocalResponse struct {
 
 func (x *RespondLocalResponse) Reset() {
 	*x = RespondLocalResponse{}
-	mi := &file_omega_proto_msgTypes[102]
+	mi := &file_omega_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7160,7 +7257,7 @@ func (x *RespondLocalResponse) String() string {
 func (*RespondLocalResponse) ProtoMessage() {}
 
 func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[102]
+	mi := &file_omega_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7173,7 +7270,7 @@ func (x *RespondLocalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondLocalResponse.ProtoReflect.Descriptor instead.
 func (*RespondLocalResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{102}
+	return file_omega_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *RespondLocalResponse) GetResponse() *Response {
@@ -7198,7 +7295,7 @@ type ListAllowedRequest struct {
 
 func (x *ListAllowedRequest) Reset() {
 	*x = ListAllowedRequest{}
-	mi := &file_omega_proto_msgTypes[103]
+	mi := &file_omega_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7210,7 +7307,7 @@ func (x *ListAllowedRequest) String() string {
 func (*ListAllowedRequest) ProtoMessage() {}
 
 func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[103]
+	mi := &file_omega_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7223,7 +7320,7 @@ func (x *ListAllowedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedRequest.ProtoReflect.Descriptor instead.
 func (*ListAllowedRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{103}
+	return file_omega_proto_rawDescGZIP(), []int{105}
 }
 
 type Allowed struct {
@@ -7237,7 +7334,7 @@ type Allowed struct {
 
 func (x *Allowed) Reset() {
 	*x = Allowed{}
-	mi := &file_omega_proto_msgTypes[104]
+	mi := &file_omega_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7249,7 +7346,7 @@ func (x *Allowed) String() string {
 func (*Allowed) ProtoMessage() {}
 
 func (x *Allowed) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[104]
+	mi := &file_omega_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7262,7 +7359,7 @@ func (x *Allowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allowed.ProtoReflect.Descriptor instead.
 func (*Allowed) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{104}
+	return file_omega_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *Allowed) GetWhat() string {
@@ -7295,7 +7392,7 @@ type ListAllowedResponse struct {
 
 func (x *ListAllowedResponse) Reset() {
 	*x = ListAllowedResponse{}
-	mi := &file_omega_proto_msgTypes[105]
+	mi := &file_omega_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7307,7 +7404,7 @@ func (x *ListAllowedResponse) String() string {
 func (*ListAllowedResponse) ProtoMessage() {}
 
 func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[105]
+	mi := &file_omega_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7320,7 +7417,7 @@ func (x *ListAllowedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAllowedResponse.ProtoReflect.Descriptor instead.
 func (*ListAllowedResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{105}
+	return file_omega_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *ListAllowedResponse) GetAllowed() []*Allowed {
@@ -7339,7 +7436,7 @@ type AllowRequest struct {
 
 func (x *AllowRequest) Reset() {
 	*x = AllowRequest{}
-	mi := &file_omega_proto_msgTypes[106]
+	mi := &file_omega_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7351,7 +7448,7 @@ func (x *AllowRequest) String() string {
 func (*AllowRequest) ProtoMessage() {}
 
 func (x *AllowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[106]
+	mi := &file_omega_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7364,7 +7461,7 @@ func (x *AllowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowRequest.ProtoReflect.Descriptor instead.
 func (*AllowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{106}
+	return file_omega_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *AllowRequest) GetWhat() string {
@@ -7382,7 +7479,7 @@ type AllowResponse struct {
 
 func (x *AllowResponse) Reset() {
 	*x = AllowResponse{}
-	mi := &file_omega_proto_msgTypes[107]
+	mi := &file_omega_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7394,7 +7491,7 @@ func (x *AllowResponse) String() string {
 func (*AllowResponse) ProtoMessage() {}
 
 func (x *AllowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[107]
+	mi := &file_omega_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7407,7 +7504,7 @@ func (x *AllowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowResponse.ProtoReflect.Descriptor instead.
 func (*AllowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{107}
+	return file_omega_proto_rawDescGZIP(), []int{109}
 }
 
 type DisallowRequest struct {
@@ -7419,7 +7516,7 @@ type DisallowRequest struct {
 
 func (x *DisallowRequest) Reset() {
 	*x = DisallowRequest{}
-	mi := &file_omega_proto_msgTypes[108]
+	mi := &file_omega_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7431,7 +7528,7 @@ func (x *DisallowRequest) String() string {
 func (*DisallowRequest) ProtoMessage() {}
 
 func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[108]
+	mi := &file_omega_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7444,7 +7541,7 @@ func (x *DisallowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowRequest.ProtoReflect.Descriptor instead.
 func (*DisallowRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{108}
+	return file_omega_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *DisallowRequest) GetWhat() string {
@@ -7462,7 +7559,7 @@ type DisallowResponse struct {
 
 func (x *DisallowResponse) Reset() {
 	*x = DisallowResponse{}
-	mi := &file_omega_proto_msgTypes[109]
+	mi := &file_omega_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7474,7 +7571,7 @@ func (x *DisallowResponse) String() string {
 func (*DisallowResponse) ProtoMessage() {}
 
 func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[109]
+	mi := &file_omega_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7487,7 +7584,7 @@ func (x *DisallowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisallowResponse.ProtoReflect.Descriptor instead.
 func (*DisallowResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{109}
+	return file_omega_proto_rawDescGZIP(), []int{111}
 }
 
 type PanicRequest struct {
@@ -7498,7 +7595,7 @@ type PanicRequest struct {
 
 func (x *PanicRequest) Reset() {
 	*x = PanicRequest{}
-	mi := &file_omega_proto_msgTypes[110]
+	mi := &file_omega_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7510,7 +7607,7 @@ func (x *PanicRequest) String() string {
 func (*PanicRequest) ProtoMessage() {}
 
 func (x *PanicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[110]
+	mi := &file_omega_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7523,7 +7620,7 @@ func (x *PanicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicRequest.ProtoReflect.Descriptor instead.
 func (*PanicRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{110}
+	return file_omega_proto_rawDescGZIP(), []int{112}
 }
 
 type PanicResponse struct {
@@ -7535,7 +7632,7 @@ type PanicResponse struct {
 
 func (x *PanicResponse) Reset() {
 	*x = PanicResponse{}
-	mi := &file_omega_proto_msgTypes[111]
+	mi := &file_omega_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7547,7 +7644,7 @@ func (x *PanicResponse) String() string {
 func (*PanicResponse) ProtoMessage() {}
 
 func (x *PanicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[111]
+	mi := &file_omega_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7560,7 +7657,7 @@ func (x *PanicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PanicResponse.ProtoReflect.Descriptor instead.
 func (*PanicResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{111}
+	return file_omega_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *PanicResponse) GetReleased() uint32 {
@@ -7578,7 +7675,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_omega_proto_msgTypes[112]
+	mi := &file_omega_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7590,7 +7687,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[112]
+	mi := &file_omega_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7603,7 +7700,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{112}
+	return file_omega_proto_rawDescGZIP(), []int{114}
 }
 
 type LeaveResponse struct {
@@ -7614,7 +7711,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_omega_proto_msgTypes[113]
+	mi := &file_omega_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7626,7 +7723,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_omega_proto_msgTypes[113]
+	mi := &file_omega_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7639,7 +7736,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_omega_proto_rawDescGZIP(), []int{113}
+	return file_omega_proto_rawDescGZIP(), []int{115}
 }
 
 var File_omega_proto protoreflect.FileDescriptor
@@ -7968,6 +8065,11 @@ const file_omega_proto_rawDesc = "" +
 	"\fOrderRequest\x12.\n" +
 	"\bresponse\x18\x01 \x01(\v2\x12.omega.v1.ResponseR\bresponse\"\x1f\n" +
 	"\rOrderResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"<\n" +
+	"\x12OrderModuleRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\"%\n" +
+	"\x13OrderModuleResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x13\n" +
 	"\x11ShowPolicyRequest\"\x96\x01\n" +
 	"\x12ShowPolicyResponse\x12\x12\n" +
@@ -8257,7 +8359,7 @@ const file_omega_proto_rawDesc = "" +
 	"\rPanicResponse\x12\x1a\n" +
 	"\breleased\x18\x01 \x01(\rR\breleased\"\x0e\n" +
 	"\fLeaveRequest\"\x0f\n" +
-	"\rLeaveResponse2\xe7\x16\n" +
+	"\rLeaveResponse2\xb3\x17\n" +
 	"\x04Node\x12;\n" +
 	"\x06Status\x12\x17.omega.v1.StatusRequest\x1a\x18.omega.v1.StatusResponse\x12;\n" +
 	"\x06Doctor\x12\x17.omega.v1.DoctorRequest\x1a\x18.omega.v1.DoctorResponse\x12A\n" +
@@ -8284,7 +8386,8 @@ const file_omega_proto_rawDesc = "" +
 	"SubmitRoot\x12\x1b.omega.v1.SubmitRootRequest\x1a\x1c.omega.v1.SubmitRootResponse\x12A\n" +
 	"\bIdentity\x12\x19.omega.v1.IdentityRequest\x1a\x1a.omega.v1.IdentityResponse\x12;\n" +
 	"\x06Rotate\x12\x17.omega.v1.RotateRequest\x1a\x18.omega.v1.RotateResponse\x128\n" +
-	"\x05Order\x12\x16.omega.v1.OrderRequest\x1a\x17.omega.v1.OrderResponse\x12G\n" +
+	"\x05Order\x12\x16.omega.v1.OrderRequest\x1a\x17.omega.v1.OrderResponse\x12J\n" +
+	"\vOrderModule\x12\x1c.omega.v1.OrderModuleRequest\x1a\x1d.omega.v1.OrderModuleResponse\x12G\n" +
 	"\n" +
 	"ShowPolicy\x12\x1b.omega.v1.ShowPolicyRequest\x1a\x1c.omega.v1.ShowPolicyResponse\x12V\n" +
 	"\x0fListCredentials\x12 .omega.v1.ListCredentialsRequest\x1a!.omega.v1.ListCredentialsResponse\x12;\n" +
@@ -8316,7 +8419,7 @@ func file_omega_proto_rawDescGZIP() []byte {
 	return file_omega_proto_rawDescData
 }
 
-var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 120)
+var file_omega_proto_msgTypes = make([]protoimpl.MessageInfo, 122)
 var file_omega_proto_goTypes = []any{
 	(*StatusRequest)(nil),             // 0: omega.v1.StatusRequest
 	(*Problem)(nil),                   // 1: omega.v1.Problem
@@ -8374,147 +8477,149 @@ var file_omega_proto_goTypes = []any{
 	(*ListInvitesResponse)(nil),       // 53: omega.v1.ListInvitesResponse
 	(*OrderRequest)(nil),              // 54: omega.v1.OrderRequest
 	(*OrderResponse)(nil),             // 55: omega.v1.OrderResponse
-	(*ShowPolicyRequest)(nil),         // 56: omega.v1.ShowPolicyRequest
-	(*ShowPolicyResponse)(nil),        // 57: omega.v1.ShowPolicyResponse
-	(*ListCredentialsRequest)(nil),    // 58: omega.v1.ListCredentialsRequest
-	(*Capability)(nil),                // 59: omega.v1.Capability
-	(*Credential)(nil),                // 60: omega.v1.Credential
-	(*ListCredentialsResponse)(nil),   // 61: omega.v1.ListCredentialsResponse
-	(*HeadRequest)(nil),               // 62: omega.v1.HeadRequest
-	(*HeadResponse)(nil),              // 63: omega.v1.HeadResponse
-	(*SubmitRequest)(nil),             // 64: omega.v1.SubmitRequest
-	(*SubmitResponse)(nil),            // 65: omega.v1.SubmitResponse
-	(*RootRequest)(nil),               // 66: omega.v1.RootRequest
-	(*RootOperator)(nil),              // 67: omega.v1.RootOperator
-	(*RootEntry)(nil),                 // 68: omega.v1.RootEntry
-	(*RootFork)(nil),                  // 69: omega.v1.RootFork
-	(*RootResponse)(nil),              // 70: omega.v1.RootResponse
-	(*SubmitRootRequest)(nil),         // 71: omega.v1.SubmitRootRequest
-	(*SubmitRootResponse)(nil),        // 72: omega.v1.SubmitRootResponse
-	(*IdentityRequest)(nil),           // 73: omega.v1.IdentityRequest
-	(*IdentityResponse)(nil),          // 74: omega.v1.IdentityResponse
-	(*RotateRequest)(nil),             // 75: omega.v1.RotateRequest
-	(*RotateResponse)(nil),            // 76: omega.v1.RotateResponse
-	(*AddModuleRequest)(nil),          // 77: omega.v1.AddModuleRequest
-	(*AddModuleResponse)(nil),         // 78: omega.v1.AddModuleResponse
-	(*ListModulesRequest)(nil),        // 79: omega.v1.ListModulesRequest
-	(*Deployment)(nil),                // 80: omega.v1.Deployment
-	(*Module)(nil),                    // 81: omega.v1.Module
-	(*ShadowDifference)(nil),          // 82: omega.v1.ShadowDifference
-	(*ModuleHost)(nil),                // 83: omega.v1.ModuleHost
-	(*ListModulesResponse)(nil),       // 84: omega.v1.ListModulesResponse
-	(*IndicatorRefusal)(nil),          // 85: omega.v1.IndicatorRefusal
-	(*IndicatorReport)(nil),           // 86: omega.v1.IndicatorReport
-	(*IndicatorSource)(nil),           // 87: omega.v1.IndicatorSource
-	(*AddIndicatorsRequest)(nil),      // 88: omega.v1.AddIndicatorsRequest
-	(*AddIndicatorsResponse)(nil),     // 89: omega.v1.AddIndicatorsResponse
-	(*ListIndicatorsRequest)(nil),     // 90: omega.v1.ListIndicatorsRequest
-	(*ListIndicatorsResponse)(nil),    // 91: omega.v1.ListIndicatorsResponse
-	(*IndicatorSighting)(nil),         // 92: omega.v1.IndicatorSighting
-	(*ListSightingsRequest)(nil),      // 93: omega.v1.ListSightingsRequest
-	(*ListSightingsResponse)(nil),     // 94: omega.v1.ListSightingsResponse
-	(*LookupIndicatorRequest)(nil),    // 95: omega.v1.LookupIndicatorRequest
-	(*LookupIndicatorResponse)(nil),   // 96: omega.v1.LookupIndicatorResponse
-	(*RemoveIndicatorsRequest)(nil),   // 97: omega.v1.RemoveIndicatorsRequest
-	(*RemoveIndicatorsResponse)(nil),  // 98: omega.v1.RemoveIndicatorsResponse
-	(*RefreshIndicatorsRequest)(nil),  // 99: omega.v1.RefreshIndicatorsRequest
-	(*RefreshIndicatorsResponse)(nil), // 100: omega.v1.RefreshIndicatorsResponse
-	(*RespondLocalRequest)(nil),       // 101: omega.v1.RespondLocalRequest
-	(*RespondLocalResponse)(nil),      // 102: omega.v1.RespondLocalResponse
-	(*ListAllowedRequest)(nil),        // 103: omega.v1.ListAllowedRequest
-	(*Allowed)(nil),                   // 104: omega.v1.Allowed
-	(*ListAllowedResponse)(nil),       // 105: omega.v1.ListAllowedResponse
-	(*AllowRequest)(nil),              // 106: omega.v1.AllowRequest
-	(*AllowResponse)(nil),             // 107: omega.v1.AllowResponse
-	(*DisallowRequest)(nil),           // 108: omega.v1.DisallowRequest
-	(*DisallowResponse)(nil),          // 109: omega.v1.DisallowResponse
-	(*PanicRequest)(nil),              // 110: omega.v1.PanicRequest
-	(*PanicResponse)(nil),             // 111: omega.v1.PanicResponse
-	(*LeaveRequest)(nil),              // 112: omega.v1.LeaveRequest
-	(*LeaveResponse)(nil),             // 113: omega.v1.LeaveResponse
-	nil,                               // 114: omega.v1.StatusResponse.SensorsEntry
-	nil,                               // 115: omega.v1.StatusResponse.QueuesEntry
-	nil,                               // 116: omega.v1.StatusResponse.RejectedEntry
-	nil,                               // 117: omega.v1.Coverage.DropsEntry
-	nil,                               // 118: omega.v1.RootResponse.ReleasesEntry
-	nil,                               // 119: omega.v1.ListIndicatorsResponse.KindsEntry
-	(*timestamppb.Timestamp)(nil),     // 120: google.protobuf.Timestamp
+	(*OrderModuleRequest)(nil),        // 56: omega.v1.OrderModuleRequest
+	(*OrderModuleResponse)(nil),       // 57: omega.v1.OrderModuleResponse
+	(*ShowPolicyRequest)(nil),         // 58: omega.v1.ShowPolicyRequest
+	(*ShowPolicyResponse)(nil),        // 59: omega.v1.ShowPolicyResponse
+	(*ListCredentialsRequest)(nil),    // 60: omega.v1.ListCredentialsRequest
+	(*Capability)(nil),                // 61: omega.v1.Capability
+	(*Credential)(nil),                // 62: omega.v1.Credential
+	(*ListCredentialsResponse)(nil),   // 63: omega.v1.ListCredentialsResponse
+	(*HeadRequest)(nil),               // 64: omega.v1.HeadRequest
+	(*HeadResponse)(nil),              // 65: omega.v1.HeadResponse
+	(*SubmitRequest)(nil),             // 66: omega.v1.SubmitRequest
+	(*SubmitResponse)(nil),            // 67: omega.v1.SubmitResponse
+	(*RootRequest)(nil),               // 68: omega.v1.RootRequest
+	(*RootOperator)(nil),              // 69: omega.v1.RootOperator
+	(*RootEntry)(nil),                 // 70: omega.v1.RootEntry
+	(*RootFork)(nil),                  // 71: omega.v1.RootFork
+	(*RootResponse)(nil),              // 72: omega.v1.RootResponse
+	(*SubmitRootRequest)(nil),         // 73: omega.v1.SubmitRootRequest
+	(*SubmitRootResponse)(nil),        // 74: omega.v1.SubmitRootResponse
+	(*IdentityRequest)(nil),           // 75: omega.v1.IdentityRequest
+	(*IdentityResponse)(nil),          // 76: omega.v1.IdentityResponse
+	(*RotateRequest)(nil),             // 77: omega.v1.RotateRequest
+	(*RotateResponse)(nil),            // 78: omega.v1.RotateResponse
+	(*AddModuleRequest)(nil),          // 79: omega.v1.AddModuleRequest
+	(*AddModuleResponse)(nil),         // 80: omega.v1.AddModuleResponse
+	(*ListModulesRequest)(nil),        // 81: omega.v1.ListModulesRequest
+	(*Deployment)(nil),                // 82: omega.v1.Deployment
+	(*Module)(nil),                    // 83: omega.v1.Module
+	(*ShadowDifference)(nil),          // 84: omega.v1.ShadowDifference
+	(*ModuleHost)(nil),                // 85: omega.v1.ModuleHost
+	(*ListModulesResponse)(nil),       // 86: omega.v1.ListModulesResponse
+	(*IndicatorRefusal)(nil),          // 87: omega.v1.IndicatorRefusal
+	(*IndicatorReport)(nil),           // 88: omega.v1.IndicatorReport
+	(*IndicatorSource)(nil),           // 89: omega.v1.IndicatorSource
+	(*AddIndicatorsRequest)(nil),      // 90: omega.v1.AddIndicatorsRequest
+	(*AddIndicatorsResponse)(nil),     // 91: omega.v1.AddIndicatorsResponse
+	(*ListIndicatorsRequest)(nil),     // 92: omega.v1.ListIndicatorsRequest
+	(*ListIndicatorsResponse)(nil),    // 93: omega.v1.ListIndicatorsResponse
+	(*IndicatorSighting)(nil),         // 94: omega.v1.IndicatorSighting
+	(*ListSightingsRequest)(nil),      // 95: omega.v1.ListSightingsRequest
+	(*ListSightingsResponse)(nil),     // 96: omega.v1.ListSightingsResponse
+	(*LookupIndicatorRequest)(nil),    // 97: omega.v1.LookupIndicatorRequest
+	(*LookupIndicatorResponse)(nil),   // 98: omega.v1.LookupIndicatorResponse
+	(*RemoveIndicatorsRequest)(nil),   // 99: omega.v1.RemoveIndicatorsRequest
+	(*RemoveIndicatorsResponse)(nil),  // 100: omega.v1.RemoveIndicatorsResponse
+	(*RefreshIndicatorsRequest)(nil),  // 101: omega.v1.RefreshIndicatorsRequest
+	(*RefreshIndicatorsResponse)(nil), // 102: omega.v1.RefreshIndicatorsResponse
+	(*RespondLocalRequest)(nil),       // 103: omega.v1.RespondLocalRequest
+	(*RespondLocalResponse)(nil),      // 104: omega.v1.RespondLocalResponse
+	(*ListAllowedRequest)(nil),        // 105: omega.v1.ListAllowedRequest
+	(*Allowed)(nil),                   // 106: omega.v1.Allowed
+	(*ListAllowedResponse)(nil),       // 107: omega.v1.ListAllowedResponse
+	(*AllowRequest)(nil),              // 108: omega.v1.AllowRequest
+	(*AllowResponse)(nil),             // 109: omega.v1.AllowResponse
+	(*DisallowRequest)(nil),           // 110: omega.v1.DisallowRequest
+	(*DisallowResponse)(nil),          // 111: omega.v1.DisallowResponse
+	(*PanicRequest)(nil),              // 112: omega.v1.PanicRequest
+	(*PanicResponse)(nil),             // 113: omega.v1.PanicResponse
+	(*LeaveRequest)(nil),              // 114: omega.v1.LeaveRequest
+	(*LeaveResponse)(nil),             // 115: omega.v1.LeaveResponse
+	nil,                               // 116: omega.v1.StatusResponse.SensorsEntry
+	nil,                               // 117: omega.v1.StatusResponse.QueuesEntry
+	nil,                               // 118: omega.v1.StatusResponse.RejectedEntry
+	nil,                               // 119: omega.v1.Coverage.DropsEntry
+	nil,                               // 120: omega.v1.RootResponse.ReleasesEntry
+	nil,                               // 121: omega.v1.ListIndicatorsResponse.KindsEntry
+	(*timestamppb.Timestamp)(nil),     // 122: google.protobuf.Timestamp
 }
 var file_omega_proto_depIdxs = []int32{
-	114, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
-	115, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
+	116, // 0: omega.v1.StatusResponse.sensors:type_name -> omega.v1.StatusResponse.SensorsEntry
+	117, // 1: omega.v1.StatusResponse.queues:type_name -> omega.v1.StatusResponse.QueuesEntry
 	1,   // 2: omega.v1.StatusResponse.problems:type_name -> omega.v1.Problem
-	116, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
+	118, // 3: omega.v1.StatusResponse.rejected:type_name -> omega.v1.StatusResponse.RejectedEntry
 	5,   // 4: omega.v1.DoctorResponse.checks:type_name -> omega.v1.Check
-	120, // 5: omega.v1.Coverage.time:type_name -> google.protobuf.Timestamp
+	122, // 5: omega.v1.Coverage.time:type_name -> google.protobuf.Timestamp
 	8,   // 6: omega.v1.Coverage.components:type_name -> omega.v1.Component
 	5,   // 7: omega.v1.Coverage.gaps:type_name -> omega.v1.Check
-	117, // 8: omega.v1.Coverage.drops:type_name -> omega.v1.Coverage.DropsEntry
+	119, // 8: omega.v1.Coverage.drops:type_name -> omega.v1.Coverage.DropsEntry
 	9,   // 9: omega.v1.CoverageResponse.coverages:type_name -> omega.v1.Coverage
-	120, // 10: omega.v1.BaselineWord.time:type_name -> google.protobuf.Timestamp
-	120, // 11: omega.v1.IntegrityResponse.looked:type_name -> google.protobuf.Timestamp
+	122, // 10: omega.v1.BaselineWord.time:type_name -> google.protobuf.Timestamp
+	122, // 11: omega.v1.IntegrityResponse.looked:type_name -> google.protobuf.Timestamp
 	12,  // 12: omega.v1.IntegrityResponse.differences:type_name -> omega.v1.Difference
 	13,  // 13: omega.v1.IntegrityResponse.words:type_name -> omega.v1.BaselineWord
-	120, // 14: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	122, // 14: omega.v1.Peer.since:type_name -> google.protobuf.Timestamp
 	20,  // 15: omega.v1.ListPeersResponse.peers:type_name -> omega.v1.Peer
-	120, // 16: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
+	122, // 16: omega.v1.RoleGrant.not_after:type_name -> google.protobuf.Timestamp
 	23,  // 17: omega.v1.ListRolesResponse.grants:type_name -> omega.v1.RoleGrant
-	120, // 18: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
+	122, // 18: omega.v1.Finding.time:type_name -> google.protobuf.Timestamp
 	26,  // 19: omega.v1.Finding.subject:type_name -> omega.v1.Subject
 	27,  // 20: omega.v1.Finding.evidence:type_name -> omega.v1.Evidence
 	29,  // 21: omega.v1.Finding.anonymous:type_name -> omega.v1.Anonymity
 	28,  // 22: omega.v1.ReportRequest.finding:type_name -> omega.v1.Finding
-	120, // 23: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
-	120, // 24: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	122, // 23: omega.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	122, // 24: omega.v1.Entry.time:type_name -> google.protobuf.Timestamp
 	40,  // 25: omega.v1.Response.target:type_name -> omega.v1.Target
-	120, // 26: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
+	122, // 26: omega.v1.Response.issued:type_name -> google.protobuf.Timestamp
 	41,  // 27: omega.v1.ListResponsesResponse.responses:type_name -> omega.v1.Response
 	41,  // 28: omega.v1.Pending.proposal:type_name -> omega.v1.Response
 	28,  // 29: omega.v1.Pending.evidence:type_name -> omega.v1.Finding
-	120, // 30: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
+	122, // 30: omega.v1.Joiner.time:type_name -> google.protobuf.Timestamp
 	45,  // 31: omega.v1.ListPendingResponse.pending:type_name -> omega.v1.Pending
 	46,  // 32: omega.v1.ListPendingResponse.joiners:type_name -> omega.v1.Joiner
 	49,  // 33: omega.v1.ListDecoysResponse.decoys:type_name -> omega.v1.Decoy
-	120, // 34: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
+	122, // 34: omega.v1.Invite.expires:type_name -> google.protobuf.Timestamp
 	52,  // 35: omega.v1.ListInvitesResponse.invites:type_name -> omega.v1.Invite
 	41,  // 36: omega.v1.OrderRequest.response:type_name -> omega.v1.Response
-	120, // 37: omega.v1.ShowPolicyResponse.time:type_name -> google.protobuf.Timestamp
-	120, // 38: omega.v1.Credential.not_before:type_name -> google.protobuf.Timestamp
-	120, // 39: omega.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
-	59,  // 40: omega.v1.Credential.capabilities:type_name -> omega.v1.Capability
-	60,  // 41: omega.v1.ListCredentialsResponse.credentials:type_name -> omega.v1.Credential
-	120, // 42: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
-	68,  // 43: omega.v1.RootFork.children:type_name -> omega.v1.RootEntry
-	67,  // 44: omega.v1.RootResponse.operators:type_name -> omega.v1.RootOperator
-	68,  // 45: omega.v1.RootResponse.chain:type_name -> omega.v1.RootEntry
-	69,  // 46: omega.v1.RootResponse.forks:type_name -> omega.v1.RootFork
-	118, // 47: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
-	120, // 48: omega.v1.Deployment.time:type_name -> google.protobuf.Timestamp
-	80,  // 49: omega.v1.Module.deployments:type_name -> omega.v1.Deployment
-	82,  // 50: omega.v1.Module.shadow:type_name -> omega.v1.ShadowDifference
-	83,  // 51: omega.v1.Module.hosts:type_name -> omega.v1.ModuleHost
-	120, // 52: omega.v1.Module.released:type_name -> google.protobuf.Timestamp
-	120, // 53: omega.v1.ModuleHost.time:type_name -> google.protobuf.Timestamp
-	81,  // 54: omega.v1.ListModulesResponse.modules:type_name -> omega.v1.Module
-	85,  // 55: omega.v1.IndicatorReport.not_applicable:type_name -> omega.v1.IndicatorRefusal
-	85,  // 56: omega.v1.IndicatorReport.rejected:type_name -> omega.v1.IndicatorRefusal
-	120, // 57: omega.v1.IndicatorSource.added:type_name -> google.protobuf.Timestamp
-	120, // 58: omega.v1.IndicatorSource.fetched:type_name -> google.protobuf.Timestamp
-	120, // 59: omega.v1.IndicatorSource.visited:type_name -> google.protobuf.Timestamp
-	86,  // 60: omega.v1.IndicatorSource.report:type_name -> omega.v1.IndicatorReport
-	87,  // 61: omega.v1.AddIndicatorsRequest.source:type_name -> omega.v1.IndicatorSource
-	87,  // 62: omega.v1.AddIndicatorsResponse.source:type_name -> omega.v1.IndicatorSource
-	87,  // 63: omega.v1.ListIndicatorsResponse.sources:type_name -> omega.v1.IndicatorSource
-	119, // 64: omega.v1.ListIndicatorsResponse.kinds:type_name -> omega.v1.ListIndicatorsResponse.KindsEntry
-	120, // 65: omega.v1.IndicatorSighting.first:type_name -> google.protobuf.Timestamp
-	120, // 66: omega.v1.IndicatorSighting.last:type_name -> google.protobuf.Timestamp
-	92,  // 67: omega.v1.ListSightingsResponse.sightings:type_name -> omega.v1.IndicatorSighting
-	120, // 68: omega.v1.LookupIndicatorResponse.expires:type_name -> google.protobuf.Timestamp
-	92,  // 69: omega.v1.LookupIndicatorResponse.sightings:type_name -> omega.v1.IndicatorSighting
+	122, // 37: omega.v1.ShowPolicyResponse.time:type_name -> google.protobuf.Timestamp
+	122, // 38: omega.v1.Credential.not_before:type_name -> google.protobuf.Timestamp
+	122, // 39: omega.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
+	61,  // 40: omega.v1.Credential.capabilities:type_name -> omega.v1.Capability
+	62,  // 41: omega.v1.ListCredentialsResponse.credentials:type_name -> omega.v1.Credential
+	122, // 42: omega.v1.RootEntry.time:type_name -> google.protobuf.Timestamp
+	70,  // 43: omega.v1.RootFork.children:type_name -> omega.v1.RootEntry
+	69,  // 44: omega.v1.RootResponse.operators:type_name -> omega.v1.RootOperator
+	70,  // 45: omega.v1.RootResponse.chain:type_name -> omega.v1.RootEntry
+	71,  // 46: omega.v1.RootResponse.forks:type_name -> omega.v1.RootFork
+	120, // 47: omega.v1.RootResponse.releases:type_name -> omega.v1.RootResponse.ReleasesEntry
+	122, // 48: omega.v1.Deployment.time:type_name -> google.protobuf.Timestamp
+	82,  // 49: omega.v1.Module.deployments:type_name -> omega.v1.Deployment
+	84,  // 50: omega.v1.Module.shadow:type_name -> omega.v1.ShadowDifference
+	85,  // 51: omega.v1.Module.hosts:type_name -> omega.v1.ModuleHost
+	122, // 52: omega.v1.Module.released:type_name -> google.protobuf.Timestamp
+	122, // 53: omega.v1.ModuleHost.time:type_name -> google.protobuf.Timestamp
+	83,  // 54: omega.v1.ListModulesResponse.modules:type_name -> omega.v1.Module
+	87,  // 55: omega.v1.IndicatorReport.not_applicable:type_name -> omega.v1.IndicatorRefusal
+	87,  // 56: omega.v1.IndicatorReport.rejected:type_name -> omega.v1.IndicatorRefusal
+	122, // 57: omega.v1.IndicatorSource.added:type_name -> google.protobuf.Timestamp
+	122, // 58: omega.v1.IndicatorSource.fetched:type_name -> google.protobuf.Timestamp
+	122, // 59: omega.v1.IndicatorSource.visited:type_name -> google.protobuf.Timestamp
+	88,  // 60: omega.v1.IndicatorSource.report:type_name -> omega.v1.IndicatorReport
+	89,  // 61: omega.v1.AddIndicatorsRequest.source:type_name -> omega.v1.IndicatorSource
+	89,  // 62: omega.v1.AddIndicatorsResponse.source:type_name -> omega.v1.IndicatorSource
+	89,  // 63: omega.v1.ListIndicatorsResponse.sources:type_name -> omega.v1.IndicatorSource
+	121, // 64: omega.v1.ListIndicatorsResponse.kinds:type_name -> omega.v1.ListIndicatorsResponse.KindsEntry
+	122, // 65: omega.v1.IndicatorSighting.first:type_name -> google.protobuf.Timestamp
+	122, // 66: omega.v1.IndicatorSighting.last:type_name -> google.protobuf.Timestamp
+	94,  // 67: omega.v1.ListSightingsResponse.sightings:type_name -> omega.v1.IndicatorSighting
+	122, // 68: omega.v1.LookupIndicatorResponse.expires:type_name -> google.protobuf.Timestamp
+	94,  // 69: omega.v1.LookupIndicatorResponse.sightings:type_name -> omega.v1.IndicatorSighting
 	41,  // 70: omega.v1.RespondLocalRequest.response:type_name -> omega.v1.Response
 	41,  // 71: omega.v1.RespondLocalResponse.response:type_name -> omega.v1.Response
 	33,  // 72: omega.v1.RespondLocalResponse.receipt:type_name -> omega.v1.Receipt
-	104, // 73: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
+	106, // 73: omega.v1.ListAllowedResponse.allowed:type_name -> omega.v1.Allowed
 	2,   // 74: omega.v1.StatusResponse.QueuesEntry.value:type_name -> omega.v1.Queue
 	0,   // 75: omega.v1.Node.Status:input_type -> omega.v1.StatusRequest
 	4,   // 76: omega.v1.Node.Doctor:input_type -> omega.v1.DoctorRequest
@@ -8533,73 +8638,75 @@ var file_omega_proto_depIdxs = []int32{
 	44,  // 89: omega.v1.Node.ListPending:input_type -> omega.v1.ListPendingRequest
 	48,  // 90: omega.v1.Node.ListDecoys:input_type -> omega.v1.ListDecoysRequest
 	51,  // 91: omega.v1.Node.ListInvites:input_type -> omega.v1.ListInvitesRequest
-	62,  // 92: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
-	64,  // 93: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
-	66,  // 94: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
-	71,  // 95: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
-	73,  // 96: omega.v1.Node.Identity:input_type -> omega.v1.IdentityRequest
-	75,  // 97: omega.v1.Node.Rotate:input_type -> omega.v1.RotateRequest
+	64,  // 92: omega.v1.Node.Head:input_type -> omega.v1.HeadRequest
+	66,  // 93: omega.v1.Node.Submit:input_type -> omega.v1.SubmitRequest
+	68,  // 94: omega.v1.Node.Root:input_type -> omega.v1.RootRequest
+	73,  // 95: omega.v1.Node.SubmitRoot:input_type -> omega.v1.SubmitRootRequest
+	75,  // 96: omega.v1.Node.Identity:input_type -> omega.v1.IdentityRequest
+	77,  // 97: omega.v1.Node.Rotate:input_type -> omega.v1.RotateRequest
 	54,  // 98: omega.v1.Node.Order:input_type -> omega.v1.OrderRequest
-	56,  // 99: omega.v1.Node.ShowPolicy:input_type -> omega.v1.ShowPolicyRequest
-	58,  // 100: omega.v1.Node.ListCredentials:input_type -> omega.v1.ListCredentialsRequest
-	30,  // 101: omega.v1.Node.Report:input_type -> omega.v1.ReportRequest
-	77,  // 102: omega.v1.Node.AddModule:input_type -> omega.v1.AddModuleRequest
-	79,  // 103: omega.v1.Node.ListModules:input_type -> omega.v1.ListModulesRequest
-	88,  // 104: omega.v1.Node.AddIndicators:input_type -> omega.v1.AddIndicatorsRequest
-	90,  // 105: omega.v1.Node.ListIndicators:input_type -> omega.v1.ListIndicatorsRequest
-	93,  // 106: omega.v1.Node.ListSightings:input_type -> omega.v1.ListSightingsRequest
-	95,  // 107: omega.v1.Node.LookupIndicator:input_type -> omega.v1.LookupIndicatorRequest
-	97,  // 108: omega.v1.Node.RemoveIndicators:input_type -> omega.v1.RemoveIndicatorsRequest
-	99,  // 109: omega.v1.Node.RefreshIndicators:input_type -> omega.v1.RefreshIndicatorsRequest
-	101, // 110: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
-	103, // 111: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
-	106, // 112: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
-	108, // 113: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
-	110, // 114: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
-	112, // 115: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
-	3,   // 116: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
-	6,   // 117: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
-	10,  // 118: omega.v1.Node.Coverage:output_type -> omega.v1.CoverageResponse
-	14,  // 119: omega.v1.Node.Integrity:output_type -> omega.v1.IntegrityResponse
-	16,  // 120: omega.v1.Node.IntegrityRescan:output_type -> omega.v1.IntegrityRescanResponse
-	18,  // 121: omega.v1.Node.IntegrityAccept:output_type -> omega.v1.IntegrityAcceptResponse
-	21,  // 122: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
-	24,  // 123: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
-	28,  // 124: omega.v1.Node.Findings:output_type -> omega.v1.Finding
-	33,  // 125: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
-	35,  // 126: omega.v1.Node.Events:output_type -> omega.v1.Event
-	37,  // 127: omega.v1.Node.Entries:output_type -> omega.v1.Entry
-	39,  // 128: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
-	43,  // 129: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
-	47,  // 130: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
-	50,  // 131: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
-	53,  // 132: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
-	63,  // 133: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
-	65,  // 134: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
-	70,  // 135: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
-	72,  // 136: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
-	74,  // 137: omega.v1.Node.Identity:output_type -> omega.v1.IdentityResponse
-	76,  // 138: omega.v1.Node.Rotate:output_type -> omega.v1.RotateResponse
-	55,  // 139: omega.v1.Node.Order:output_type -> omega.v1.OrderResponse
-	57,  // 140: omega.v1.Node.ShowPolicy:output_type -> omega.v1.ShowPolicyResponse
-	61,  // 141: omega.v1.Node.ListCredentials:output_type -> omega.v1.ListCredentialsResponse
-	31,  // 142: omega.v1.Node.Report:output_type -> omega.v1.ReportResponse
-	78,  // 143: omega.v1.Node.AddModule:output_type -> omega.v1.AddModuleResponse
-	84,  // 144: omega.v1.Node.ListModules:output_type -> omega.v1.ListModulesResponse
-	89,  // 145: omega.v1.Node.AddIndicators:output_type -> omega.v1.AddIndicatorsResponse
-	91,  // 146: omega.v1.Node.ListIndicators:output_type -> omega.v1.ListIndicatorsResponse
-	94,  // 147: omega.v1.Node.ListSightings:output_type -> omega.v1.ListSightingsResponse
-	96,  // 148: omega.v1.Node.LookupIndicator:output_type -> omega.v1.LookupIndicatorResponse
-	98,  // 149: omega.v1.Node.RemoveIndicators:output_type -> omega.v1.RemoveIndicatorsResponse
-	100, // 150: omega.v1.Node.RefreshIndicators:output_type -> omega.v1.RefreshIndicatorsResponse
-	102, // 151: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
-	105, // 152: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
-	107, // 153: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
-	109, // 154: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
-	111, // 155: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
-	113, // 156: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
-	116, // [116:157] is the sub-list for method output_type
-	75,  // [75:116] is the sub-list for method input_type
+	56,  // 99: omega.v1.Node.OrderModule:input_type -> omega.v1.OrderModuleRequest
+	58,  // 100: omega.v1.Node.ShowPolicy:input_type -> omega.v1.ShowPolicyRequest
+	60,  // 101: omega.v1.Node.ListCredentials:input_type -> omega.v1.ListCredentialsRequest
+	30,  // 102: omega.v1.Node.Report:input_type -> omega.v1.ReportRequest
+	79,  // 103: omega.v1.Node.AddModule:input_type -> omega.v1.AddModuleRequest
+	81,  // 104: omega.v1.Node.ListModules:input_type -> omega.v1.ListModulesRequest
+	90,  // 105: omega.v1.Node.AddIndicators:input_type -> omega.v1.AddIndicatorsRequest
+	92,  // 106: omega.v1.Node.ListIndicators:input_type -> omega.v1.ListIndicatorsRequest
+	95,  // 107: omega.v1.Node.ListSightings:input_type -> omega.v1.ListSightingsRequest
+	97,  // 108: omega.v1.Node.LookupIndicator:input_type -> omega.v1.LookupIndicatorRequest
+	99,  // 109: omega.v1.Node.RemoveIndicators:input_type -> omega.v1.RemoveIndicatorsRequest
+	101, // 110: omega.v1.Node.RefreshIndicators:input_type -> omega.v1.RefreshIndicatorsRequest
+	103, // 111: omega.v1.Node.RespondLocal:input_type -> omega.v1.RespondLocalRequest
+	105, // 112: omega.v1.Node.ListAllowed:input_type -> omega.v1.ListAllowedRequest
+	108, // 113: omega.v1.Node.Allow:input_type -> omega.v1.AllowRequest
+	110, // 114: omega.v1.Node.Disallow:input_type -> omega.v1.DisallowRequest
+	112, // 115: omega.v1.Node.Panic:input_type -> omega.v1.PanicRequest
+	114, // 116: omega.v1.Node.Leave:input_type -> omega.v1.LeaveRequest
+	3,   // 117: omega.v1.Node.Status:output_type -> omega.v1.StatusResponse
+	6,   // 118: omega.v1.Node.Doctor:output_type -> omega.v1.DoctorResponse
+	10,  // 119: omega.v1.Node.Coverage:output_type -> omega.v1.CoverageResponse
+	14,  // 120: omega.v1.Node.Integrity:output_type -> omega.v1.IntegrityResponse
+	16,  // 121: omega.v1.Node.IntegrityRescan:output_type -> omega.v1.IntegrityRescanResponse
+	18,  // 122: omega.v1.Node.IntegrityAccept:output_type -> omega.v1.IntegrityAcceptResponse
+	21,  // 123: omega.v1.Node.ListPeers:output_type -> omega.v1.ListPeersResponse
+	24,  // 124: omega.v1.Node.ListRoles:output_type -> omega.v1.ListRolesResponse
+	28,  // 125: omega.v1.Node.Findings:output_type -> omega.v1.Finding
+	33,  // 126: omega.v1.Node.Receipts:output_type -> omega.v1.Receipt
+	35,  // 127: omega.v1.Node.Events:output_type -> omega.v1.Event
+	37,  // 128: omega.v1.Node.Entries:output_type -> omega.v1.Entry
+	39,  // 129: omega.v1.Node.ExportLedger:output_type -> omega.v1.ExportLedgerResponse
+	43,  // 130: omega.v1.Node.ListResponses:output_type -> omega.v1.ListResponsesResponse
+	47,  // 131: omega.v1.Node.ListPending:output_type -> omega.v1.ListPendingResponse
+	50,  // 132: omega.v1.Node.ListDecoys:output_type -> omega.v1.ListDecoysResponse
+	53,  // 133: omega.v1.Node.ListInvites:output_type -> omega.v1.ListInvitesResponse
+	65,  // 134: omega.v1.Node.Head:output_type -> omega.v1.HeadResponse
+	67,  // 135: omega.v1.Node.Submit:output_type -> omega.v1.SubmitResponse
+	72,  // 136: omega.v1.Node.Root:output_type -> omega.v1.RootResponse
+	74,  // 137: omega.v1.Node.SubmitRoot:output_type -> omega.v1.SubmitRootResponse
+	76,  // 138: omega.v1.Node.Identity:output_type -> omega.v1.IdentityResponse
+	78,  // 139: omega.v1.Node.Rotate:output_type -> omega.v1.RotateResponse
+	55,  // 140: omega.v1.Node.Order:output_type -> omega.v1.OrderResponse
+	57,  // 141: omega.v1.Node.OrderModule:output_type -> omega.v1.OrderModuleResponse
+	59,  // 142: omega.v1.Node.ShowPolicy:output_type -> omega.v1.ShowPolicyResponse
+	63,  // 143: omega.v1.Node.ListCredentials:output_type -> omega.v1.ListCredentialsResponse
+	31,  // 144: omega.v1.Node.Report:output_type -> omega.v1.ReportResponse
+	80,  // 145: omega.v1.Node.AddModule:output_type -> omega.v1.AddModuleResponse
+	86,  // 146: omega.v1.Node.ListModules:output_type -> omega.v1.ListModulesResponse
+	91,  // 147: omega.v1.Node.AddIndicators:output_type -> omega.v1.AddIndicatorsResponse
+	93,  // 148: omega.v1.Node.ListIndicators:output_type -> omega.v1.ListIndicatorsResponse
+	96,  // 149: omega.v1.Node.ListSightings:output_type -> omega.v1.ListSightingsResponse
+	98,  // 150: omega.v1.Node.LookupIndicator:output_type -> omega.v1.LookupIndicatorResponse
+	100, // 151: omega.v1.Node.RemoveIndicators:output_type -> omega.v1.RemoveIndicatorsResponse
+	102, // 152: omega.v1.Node.RefreshIndicators:output_type -> omega.v1.RefreshIndicatorsResponse
+	104, // 153: omega.v1.Node.RespondLocal:output_type -> omega.v1.RespondLocalResponse
+	107, // 154: omega.v1.Node.ListAllowed:output_type -> omega.v1.ListAllowedResponse
+	109, // 155: omega.v1.Node.Allow:output_type -> omega.v1.AllowResponse
+	111, // 156: omega.v1.Node.Disallow:output_type -> omega.v1.DisallowResponse
+	113, // 157: omega.v1.Node.Panic:output_type -> omega.v1.PanicResponse
+	115, // 158: omega.v1.Node.Leave:output_type -> omega.v1.LeaveResponse
+	117, // [117:159] is the sub-list for method output_type
+	75,  // [75:117] is the sub-list for method input_type
 	75,  // [75:75] is the sub-list for extension type_name
 	75,  // [75:75] is the sub-list for extension extendee
 	0,   // [0:75] is the sub-list for field type_name
@@ -8616,7 +8723,7 @@ func file_omega_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_omega_proto_rawDesc), len(file_omega_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   120,
+			NumMessages:   122,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -84,6 +84,8 @@ const (
 	NodeRotateProcedure = "/omega.v1.Node/Rotate"
 	// NodeOrderProcedure is the fully-qualified name of the Node's Order RPC.
 	NodeOrderProcedure = "/omega.v1.Node/Order"
+	// NodeOrderModuleProcedure is the fully-qualified name of the Node's OrderModule RPC.
+	NodeOrderModuleProcedure = "/omega.v1.Node/OrderModule"
 	// NodeShowPolicyProcedure is the fully-qualified name of the Node's ShowPolicy RPC.
 	NodeShowPolicyProcedure = "/omega.v1.Node/ShowPolicy"
 	// NodeListCredentialsProcedure is the fully-qualified name of the Node's ListCredentials RPC.
@@ -158,6 +160,8 @@ type NodeClient interface {
 	Rotate(context.Context, *v1.RotateRequest) (*v1.RotateResponse, error)
 	// Order orders a response of other hosts by this member's credential.
 	Order(context.Context, *v1.OrderRequest) (*v1.OrderResponse, error)
+	// OrderModule releases, deploys or undeploys a module by this member's credential.
+	OrderModule(context.Context, *v1.OrderModuleRequest) (*v1.OrderModuleResponse, error)
 	ShowPolicy(context.Context, *v1.ShowPolicyRequest) (*v1.ShowPolicyResponse, error)
 	ListCredentials(context.Context, *v1.ListCredentialsRequest) (*v1.ListCredentialsResponse, error)
 	// Report lets this member say something without saying that it did: another carries it.
@@ -337,6 +341,12 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(nodeMethods.ByName("Order")),
 			connect.WithClientOptions(opts...),
 		),
+		orderModule: connect.NewClient[v1.OrderModuleRequest, v1.OrderModuleResponse](
+			httpClient,
+			baseURL+NodeOrderModuleProcedure,
+			connect.WithSchema(nodeMethods.ByName("OrderModule")),
+			connect.WithClientOptions(opts...),
+		),
 		showPolicy: connect.NewClient[v1.ShowPolicyRequest, v1.ShowPolicyResponse](
 			httpClient,
 			baseURL+NodeShowPolicyProcedure,
@@ -468,6 +478,7 @@ type nodeClient struct {
 	identity          *connect.Client[v1.IdentityRequest, v1.IdentityResponse]
 	rotate            *connect.Client[v1.RotateRequest, v1.RotateResponse]
 	order             *connect.Client[v1.OrderRequest, v1.OrderResponse]
+	orderModule       *connect.Client[v1.OrderModuleRequest, v1.OrderModuleResponse]
 	showPolicy        *connect.Client[v1.ShowPolicyRequest, v1.ShowPolicyResponse]
 	listCredentials   *connect.Client[v1.ListCredentialsRequest, v1.ListCredentialsResponse]
 	report            *connect.Client[v1.ReportRequest, v1.ReportResponse]
@@ -683,6 +694,15 @@ func (c *nodeClient) Order(ctx context.Context, req *v1.OrderRequest) (*v1.Order
 	return nil, err
 }
 
+// OrderModule calls omega.v1.Node.OrderModule.
+func (c *nodeClient) OrderModule(ctx context.Context, req *v1.OrderModuleRequest) (*v1.OrderModuleResponse, error) {
+	response, err := c.orderModule.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // ShowPolicy calls omega.v1.Node.ShowPolicy.
 func (c *nodeClient) ShowPolicy(ctx context.Context, req *v1.ShowPolicyRequest) (*v1.ShowPolicyResponse, error) {
 	response, err := c.showPolicy.CallUnary(ctx, connect.NewRequest(req))
@@ -866,6 +886,8 @@ type NodeHandler interface {
 	Rotate(context.Context, *v1.RotateRequest) (*v1.RotateResponse, error)
 	// Order orders a response of other hosts by this member's credential.
 	Order(context.Context, *v1.OrderRequest) (*v1.OrderResponse, error)
+	// OrderModule releases, deploys or undeploys a module by this member's credential.
+	OrderModule(context.Context, *v1.OrderModuleRequest) (*v1.OrderModuleResponse, error)
 	ShowPolicy(context.Context, *v1.ShowPolicyRequest) (*v1.ShowPolicyResponse, error)
 	ListCredentials(context.Context, *v1.ListCredentialsRequest) (*v1.ListCredentialsResponse, error)
 	// Report lets this member say something without saying that it did: another carries it.
@@ -1041,6 +1063,12 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(nodeMethods.ByName("Order")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeOrderModuleHandler := connect.NewUnaryHandlerSimple(
+		NodeOrderModuleProcedure,
+		svc.OrderModule,
+		connect.WithSchema(nodeMethods.ByName("OrderModule")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeShowPolicyHandler := connect.NewUnaryHandlerSimple(
 		NodeShowPolicyProcedure,
 		svc.ShowPolicy,
@@ -1193,6 +1221,8 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeRotateHandler.ServeHTTP(w, r)
 		case NodeOrderProcedure:
 			nodeOrderHandler.ServeHTTP(w, r)
+		case NodeOrderModuleProcedure:
+			nodeOrderModuleHandler.ServeHTTP(w, r)
 		case NodeShowPolicyProcedure:
 			nodeShowPolicyHandler.ServeHTTP(w, r)
 		case NodeListCredentialsProcedure:
@@ -1330,6 +1360,10 @@ func (UnimplementedNodeHandler) Rotate(context.Context, *v1.RotateRequest) (*v1.
 
 func (UnimplementedNodeHandler) Order(context.Context, *v1.OrderRequest) (*v1.OrderResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.Order is not implemented"))
+}
+
+func (UnimplementedNodeHandler) OrderModule(context.Context, *v1.OrderModuleRequest) (*v1.OrderModuleResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("omega.v1.Node.OrderModule is not implemented"))
 }
 
 func (UnimplementedNodeHandler) ShowPolicy(context.Context, *v1.ShowPolicyRequest) (*v1.ShowPolicyResponse, error) {
