@@ -31,6 +31,9 @@ func Benchmarks() []event.Benchmark {
 		{Name: "sensor/sustained", Unit: "events/s", Limit: 300_000, HigherIsBetter: true, Measure: func() (float64, error) { rate, _, err := sustain(30*time.Second, 310_000); return rate, err }},
 		{Name: "sensor/process-life", Unit: "us-cpu", Limit: 7, Measure: processLife},
 		{Name: "sensor/process-life/bpftrace", Unit: "ratio", Limit: 1, Measure: lifeBesideBpftrace},
+		{Name: "sensor/process-life/sysdig", Unit: "ratio", Limit: 1, Measure: lifeBesideSysdig},
+		{Name: "sensor/process-life/auditd", Unit: "ratio", Limit: 1, Measure: lifeBesideAuditd},
+		{Name: "sensor/flow/auditd", Unit: "ratio", Limit: 1, Measure: flowBesideAuditd},
 		{Name: "sensor/flow", Unit: "us-cpu", Limit: 2.5, Measure: flowLife},
 		{Name: "bpf/process-life", Unit: "us-cpu", Limit: 8, Measure: processLife},
 	}

@@ -28,8 +28,33 @@ const (
 // each the difference between the medians with and without. The sensors are the whole host's, so what else
 // happens there is told to nobody.
 func flowLife() (microseconds float64, err error) {
+	err = onLoopback(func(listener int, address unix.Sockaddr) error {
+		var added []float64
+		for range flowRounds {
+			var with float64
+			if err := sensing([]string{"sensor/network", "sensor/names"}, func(func() time.Duration) (err error) {
+				with, err = connections(listener, address)
+				return err
+			}); err != nil {
+				return err
+			}
+			without, err := connections(listener, address)
+			if err != nil {
+				return err
+			}
+			added = append(added, with-without)
+		}
+		slices.Sort(added)
+		microseconds = added[len(added)/2]
+		return nil
+	})
+	return microseconds, err
+}
+
+// onLoopback runs f with a listener, on one thread in a network namespace of its own.
+func onLoopback(f func(listener int, address unix.Sockaddr) error) error {
 	if os.Geteuid() != 0 {
-		return 0, errors.New("it loads BPF programs, which needs root")
+		return errors.New("it loads BPF programs, which needs root")
 	}
 	done := make(chan error, 1)
 	go func() {
@@ -50,28 +75,10 @@ func flowLife() (microseconds float64, err error) {
 				return fmt.Errorf("listen: %w", err)
 			}
 			defer unix.Close(listener)
-			var added []float64
-			for range flowRounds {
-				var with float64
-				if err := sensing([]string{"sensor/network", "sensor/names"}, func(func() time.Duration) (err error) {
-					with, err = connections(listener, address)
-					return err
-				}); err != nil {
-					return err
-				}
-				without, err := connections(listener, address)
-				if err != nil {
-					return err
-				}
-				added = append(added, with-without)
-			}
-			slices.Sort(added)
-			microseconds = added[len(added)/2]
-			return nil
+			return f(listener, address)
 		}()
 	}()
-	err = <-done
-	return microseconds, err
+	return <-done
 }
 
 // sensing runs f while these domains and no others watch, and what they tell is read; cpu is the reader's processor time.
