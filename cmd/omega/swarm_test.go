@@ -67,12 +67,13 @@ func (l *log) String() string {
 	return l.text.String()
 }
 
-// up runs a node until the test ends, or until the returned function is called.
-func up(t *testing.T, dir string, port int) (stop func()) {
+// up runs a node until the test ends, or until the returned function is called. Of a flag that is given twice the last counts.
+func up(t *testing.T, dir string, port int, more ...string) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	l := &log{ready: make(chan struct{})}
-	cmd := command(ctx, "up", "--dir", dir, "--listen", fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port), "--mdns=false", "--sensor", "procfs", "--decoys", fmt.Sprintf("tcp/%d", freePort(t)))
+	args := []string{"up", "--dir", dir, "--listen", fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port), "--mdns=false", "--sensor", "procfs", "--decoys", fmt.Sprintf("tcp/%d", freePort(t))}
+	cmd := command(ctx, append(args, more...)...)
 	cmd.Stderr = l
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
