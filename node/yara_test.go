@@ -5,9 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/omega-mesh/omega/modules/yara"
@@ -176,6 +178,27 @@ func TestYara(t *testing.T) {
 	}
 	found(script)
 
+	// One that has no file.
+	fd, err := unix.MemfdCreate("dropped", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := os.NewFile(uintptr(fd), "dropped")
+	defer memory.Close()
+	if _, err := memory.Write(append(program, "OMEGA-YARA-IMPLANT in memory"...)); err != nil {
+		t.Fatal(err)
+	}
+	nameless := exec.Command(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd), "300")
+	if err := nameless.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = nameless.Process.Kill(); _ = nameless.Wait() }()
+	eventually(t, "a rule finds what runs from memory", func() bool {
+		return slices.ContainsFunc(r.all(), func(f *apiv1.Finding) bool {
+			return f.RuleId == "yara.implant" && f.Subject.Pid == uint32(nameless.Process.Pid)
+		})
+	})
+
 	// A file that nobody executes, and that is quarantined.
 	sealed := drop("sealed", []byte("holds OMEGA-YARA-IMPLANT"))
 	out, err := r.client.RespondLocal(t.Context(), &apiv1.RespondLocalRequest{Response: &apiv1.Response{Action: "quarantine", Target: &apiv1.Target{Path: sealed}, Reason: "test", TtlMs: 60_000}})
@@ -191,7 +214,7 @@ func TestYara(t *testing.T) {
 	if err := exec.Command(clean, "0").Run(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "all of them were scanned", func() bool { return strings.Contains(r.check("yara").Detail, "5 files scanned, 4 found") })
+	eventually(t, "all of them were scanned", func() bool { return strings.Contains(r.check("yara").Detail, "6 files scanned, 5 found") })
 	if c := r.check("yara"); strings.Contains(c.Lost, "room") || strings.Contains(c.Lost, "fell") {
 		t.Errorf("%v", c)
 	}

@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 0 && os.Args[0] == probeName {
 		os.Exit(probe())
 	}
+	if len(os.Args) > 0 && os.Args[0] == chrootName {
+		os.Exit(otherRoot())
+	}
 	goleak.VerifyTestMain(m)
 }
 

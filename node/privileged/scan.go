@@ -230,12 +230,18 @@ func (h *Host) scan(ctx context.Context, in io.Reader, path string, out *ScanRep
 // is gone, or executes something else by now, its name is all there is.
 func openExecuted(r *ScanRequest) (*os.File, error) {
 	link := "/proc/" + strconv.FormatUint(uint64(r.PID), 10) + "/exe"
-	if at, err := os.Readlink(link); err == nil && strings.TrimSuffix(at, " (deleted)") == strings.TrimSuffix(string(r.Exe), " (deleted)") {
+	if at, err := os.Readlink(link); err == nil && bare(at) == bare(string(r.Exe)) {
 		if f, err := os.OpenFile(link, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err == nil {
 			return f, nil
 		}
 	}
 	return openAs(r, string(r.Exe))
+}
+
+// bare is a path without what the kernel puts around one: a file that has no name is "/memfd:x (deleted)" by its link, and
+// "memfd:x" to a sensor.
+func bare(path string) string {
+	return strings.TrimPrefix(strings.TrimSuffix(path, " (deleted)"), "/")
 }
 
 // openScript opens what an interpreter was given, if that was written a moment ago; else it gives nothing.
