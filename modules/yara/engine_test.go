@@ -198,7 +198,7 @@ rule every { strings: $a = /a.{0,100}b/ $b = "a" condition: elf.number_of_sectio
 	}
 	for name, data := range map[string][]byte{
 		"half an ELF": self[:len(self)/2], "an ELF's head": self[:64], "63 bytes of it": self[:63], "an ELF that lies": append(bytes.Clone(self[:40]), bytes.Repeat([]byte{0xff}, 4096)...),
-		"a PE that lies": pe, "MZ": []byte("MZ"), "one byte without end": bytes.Repeat([]byte("a"), 16<<20), "zeros": make([]byte, 16<<20),
+		"a PE that lies": pe, "MZ": []byte("MZ"), "one byte without end": bytes.Repeat([]byte("a"), 1<<20), "zeros": make([]byte, 16<<20),
 	} {
 		if _, err := r.Scan(data, Names{"/tmp/" + name + "\x00\xff"}); err != nil && !errors.Is(err, ErrScan) {
 			t.Errorf("%s: %v", name, err)

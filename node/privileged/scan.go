@@ -110,7 +110,7 @@ func SpawnScanner(dir string) func(line, output *os.File) (scanner.Process, erro
 		if os.Geteuid() == 0 {
 			uid = scannerUID(dir)
 		}
-		return Spawn(ChildOptions{
+		c, err := Spawn(ChildOptions{
 			Name: scanner.Name, UID: uid, Files: []*os.File{line}, Output: output, Dies: syscall.SIGKILL,
 			Env: []string{"HOME=/", "PATH=/usr/bin:/bin", "GOTRACEBACK=none"},
 			Confine: func() error {
@@ -124,6 +124,12 @@ func SpawnScanner(dir string) func(line, output *os.File) (scanner.Process, erro
 				return err
 			},
 		})
+		if err != nil {
+			return nil, err
+		}
+		// Where memory is short it goes first: it is started again, and what protects the host is not. It is no more than a wish.
+		_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.PID()), []byte("500"), 0)
+		return c, nil
 	}
 }
 

@@ -49,7 +49,7 @@ const (
 // rig is a scanner with a real process.
 type rig struct {
 	*scanner.Scanner
-	t     *testing.T
+	t     testing.TB
 	pid   atomic.Int64
 	last  scanner.Process
 	mu    sync.Mutex
@@ -62,7 +62,7 @@ func (r *rig) Write(p []byte) (int, error) {
 	return r.lines.Write(p)
 }
 
-func newRig(t *testing.T, lies string, files map[string]string) *rig {
+func newRig(t testing.TB, lies string, files map[string]string) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range files {
@@ -131,6 +131,22 @@ func TestScanInAProcessWithoutRights(t *testing.T) {
 		if status[name] != value {
 			t.Errorf("%s is %s, want %s", name, status[name], value)
 		}
+	}
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", r.pid.Load()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		to, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", r.pid.Load(), fd.Name()))
+		if to != "/dev/null" && !strings.HasPrefix(to, "pipe:") && !strings.HasPrefix(to, "socket:") && !strings.HasPrefix(to, "anon_inode:[event") {
+			t.Errorf("it holds %s", to)
+		}
+	}
+	if len(fds) > 6 {
+		t.Errorf("it holds %d descriptors", len(fds))
+	}
+	if raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", r.pid.Load())); err != nil || strings.TrimSpace(string(raw)) != "500" {
+		t.Errorf("where memory is short it does not go first: %s %v", raw, err)
 	}
 	text := "….OMEGA-TEST-MARKER….."
 	got, err := r.scan(text)
@@ -417,5 +433,32 @@ func lie(how string) {
 			}
 			say(packet{Kind: 6, Number: p.Number, Matches: good})
 		}
+	}
+}
+
+// BenchmarkScan is one file, copied, hashed, handed over and matched with 300 rules.
+func BenchmarkScan(b *testing.B) {
+	var rules strings.Builder
+	for i := range 300 {
+		fmt.Fprintf(&rules, "rule r%d { strings: $a = \"some-string-%d-abc\" $b = { 4F 4D 45 47 41 2D %02X %02X } condition: any of them }\n", i, i, i>>8, i&255)
+	}
+	r := newRig(b, "", map[string]string{"rules.yar": rules.String()})
+	if err := r.Start(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	program, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, size := range []int{64 << 10, 8 << 20} {
+		b.Run(fmt.Sprintf("%d KiB", size>>10), func(b *testing.B) {
+			data := program[:min(size, len(program))]
+			b.SetBytes(int64(len(data)))
+			for b.Loop() {
+				if _, err := r.Scan(b.Context(), bytes.NewReader(data), "/tmp/x"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
