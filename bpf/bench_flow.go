@@ -10,45 +10,96 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
-// Rounds of flowLife: each measures the same connections with the sensors and, at once after, without.
+// Each round of flowCost measures the same connections bare, with empty programs at the same hooks, and with the sensors.
 const (
-	flowRounds  = 7
-	flowBatches = 9
-	flowBatch   = 300 // connections
+	flowRounds  = 40
+	flowBatches = 25
+	flowBatch   = 20 // connections
 )
 
-// flowLife is what the sensors of connections and names add to the CPU time of one connection over loopback: connect,
-// accept and close at both ends, with a record for each of them. It is told as the median of rounds,
-// each the difference between the medians with and without. The sensors are the whole host's, so what else
-// happens there is told to nobody.
-func flowLife() (microseconds float64, err error) {
+// flowCost is what one connection over loopback, connect, accept and close at both ends, costs more in CPU time, in
+// microseconds: for the sensors of connections and names, with a record for each of them, and for programs that do nothing
+// at the hooks of those sensors. What else the machine does makes connections dearer and none cheaper, by more than
+// what is measured: so the three take turns of some 20 ms, and each is told by its quietest twentieth. The sensors are the
+// whole host's, so what else happens there is told to nobody.
+func flowCost() (sensors, empty float64, err error) {
 	err = onLoopback(func(listener int, address unix.Sockaddr) error {
-		var added []float64
-		for range flowRounds {
-			var with float64
-			if err := sensing([]string{"sensor/network", "sensor/names"}, func(func() time.Duration) (err error) {
-				with, err = connections(listener, address)
-				return err
-			}); err != nil {
-				return err
-			}
-			without, err := connections(listener, address)
-			if err != nil {
-				return err
-			}
-			added = append(added, with-without)
-		}
-		slices.Sort(added)
-		microseconds = added[len(added)/2]
-		return nil
+		return sensing([]string{"sensor/network", "sensor/names"}, func(k *Kernel, _ func() time.Duration) error {
+			turns, err := k.flowTurns(listener, address)
+			empty, sensors = turns[1]-turns[0], turns[2]-turns[0]
+			return err
+		})
 	})
-	return microseconds, err
+	return sensors, empty, err
+}
+
+// flowTurns is the CPU time of a connection bare, with empty programs, and with k's, whose programs are off when it returns.
+func (k *Kernel) flowTurns(listener int, address unix.Sockaddr) (turns [3]float64, err error) {
+	spec, err := loadEmpty()
+	if err != nil {
+		return turns, fmt.Errorf("read the empty programs' object: %w", err)
+	}
+	c, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return turns, fmt.Errorf("load the empty programs: %w", err)
+	}
+	defer c.Close()
+	empty := &Kernel{cgroup: k.cgroup}
+	defer func() { err = errors.Join(err, empty.detach()) }()
+	if err := k.detach(); err != nil {
+		return turns, err
+	}
+	var batches [3][]float64
+	for range flowRounds {
+		for i, turn := range [3]struct {
+			k              *Kernel
+			network, names *ebpf.Collection
+		}{{}, {empty, c, c}, {k, k.network, k.names}} {
+			if turn.k != nil {
+				if _, err := turn.k.attachNetwork(turn.network); err != nil {
+					return turns, err
+				}
+				if _, err := turn.k.attachCgroupHooks(turn.names, nameHooks[:], false); err != nil {
+					return turns, err
+				}
+			}
+			if len(empty.checks) > 0 {
+				return turns, fmt.Errorf("%s: %s", empty.checks[0].Name, empty.checks[0].Detail)
+			}
+			if batches[i], err = connections(batches[i], listener, address); err != nil {
+				return turns, err
+			}
+			if turn.k != nil {
+				if err := turn.k.detach(); err != nil {
+					return turns, err
+				}
+			}
+		}
+	}
+	for i, b := range batches {
+		turns[i] = quietest(b)
+	}
+	return turns, nil
+}
+
+// flowOverEmpty is what the sensors add to a connection over what empty programs at their hooks do: 1 would be programs
+// that cost nothing.
+func flowOverEmpty() (float64, error) {
+	sensors, empty, err := flowCost()
+	if err != nil {
+		return 0, err
+	}
+	if empty <= 0 {
+		return 0, fmt.Errorf("empty programs cost %.2f us: this machine is too busy to tell", empty)
+	}
+	return sensors / empty, nil
 }
 
 // onLoopback runs f with a listener, on one thread in a network namespace of its own.
@@ -82,7 +133,7 @@ func onLoopback(f func(listener int, address unix.Sockaddr) error) error {
 }
 
 // sensing runs f while these domains and no others watch, and what they tell is read; cpu is the reader's processor time.
-func sensing(watching []string, f func(cpu func() time.Duration) error) (err error) {
+func sensing(watching []string, f func(k *Kernel, cpu func() time.Duration) error) (err error) {
 	var without []string
 	for _, d := range domains {
 		if !slices.Contains(watching, d.name) {
@@ -110,7 +161,7 @@ func sensing(watching []string, f func(cpu func() time.Duration) error) (err err
 		return err
 	}
 	cpu, done := s.runHere(ctx, func(*event.Event) {})
-	err = f(cpu)
+	err = f(k, cpu)
 	if err == nil && s.Seen() == 0 {
 		err = errors.New("nothing was seen")
 	}
@@ -132,26 +183,30 @@ func listenHere() (fd int, at unix.Sockaddr, err error) {
 	return fd, at, err
 }
 
-// connections is the CPU time of one connection in microseconds, the median of batches.
-func connections(listener int, address unix.Sockaddr) (float64, error) {
-	var batches []float64
+// quietest is the cost of a connection in the cheapest twentieth of these batches.
+func quietest(batches []float64) float64 {
+	slices.Sort(batches)
+	return batches[len(batches)/20]
+}
+
+// connections appends to batches the CPU time of one connection in each of flowBatches more, in microseconds.
+func connections(batches []float64, listener int, address unix.Sockaddr) ([]float64, error) {
 	for range flowBatches {
 		var began, ended unix.Timespec
 		if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &began); err != nil {
-			return 0, err
+			return nil, err
 		}
 		for range flowBatch {
 			if err := connection(listener, address); err != nil {
-				return 0, fmt.Errorf("make a connection: %w", err)
+				return nil, fmt.Errorf("make a connection: %w", err)
 			}
 		}
 		if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ended); err != nil {
-			return 0, err
+			return nil, err
 		}
 		batches = append(batches, float64(ended.Nano()-began.Nano())/1000/flowBatch)
 	}
-	slices.Sort(batches)
-	return batches[len(batches)/2], nil
+	return batches, nil
 }
 
 func connection(listener int, address unix.Sockaddr) error {

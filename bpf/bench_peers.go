@@ -76,10 +76,16 @@ func lifeBesideSysdig() (ratio float64, err error) { return beside(byUs, bySysdi
 // close over what auditd adds that logs who connects and accepts, and neither names nor bytes nor ends.
 func flowBesideAuditd() (ratio float64, err error) {
 	us := func(f func(func() time.Duration) error) error {
-		return sensing([]string{"sensor/network", "sensor/names"}, f)
+		return sensing([]string{"sensor/network", "sensor/names"}, func(_ *Kernel, cpu func() time.Duration) error { return f(cpu) })
 	}
 	err = onLoopback(func(listener int, address unix.Sockaddr) (err error) {
-		ratio, err = beside(us, byAuditd("connect", "accept", "accept4"), func(func() time.Duration) (float64, error) { return connections(listener, address) })
+		ratio, err = beside(us, byAuditd("connect", "accept", "accept4"), func(func() time.Duration) (float64, error) {
+			batches, err := connections(nil, listener, address)
+			if err != nil {
+				return 0, err
+			}
+			return quietest(batches), nil
+		})
 		return err
 	})
 	return ratio, err
@@ -108,7 +114,7 @@ func lives(cpu func() time.Duration) (float64, error) {
 
 // byUs runs f while our sensor of processes watches the host.
 func byUs(f func(cpu func() time.Duration) error) error {
-	return sensing([]string{"sensor/process"}, f)
+	return sensing([]string{"sensor/process"}, func(_ *Kernel, cpu func() time.Duration) error { return f(cpu) })
 }
 
 // byBpftrace runs f while bpftrace does.

@@ -344,6 +344,20 @@ func (k *Kernel) Drops() (map[string]uint64, error) {
 func (k *Kernel) Close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	err := k.detach()
+	for _, c := range []*ebpf.Collection{k.process, k.network, k.rights, k.before, k.files, k.deny, k.execution, k.lsm, k.names, k.refuse, k.self} {
+		if c != nil {
+			c.Close()
+		}
+	}
+	for _, m := range k.shared {
+		m.Close()
+	}
+	return err
+}
+
+// detach takes every program off that is not pinned.
+func (k *Kernel) detach() error {
 	// The kernel waits for every program that may still run, 50 ms a tracepoint: better for all of them together.
 	all := k.links
 	for _, h := range k.held {
@@ -356,14 +370,6 @@ func (k *Kernel) Close() error {
 	}
 	closing.Wait()
 	k.links, k.held = nil, nil
-	for _, c := range []*ebpf.Collection{k.process, k.network, k.rights, k.before, k.files, k.deny, k.execution, k.lsm, k.names, k.refuse, k.self} {
-		if c != nil {
-			c.Close()
-		}
-	}
-	for _, m := range k.shared {
-		m.Close()
-	}
 	return errors.Join(errs...)
 }
 

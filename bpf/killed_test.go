@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
@@ -168,45 +166,68 @@ func TestNamespacesComeAndGo(t *testing.T) {
 	if len(refused) != 20 {
 		t.Errorf("%d of 20 refusals were told", len(refused))
 	}
-	if n, err := countEntries(k.network.Maps["flows"]); err != nil || n != 0 {
+	if n, err := countFlows(k); err != nil || n != 0 {
 		t.Errorf("%d flows are left over, %v", n, err)
 	}
 }
 
-func countEntries(m *ebpf.Map) (n int, err error) {
-	err = eachEntry(m, func([8]byte, [152]byte) { n++ })
+// countFlows counts the connections that the network sensor believes to be open.
+func countFlows(k *Kernel) (n int, err error) {
+	err = errors.Join(eachEntry(k.network.Maps["flows"], func(uint64, networkFlow) { n++ }),
+		eachEntry(k.network.Maps["slots"], func(_ uint32, f networkFlow) {
+			if f.Cookie != 0 {
+				n++
+			}
+		}))
 	return n, err
 }
 
-// With no room for one more connection it is made all the same, told, and its close counted as lost.
+// Where no slot is free a connection has an entry in the table instead; with no room there either it is made all the same,
+// told, and its close counted as lost.
 func TestFlowsFullAreCounted(t *testing.T) {
 	a, b := twoHosts(t)
 	k := a.load(Options{})
 	find := a.watch(k)
-	port := b.listen(t)
-	flows := k.network.Maps["flows"]
-	keys, values := make([]uint64, flows.MaxEntries()), make([][152]byte, flows.MaxEntries())
-	for i := range keys {
-		keys[i] = uint64(i) + 1 // no socket lies there
+	connect := func() (port uint16) {
+		port = b.listen(t)
+		if c, err := b.dial(a.addr, a.listen(t)); err == nil {
+			c.Close()
+		}
+		if err := a.within(func() error {
+			c, err := net.Dial("tcp4", netip.AddrPortFrom(netip.MustParseAddr(b.addr), port).String())
+			if err != nil {
+				return err
+			}
+			return c.Close()
+		}); err != nil {
+			t.Fatal(err)
+		}
+		find("the connect", func(e *event.Event) bool {
+			return e.Activity == event.ActivityConnect && e.Network.Remote.Port() == port
+		})
+		return port
 	}
+	flows, slots := k.network.Maps["flows"], k.network.Maps["slots"]
+	keys, values := make([]uint64, flows.MaxEntries()), make([]networkFlow, flows.MaxEntries())
+	for i := range keys {
+		keys[i], values[i].Cookie = 1<<60+uint64(i), 1<<60+uint64(i) // no socket has that number
+	}
+	for i := range slots.MaxEntries() {
+		if err := slots.Put(i, values[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	port := connect()
+	find("the close of a connection without a slot", func(e *event.Event) bool {
+		return e.Activity == event.ActivityClose && e.Network.Remote.Port() == port && e.Process.Key.PID == uint32(os.Getpid()) && e.Network.Duration > 0
+	})
 	if _, err := flows.BatchUpdate(keys, values, nil); err != nil {
 		t.Fatal(err)
 	}
-	if c, err := b.dial(a.addr, a.listen(t)); err == nil {
-		c.Close()
+	if n, err := countFlows(k); err != nil || n != len(keys)+int(slots.MaxEntries()) {
+		t.Errorf("%d flows of %d and %d, %v: the closed one is left over", n, len(keys), slots.MaxEntries(), err)
 	}
-	if err := a.within(func() error {
-		c, err := net.Dial("tcp4", netip.AddrPortFrom(netip.MustParseAddr(b.addr), port).String())
-		if err != nil {
-			return err
-		}
-		return c.Close()
-	}); err != nil {
-		t.Fatal(err)
-	}
-	find("the connect", func(e *event.Event) bool {
-		return e.Activity == event.ActivityConnect && e.Network.Remote.Port() == port
-	})
+	connect()
 	drops, err := k.Drops()
 	if err != nil || drops["close"] < 2 {
 		t.Errorf("%v %v", drops, err)

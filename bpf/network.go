@@ -6,13 +6,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// networkCalls are the system calls that kernel/network.c looks at when they end, and socket() when it begins: a table,
-// never changed.
+// networkCalls are the system calls that kernel/network.c looks at when they end: a table, never changed.
 var networkCalls = [...]struct{ event, program, check, lost string }{
 	{"sys_exit_accept", "on_accepted", "accept", lostAccept},
 	{"sys_exit_accept4", "on_accepted", "accept4", lostAccept},
 	{"sys_exit_socket", "on_socket_opened", "socket", lostSocket},
-	{"sys_enter_socket", "on_socket", "socket", lostSocket},
 }
 
 const (

@@ -27,8 +27,8 @@ type networkFilterSettings struct {
 
 type networkFlow struct {
 	_       structs.HostLayout
-	Began   uint64
 	Cookie  uint64
+	Began   uint64
 	Inbound uint32
 	Pad     uint32
 	Process struct {
@@ -55,13 +55,6 @@ type networkFlow struct {
 		Tty         [12]int8
 		Comm        [16]int8
 	}
-}
-
-type networkOpened struct {
-	_        structs.HostLayout
-	Family   uint32
-	Type     uint32
-	Protocol uint32
 }
 
 type networkPace struct {
@@ -94,14 +87,13 @@ const (
 	networkMapFilterUid       = "filter_uid"
 	networkMapFilters         = "filters"
 	networkMapFlows           = "flows"
-	networkMapOpening         = "opening"
 	networkMapPaces           = "paces"
 	networkMapProtected       = "protected"
 	networkMapRing            = "ring"
 	networkMapScopeCgroup     = "scope_cgroup"
+	networkMapSlots           = "slots"
 	networkMapSuppressed      = "suppressed"
 	networkProgOnAccepted     = "on_accepted"
-	networkProgOnSocket       = "on_socket"
 	networkProgOnSocketOpened = "on_socket_opened"
 	networkProgOnState        = "on_state"
 	networkVarScopeNet        = "scope_net"
@@ -151,7 +143,6 @@ type networkSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type networkProgramSpecs struct {
 	OnAccepted     *ebpf.ProgramSpec `ebpf:"on_accepted"`
-	OnSocket       *ebpf.ProgramSpec `ebpf:"on_socket"`
 	OnSocketOpened *ebpf.ProgramSpec `ebpf:"on_socket_opened"`
 	OnState        *ebpf.ProgramSpec `ebpf:"on_state"`
 }
@@ -168,11 +159,11 @@ type networkMapSpecs struct {
 	FilterUid    *ebpf.MapSpec `ebpf:"filter_uid"`
 	Filters      *ebpf.MapSpec `ebpf:"filters"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
-	Opening      *ebpf.MapSpec `ebpf:"opening"`
 	Paces        *ebpf.MapSpec `ebpf:"paces"`
 	Protected    *ebpf.MapSpec `ebpf:"protected"`
 	Ring         *ebpf.MapSpec `ebpf:"ring"`
 	ScopeCgroup  *ebpf.MapSpec `ebpf:"scope_cgroup"`
+	Slots        *ebpf.MapSpec `ebpf:"slots"`
 	Suppressed   *ebpf.MapSpec `ebpf:"suppressed"`
 }
 
@@ -212,11 +203,11 @@ type networkMaps struct {
 	FilterUid    *ebpf.Map `ebpf:"filter_uid"`
 	Filters      *ebpf.Map `ebpf:"filters"`
 	Flows        *ebpf.Map `ebpf:"flows"`
-	Opening      *ebpf.Map `ebpf:"opening"`
 	Paces        *ebpf.Map `ebpf:"paces"`
 	Protected    *ebpf.Map `ebpf:"protected"`
 	Ring         *ebpf.Map `ebpf:"ring"`
 	ScopeCgroup  *ebpf.Map `ebpf:"scope_cgroup"`
+	Slots        *ebpf.Map `ebpf:"slots"`
 	Suppressed   *ebpf.Map `ebpf:"suppressed"`
 }
 
@@ -230,11 +221,11 @@ func (m *networkMaps) Close() error {
 		m.FilterUid,
 		m.Filters,
 		m.Flows,
-		m.Opening,
 		m.Paces,
 		m.Protected,
 		m.Ring,
 		m.ScopeCgroup,
+		m.Slots,
 		m.Suppressed,
 	)
 }
@@ -252,7 +243,6 @@ type networkVariables struct {
 // It can be passed to loadNetworkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type networkPrograms struct {
 	OnAccepted     *ebpf.Program `ebpf:"on_accepted"`
-	OnSocket       *ebpf.Program `ebpf:"on_socket"`
 	OnSocketOpened *ebpf.Program `ebpf:"on_socket_opened"`
 	OnState        *ebpf.Program `ebpf:"on_state"`
 }
@@ -260,7 +250,6 @@ type networkPrograms struct {
 func (p *networkPrograms) Close() error {
 	return _NetworkClose(
 		p.OnAccepted,
-		p.OnSocket,
 		p.OnSocketOpened,
 		p.OnState,
 	)

@@ -178,6 +178,8 @@ static __always_inline void hello(struct __sk_buff *skb, struct segment *s, stru
 
 static __always_inline int look(struct __sk_buff *skb, bool in)
 {
+	if (bare(skb))
+		return 1;
 	struct segment s = {};
 	if (!segment_of(skb, in, &s) || skb->len <= s.payload)
 		return 1;

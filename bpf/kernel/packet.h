@@ -68,6 +68,29 @@ static __always_inline bool segment_of(struct __sk_buff *skb, bool in, struct se
 	return true;
 }
 
+// bare says of a TCP segment that carries nothing, as most do, that it does: by looking at it where it lies. Of one whose
+// headers do not lie together it does not know.
+static __always_inline bool bare(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 at;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = data;
+		if ((void *)(ip + 1) > end || ip->protocol != IPPROTO_TCP || ip->frag_off & bpf_htons(0x1fff))
+			return false;
+		at = (ip->ihl_version & 15) * 4;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = data;
+		if ((void *)(ip + 1) > end || ip->nexthdr != IPPROTO_TCP)
+			return false;
+		at = sizeof(*ip);
+	} else {
+		return false;
+	}
+	struct tcphdr *tcp = data + at;
+	return (void *)(tcp + 1) <= end && skb->len <= at + (tcp->doff_res >> 4) * 4;
+}
+
 // dns_at is where the DNS message of a packet begins: over TCP two bytes of length come first (RFC 1035, 4.2.2).
 static __always_inline __u32 dns_at(const struct segment *s)
 {
