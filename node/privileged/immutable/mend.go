@@ -1,0 +1,327 @@
+package immutable
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// mend puts back what was changed in a hold since the last look: somebody took the attribute off first, or wrote through what was
+// mapped or opened before. Folders come before what is in them.
+func (k *Keeper) mend(h *hold) {
+	if h.above == nil {
+		h.reopen()
+		if h.above == nil {
+			k.cannot(h, h.Path, "its folder is gone")
+			return
+		}
+	}
+	changed := false
+	for i := range h.Files {
+		moved, err := k.mendFile(h, i)
+		changed = changed || moved
+		if err != nil {
+			k.cannot(h, filepath.Join(h.Path, h.Files[i].Name), err.Error())
+		}
+	}
+	if changed { // inodes of what was made anew
+		if err := k.write(&h.Record); err != nil {
+			k.opt.Log.Error("the record of what may not be written is not up to date", "response", h.ID, "err", err)
+		}
+	}
+}
+
+// undone counts and tells.
+func (k *Keeper) undone(h *hold, path, what string) {
+	h.undone++
+	delete(h.lost, path)
+	k.opt.Log.Warn("a denied write was undone", "response", h.ID, "path", path, "what", what)
+	if k.opt.Undone != nil {
+		k.opt.Undone(path, what)
+	}
+}
+
+// cannot tells once of what is not as it was and cannot be put back.
+func (k *Keeper) cannot(h *hold, path, why string) {
+	if h.lost[path] {
+		return
+	}
+	if h.lost == nil {
+		h.lost = map[string]bool{}
+	}
+	h.lost[path] = true
+	k.opt.Log.Error("a denied write is not undone", "response", h.ID, "path", path, "why", why)
+	if k.opt.Undone != nil {
+		k.opt.Undone(path, "not undone: "+why)
+	}
+}
+
+// mendFile looks at one file; moved says that it is another inode now.
+func (k *Keeper) mendFile(h *hold, i int) (moved bool, err error) {
+	one := &h.Files[i]
+	path := filepath.Join(h.Path, one.Name)
+	dir, base := h.place(i)
+	if dir == nil {
+		return false, nil // its folder was said to be gone
+	}
+	var st unix.Stat_t
+	err = unix.Fstatat(int(dir.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if h.files[i] == nil || err != nil || st.Ino != one.Inode || st.Dev != one.Device {
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return false, err
+		}
+		return k.remake(h, i, dir, base, err == nil, st)
+	}
+	f := h.files[i]
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return false, err
+	}
+	flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	if err != nil {
+		return false, err
+	}
+	off := flags&flag == 0
+	if !off && st.Ctim == h.seen[i] {
+		return false, nil
+	}
+	what := ""
+	switch {
+	case one.folder():
+		what, err = k.mendFolder(h, i)
+	case one.Copied:
+		what, err = k.mendContent(h, i, &st)
+	case st.Size != one.Size || st.Mtim != one.Changed:
+		err = errors.New("it was written to, and is too large to have been copied")
+	}
+	if now, derr := describe(f, one.Name); derr != nil {
+		err = errors.Join(err, derr)
+	} else if what == "content" || !now.dressedAs(one) {
+		if what == "" {
+			what = "mode, owner or attributes"
+		}
+		err = errors.Join(err, dress(f, one, now.Xattrs))
+	}
+	if aerr := attribute(f, true); aerr != nil && err == nil {
+		err = aerr
+	} else if off && what == "" {
+		what = "the immutable attribute"
+	}
+	h.stamp(i)
+	if what != "" {
+		k.undone(h, path, what)
+	}
+	return false, err
+}
+
+// open lets a folder of the hold be changed for a moment; the result denies it again.
+func (h *hold) open(dir *os.File) (func(), error) {
+	i := slices.Index(h.files, dir)
+	if i < 0 { // what lies above the hold is nobody's to change
+		return func() {}, nil
+	}
+	if err := attribute(dir, false); err != nil {
+		return nil, err
+	}
+	return func() {
+		_ = attribute(dir, true) // the next look sees where it is not
+		h.stamp(i)
+	}, nil
+}
+
+// mendFolder takes away what is new in a folder.
+func (k *Keeper) mendFolder(h *hold, i int) (what string, err error) {
+	f := h.files[i]
+	names, err := list(f)
+	if err != nil {
+		return "", err
+	}
+	known, passed := map[string]bool{}, map[string]uint64{}
+	for _, other := range h.Files {
+		if other.Name != "" && parent(other.Name) == h.Files[i].Name {
+			known[filepath.Base(other.Name)] = true
+		}
+	}
+	for _, p := range h.Passed {
+		if parent(p.Name) == h.Files[i].Name {
+			passed[filepath.Base(p.Name)] = p.Inode
+		}
+	}
+	for _, name := range names {
+		var st unix.Stat_t
+		if known[name] || unix.Fstatat(int(f.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || passed[name] == st.Ino {
+			continue
+		}
+		again, oerr := h.open(f)
+		if oerr != nil {
+			return what, oerr
+		}
+		eerr := k.evict(f, name, &st)
+		again()
+		if eerr != nil {
+			err = errors.Join(err, fmt.Errorf("%s was made there: %w", name, eerr))
+			continue
+		}
+		what = "new: " + name
+	}
+	return what, err
+}
+
+// evict takes a name out of a folder: a file is kept elsewhere, an empty folder or a link is removed.
+func (k *Keeper) evict(dir *os.File, name string, st *unix.Stat_t) error {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		where, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
+		if err != nil {
+			return err
+		}
+		return k.opt.Evict(filepath.Join(where, name), st.Ino, st.Dev)
+	case unix.S_IFDIR:
+		return unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
+	}
+	return unix.Unlinkat(int(dir.Fd()), name, 0)
+}
+
+// mendContent puts a file's bytes back.
+func (k *Keeper) mendContent(h *hold, i int, st *unix.Stat_t) (what string, err error) {
+	one := &h.Files[i]
+	was, err := k.copyOf(h, i)
+	if err != nil {
+		return "", err
+	}
+	if st.Size == one.Size {
+		now := make([]byte, one.Size)
+		if n, err := h.files[i].ReadAt(now, 0); (err == nil || errors.Is(err, io.EOF)) && bytes.Equal(now[:n], was) {
+			return "", nil
+		}
+	}
+	if err := attribute(h.files[i], false); err != nil {
+		return "", err
+	}
+	// The descriptor is for reading, so that a program that is held can be started; this is the same inode, for writing.
+	w, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", h.files[i].Fd()), os.O_WRONLY, 0)
+	if err != nil {
+		return "", err
+	}
+	_, err = w.WriteAt(was, 0)
+	err = errors.Join(err, w.Truncate(int64(len(was))), w.Sync())
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, one.Changed}
+	if terr := unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", w.Fd()), times, 0); terr != nil {
+		err = errors.Join(err, terr)
+	}
+	return "content", errors.Join(err, w.Close())
+}
+
+func (k *Keeper) copyOf(h *hold, i int) ([]byte, error) {
+	f, err := os.OpenFile(filepath.Join(k.file(h.ID, ""), fmt.Sprint(i)), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("its copy: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, MaxCopy+1))
+	if err == nil && int64(len(b)) != h.Files[i].Size {
+		err = errors.New("its copy is damaged")
+	}
+	return b, err
+}
+
+// dressedAs says whether mode, owner and extended attributes are another's.
+func (f *File) dressedAs(was *File) bool {
+	return f.Mode == was.Mode && f.UID == was.UID && f.GID == was.GID &&
+		slices.EqualFunc(f.Xattrs, was.Xattrs, func(a, b Xattr) bool { return a.Name == b.Name && bytes.Equal(a.Value, b.Value) })
+}
+
+// dress gives a file the mode, owner and extended attributes it had; has are those it has.
+func dress(f *os.File, one *File, has []Xattr) error {
+	if err := attribute(f, false); err != nil {
+		return err
+	}
+	fd := int(f.Fd())
+	errs := []error{unix.Fchown(fd, int(one.UID), int(one.GID)), unix.Fchmod(fd, one.Mode&0o7777)}
+	for _, x := range has {
+		if !slices.ContainsFunc(one.Xattrs, func(y Xattr) bool { return x.Name == y.Name }) {
+			if err := unix.Fremovexattr(fd, x.Name); err != nil && !errors.Is(err, unix.ENODATA) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	for _, x := range one.Xattrs {
+		errs = append(errs, unix.Fsetxattr(fd, x.Name, x.Value, 0))
+	}
+	return errors.Join(errs...)
+}
+
+// remake makes anew what was removed, renamed or replaced. What has its name now is taken away first.
+func (k *Keeper) remake(h *hold, i int, dir *os.File, base string, taken bool, st unix.Stat_t) (moved bool, err error) {
+	one := &h.Files[i]
+	path := filepath.Join(h.Path, one.Name)
+	if !one.folder() && !one.Copied {
+		return false, errors.New("it is gone from its name, and was too large to be copied")
+	}
+	again, err := h.open(dir)
+	if err != nil {
+		return false, err
+	}
+	defer again()
+	if taken {
+		if err := k.evict(dir, base, &st); err != nil {
+			return false, fmt.Errorf("another has its name: %w", err)
+		}
+	}
+	var f *os.File
+	if one.folder() {
+		if err := unix.Mkdirat(int(dir.Fd()), base, one.Mode&0o777); err != nil {
+			return false, err
+		}
+		f, err = beneath(dir, base, unix.O_RDONLY)
+	} else {
+		f, err = k.make(h, i, dir, base)
+	}
+	if err != nil {
+		return false, err
+	}
+	var now unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &now); err != nil {
+		f.Close()
+		return false, err
+	}
+	err = dress(f, one, nil)
+	if h.files[i] != nil { // it may live under another name: there it may be written again
+		if one.Flags&flag == 0 {
+			_ = attribute(h.files[i], false)
+		}
+		h.files[i].Close()
+	}
+	h.files[i], one.Inode, one.Device = f, now.Ino, now.Dev
+	one.Changed = now.Mtim
+	err = errors.Join(err, attribute(f, true))
+	h.stamp(i)
+	k.undone(h, path, "it was removed or replaced")
+	return true, err
+}
+
+// make writes a copy out under a name that is free, whole before it has the name.
+func (k *Keeper) make(h *hold, i int, dir *os.File, base string) (*os.File, error) {
+	was, err := k.copyOf(h, i)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("a file without a name: %w", err)
+	}
+	w := os.NewFile(uintptr(fd), base)
+	_, err = w.Write(was)
+	if err = errors.Join(err, w.Sync()); err == nil {
+		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), int(dir.Fd()), base, unix.AT_SYMLINK_FOLLOW)
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		return nil, err
+	}
+	return beneath(dir, base, unix.O_RDONLY)
+}
