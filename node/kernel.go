@@ -66,7 +66,7 @@ func newHost(ctx context.Context, cfg *config.Config, resume bool, log *slog.Log
 		opt.Kernel = k.half
 	}
 	if os.Geteuid() == 0 && cfg.Mode != config.ModeReadOnly { // a file is given back with its owner, which only root can
-		opt.Keep = Layout{cfg.Dir}.Quarantine()
+		opt.Keep, opt.Held = Layout{cfg.Dir}.Quarantine(), Layout{cfg.Dir}.Held()
 	}
 	if opt.Scanner, err = scanner.New(scanner.Options{Paths: cfg.YaraRules, Spawn: privileged.SpawnScanner(cfg.Dir), Log: log}); err != nil {
 		k.close()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/node/privileged"
+	"github.com/omega-mesh/omega/node/privileged/immutable"
 	"github.com/omega-mesh/omega/node/privileged/quarantine"
 )
 
@@ -39,6 +40,8 @@ func Panic(ctx context.Context, dir string) (released int, err error) {
 			files, ferr := store.RestoreAll()
 			n, cerr = n+files, errors.Join(cerr, ferr)
 		}
+		held, herr := releaseHeld(dir)
+		n, cerr = n+held, errors.Join(cerr, herr)
 		if cerr != nil {
 			return n, fmt.Errorf("panic: no node answers (%w), and its blocks could not be taken out of the kernel: %w", err, cerr)
 		}
@@ -77,7 +80,19 @@ func Cleanup(dir string) (int, error) {
 		}
 		defer unlock()
 	}
-	return bpf.Cleanup(PinDir(dir))
+	held, herr := releaseHeld(dir)
+	n, err := bpf.Cleanup(PinDir(dir))
+	return n + held, errors.Join(err, herr)
+}
+
+// releaseHeld lets what an earlier node of dir held be written again.
+func releaseHeld(dir string) (int, error) {
+	k, err := immutable.Open(immutable.Options{Dir: Layout{dir}.Held(), Log: slog.Default()})
+	if err != nil {
+		return 0, err
+	}
+	defer k.Close()
+	return k.ReleaseAll()
 }
 
 // servePanic answers the emergency socket: one word, one answer. It is held by the half that parses nothing else.

@@ -108,6 +108,7 @@ func Up(ctx context.Context, cfg *config.Config, opt UpOptions) error {
 	wg.Go(func() { kernel.run(side) })
 	wg.Go(func() { host.Watch(side) })
 	wg.Go(func() { host.KeepScanner(side) })
+	wg.Go(func() { host.KeepHeld(side) })
 	wg.Go(func() { servePanic(side, emergency, host, log) })
 
 	if split {

@@ -40,7 +40,7 @@ func newRespondCommand(a *app) *cobra.Command {
 		c.Flags().DurationVar(&o.wait, "wait", 5*time.Second, "how long to wait for the peers' receipts")
 		return c
 	}
-	deny := group("deny", "Refuse an address, a domain, a port, or the execution of a file", "  omega respond deny ip 203.0.113.9 --ttl 1h --scope all\n  omega respond deny exec /tmp/x",
+	deny := group("deny", "Refuse an address, a domain, a port, the execution of a file, or writing to one", "  omega respond deny ip 203.0.113.9 --ttl 1h --scope all\n  omega respond deny exec /tmp/x\n  omega respond deny write /etc/ssh/sshd_config",
 		flags(&cobra.Command{
 			Use: "ip ADDRESS[/BITS]", Short: "Refuse an address: new and established connections end, both ways",
 			Example: "  omega respond deny ip 203.0.113.9 --ttl 1h --scope all", Args: cobra.ExactArgs(1),
@@ -83,6 +83,20 @@ func newRespondCommand(a *app) *cobra.Command {
 					return err
 				}
 				return a.respond(cmd.Context(), event.Response{Action: event.ActionDeny, Target: target}, &o)
+			},
+		}, true),
+		flags(&cobra.Command{
+			Use: "write PATH", Short: "Deny writing to a file, or to a folder and all in it: also removing, renaming, and another mode or owner",
+			Long: "Deny writing to a file, or to a folder and all in it: also removing, renaming, and another mode or owner.\n\n" +
+				"The kernel denies it to everybody, root too (the immutable attribute, which ext4, XFS, Btrfs, F2FS and tmpfs have). A root\n" +
+				"that takes the attribute off first is undone within half a second: what was changed is put back from a copy, up to 16 MiB a\n" +
+				"file and 64 MiB together, and files made there are quarantined. At most 1,024 files.",
+			Example: "  omega respond deny write /etc/ssh/sshd_config --ttl 24h\n  omega respond deny write /etc/cron.d --scope self --ttl 8h", Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				if !filepath.IsAbs(args[0]) || filepath.Clean(args[0]) != args[0] || args[0] == "/" {
+					return fail(exitUsage, "%q is no clean absolute path of a file or folder", args[0])
+				}
+				return a.respond(cmd.Context(), event.Response{Action: event.ActionDeny, Target: event.Target{Write: args[0]}}, &o)
 			},
 		}, true))
 	contain := flags(&cobra.Command{
@@ -418,6 +432,6 @@ func wireResponse(r event.Response) *apiv1.Response {
 	return &apiv1.Response{
 		Action: string(r.Action), Reason: r.Reason, TtlMs: float64(r.TTL) / 1e6, Releases: r.Releases, Scope: r.Scope,
 		Target: &apiv1.Target{Address: prefixText(r.Target.Address), Path: r.Target.Path, Sha256: r.Target.SHA256, Pid: r.Target.PID, Tree: r.Target.Tree, Peer: r.Target.Peer,
-			Domain: r.Target.Domain, Port: uint32(r.Target.Port), Protocol: uint32(r.Target.Protocol)},
+			Domain: r.Target.Domain, Port: uint32(r.Target.Port), Protocol: uint32(r.Target.Protocol), Write: r.Target.Write},
 	}
 }

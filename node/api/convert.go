@@ -49,7 +49,7 @@ func Response(r *event.Response, state string, remaining time.Duration) *apiv1.R
 	t := &apiv1.Target{
 		Path: r.Target.Path, Inode: r.Target.Inode, Device: r.Target.Device, Sha256: r.Target.SHA256,
 		Pid: r.Target.PID, Start: r.Target.Start, Tree: r.Target.Tree, Peer: r.Target.Peer,
-		Domain: r.Target.Domain, Port: uint32(r.Target.Port), Protocol: uint32(r.Target.Protocol),
+		Domain: r.Target.Domain, Port: uint32(r.Target.Port), Protocol: uint32(r.Target.Protocol), Write: r.Target.Write,
 	}
 	if p := r.Target.Address; p.IsValid() {
 		t.Address = p.String()
@@ -77,7 +77,7 @@ func ParseResponse(m *apiv1.Response) (event.Response, error) {
 		return r, fmt.Errorf("a response needs a target")
 	}
 	t := m.Target
-	for _, s := range []string{m.Action, m.Reason, m.Releases, t.Address, t.Path, t.Sha256, t.Peer, t.Domain} {
+	for _, s := range []string{m.Action, m.Reason, m.Releases, t.Address, t.Path, t.Sha256, t.Peer, t.Domain, t.Write} {
 		if len(s) > maxText {
 			return r, fmt.Errorf("a text is longer than %d bytes", maxText)
 		}
@@ -101,7 +101,7 @@ func ParseResponse(m *apiv1.Response) (event.Response, error) {
 		TTL: time.Duration(m.TtlMs * float64(time.Millisecond)),
 		Target: event.Target{
 			Path: t.Path, Inode: t.Inode, Device: t.Device, SHA256: t.Sha256, PID: t.Pid, Start: t.Start, Tree: t.Tree, Peer: t.Peer,
-			Domain: t.Domain, Port: uint16(t.Port), Protocol: uint8(t.Protocol),
+			Domain: t.Domain, Port: uint16(t.Port), Protocol: uint8(t.Protocol), Write: t.Write,
 		},
 	}
 	if t.Address != "" {

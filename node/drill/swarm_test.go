@@ -206,6 +206,7 @@ func TestSwarmUnderAttack(t *testing.T) {
 	ok := t.Run("an outsider's touch is refused everywhere, and a release admits it again", func(t *testing.T) { outsiderAndRelease(swarm{t, n}) }) &&
 		t.Run("an outsider's touch over IPv6 is refused everywhere", func(t *testing.T) { outsiderOverIPv6(swarm{t, n}) }) &&
 		t.Run("a domain and a port are refused, released, and end by themselves", func(t *testing.T) { deniedByNameAndPort(swarm{t, n}) }) &&
+		t.Run("writing is denied, who tries is named, and what root changes is put back", func(t *testing.T) { deniedWrites(swarm{t, n}) }) &&
 		t.Run("a member's touch waits for a person, whose approval contains it", func(t *testing.T) { memberAndApproval(swarm{t, n}) }) &&
 		t.Run("a host joins while the inviter is down", func(t *testing.T) { joinWithoutInviter(swarm{t, n}) })
 	if !ok {

@@ -20,6 +20,7 @@ import (
 	"github.com/omega-mesh/omega/bpf"
 	"github.com/omega-mesh/omega/bpf/executable"
 	"github.com/omega-mesh/omega/bpf/workload"
+	"github.com/omega-mesh/omega/node/privileged/immutable"
 	"github.com/omega-mesh/omega/node/privileged/quarantine"
 	"github.com/omega-mesh/omega/node/privileged/scanner"
 	"github.com/omega-mesh/omega/roles/sentinel/integrity"
@@ -69,6 +70,8 @@ type HostOptions struct {
 	Rails  *guard.Rails
 	// Keep is the folder of quarantined files; empty where this host quarantines none.
 	Keep string
+	// Held is the folder of what may not be written; empty where this host cannot deny that.
+	Held string
 	// Scanner matches files with YARA rules; nil where none are.
 	Scanner *scanner.Scanner
 	Log     *slog.Logger
@@ -89,6 +92,7 @@ type Host struct {
 	// sealing is held while a file is sealed or given back, and taken before mu: a block must not wait for a large file.
 	sealing sync.Mutex
 	sealed  *quarantine.Store // nil where there is none
+	held    *immutable.Keeper // nil where writing cannot be denied
 
 	runtimes *workload.Runtime
 	looked   lookedAt
@@ -123,6 +127,11 @@ func NewHost(opt HostOptions) (*Host, error) {
 	h.look()
 	if opt.Keep != "" {
 		if h.sealed, err = quarantine.Open(opt.Keep, opt.Log); err != nil {
+			return nil, err
+		}
+	}
+	if opt.Held != "" {
+		if h.held, err = immutable.Open(immutable.Options{Dir: opt.Held, Log: opt.Log, Evict: h.evict}); err != nil {
 			return nil, err
 		}
 	}
@@ -166,8 +175,11 @@ func (h *Host) Operators(_ context.Context, lines []string) error {
 
 // Apply implements Service. The rails are asked first in every mode, so that observe says what enforce would do.
 func (h *Host) Apply(ctx context.Context, r event.Response, heard uint64) (event.Receipt, error) {
-	if r.Action == event.ActionQuarantine {
+	switch {
+	case r.Action == event.ActionQuarantine:
 		return h.quarantine(ctx, r, heard)
+	case r.Target.Write != "":
+		return h.denyWriting(ctx, r, heard)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -272,8 +284,11 @@ func partID(id string, a netip.Addr) string {
 
 // Release implements Service. A block that stands ends in any mode.
 func (h *Host) Release(ctx context.Context, id string) (event.Receipt, error) {
-	if h.holds(id) {
+	switch {
+	case h.holds(id):
 		return h.giveBack(ctx, id)
+	case h.held != nil && h.held.Holds(id):
+		return h.allowWriting(id)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -325,6 +340,12 @@ func (h *Host) Release(ctx context.Context, id string) (event.Receipt, error) {
 // on disk comes last, and its failure does not undo the rest.
 func (h *Host) Panic(context.Context) (int, error) {
 	n, err := h.releaseAll()
+	if h.held != nil {
+		h.sealing.Lock()
+		files, herr := h.held.ReleaseAll()
+		h.sealing.Unlock()
+		n, err = n+files, errors.Join(err, herr)
+	}
 	if h.sealed != nil { // files last: each takes its time
 		h.sealing.Lock()
 		defer h.sealing.Unlock()
@@ -384,6 +405,7 @@ func (h *Host) Coverage(context.Context) ([]Check, error) {
 			out = append(out, Check{Name: c.Name, OK: c.OK, Detail: cut(c.Detail), Lost: cut(c.Lost)})
 		}
 	}
+	out = append(out, h.heldCheck())
 	if c, ok := h.baselineCheck(); ok {
 		out = append(out, c)
 	}
@@ -505,6 +527,8 @@ func describe(t event.Target) string {
 		return t.Address.String()
 	case t.Domain != "":
 		return t.Domain
+	case t.Write != "":
+		return "writing to " + t.Write
 	case t.Port != 0:
 		return fmt.Sprintf("port %d", t.Port)
 	case t.Path != "":

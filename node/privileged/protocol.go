@@ -222,7 +222,7 @@ func (c codec) body(f Frame, into any) error {
 
 // checkResponse bounds a response that came over the line, before any guard rail looks at it.
 func checkResponse(id string, r *event.Response) error {
-	for _, s := range []string{id, string(r.Action), r.Target.Path, r.Target.SHA256, r.Target.Peer, r.Target.Domain, r.Reason, string(r.Authority), r.By, r.Releases} {
+	for _, s := range []string{id, string(r.Action), r.Target.Path, r.Target.SHA256, r.Target.Peer, r.Target.Domain, r.Target.Write, r.Reason, string(r.Authority), r.By, r.Releases} {
 		if len(s) > MaxText {
 			return fmt.Errorf("%w: a text of %d bytes", ErrFrame, len(s))
 		}

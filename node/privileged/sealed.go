@@ -132,7 +132,7 @@ func (h *Host) giveBack(ctx context.Context, id string) (event.Receipt, error) {
 
 // Active implements Service. A file that is sealed stays listed after its block's end, until it is released.
 func (h *Host) Active(context.Context) ([]Enforced, error) {
-	out := h.sealedFiles()
+	out := append(h.sealedFiles(), h.heldFiles()...)
 	if h.opt.Kernel == nil {
 		return out, nil
 	}
@@ -148,7 +148,7 @@ func (h *Host) Active(context.Context) ([]Enforced, error) {
 	}
 	now := bpf.BootTime()
 	for i := range out {
-		if !standing[out[i].ID] { // its block was of another boot, whose clock was another
+		if !standing[out[i].ID] && out[i].Target.Write == "" { // its block was of another boot, whose clock was another
 			out[i].Expires = min(out[i].Expires, now)
 		}
 	}

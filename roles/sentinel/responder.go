@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -50,6 +51,7 @@ type responder struct {
 	active     map[string]event.Response     // what this host enforces or observes, by id
 	expires    map[string]uint64             // CLOCK_BOOTTIME by id
 	byTarget   map[netip.Prefix][]string     // ids of active denials by address
+	writes     map[string]string             // paths that may not be written, by the id of the response
 	asked      *slab[string, event.Response] // what the policy asks of a person
 	handled    map[string]bool               // operators' responses and verdicts done with
 	released   map[netip.Prefix]int64        // wall clock of the latest release of an address
@@ -67,7 +69,7 @@ func newResponder(s *Sentinel, p roles.Peer, receipts chan<- event.Receipt) *res
 		fold:    policy.NewFold(policy.Default(), policy.FoldOptions{Self: p.DID(), HasRole: p.HasRole}),
 		lag:     newClocks(),
 		started: p.Boot(),
-		active:  map[string]event.Response{}, expires: map[string]uint64{}, byTarget: map[netip.Prefix][]string{},
+		active:  map[string]event.Response{}, expires: map[string]uint64{}, byTarget: map[netip.Prefix][]string{}, writes: map[string]string{},
 		asked: newSlab[string, event.Response](maxAsked), handled: map[string]bool{}, released: map[netip.Prefix]int64{},
 		mode: p.Mode(),
 	}
@@ -267,6 +269,10 @@ func (r *responder) stand(resp event.Response, rc event.Receipt, left time.Durat
 	if st.State == roles.StateActive || st.State == roles.StateObserved {
 		st.Expires = now + uint64(left)
 		r.active[resp.ID], r.expires[resp.ID] = resp, st.Expires
+		if resp.Target.Write != "" && st.State == roles.StateActive {
+			r.writes[resp.ID] = resp.Target.Write
+			r.sayWrites()
+		}
 		if p := resp.Target.Address; p.IsValid() && !slices.Contains(r.byTarget[p], resp.ID) {
 			r.byTarget[p] = append(r.byTarget[p], resp.ID)
 		}
@@ -299,6 +305,17 @@ func (r *responder) forget(id string) {
 	}
 	delete(r.active, id)
 	delete(r.expires, id)
+	if r.writes[id] != "" {
+		delete(r.writes, id)
+		r.sayWrites()
+	}
+}
+
+// sayWrites tells the detector of denied writes where they are denied.
+func (r *responder) sayWrites() {
+	if r.s.opt.Denied != nil {
+		r.s.opt.Denied.deny(slices.Sorted(maps.Values(r.writes)))
+	}
 }
 
 // keep is the work of every second: history that may act now, what has expired, and a panic.

@@ -27,6 +27,8 @@ type Options struct {
 	Board *roles.Board
 	// Detectors in place of Builtin; each is used by one goroutine at a time.
 	Detectors []modules.Detector
+	// Denied is told where writing is denied; nil where nothing looks for who tries.
+	Denied *DeniedWrites
 	// SilentAfter in place of the constant.
 	SilentAfter time.Duration
 	Log         *slog.Logger

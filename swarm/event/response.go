@@ -33,6 +33,8 @@ type Target struct {
 	Protocol uint8 `cbor:"12,keyasint,omitempty"`
 	// Generation, with Inode, tells the files apart that have the inode's number one after the other; 0 is any of them.
 	Generation uint32 `cbor:"13,keyasint,omitempty"`
+	// Write is the path of a file, or of a folder with all in it, that is not to be written.
+	Write string `cbor:"14,keyasint,omitempty"`
 }
 
 // AuthorityKind says by whose word a response stands.

@@ -474,7 +474,7 @@ func checkResponse(r *event.Response, by event.AuthorityKind) error {
 			return err
 		}
 	}
-	for what, s := range map[string]string{"path": r.Target.Path, "hash": r.Target.SHA256, "peer": r.Target.Peer, "domain": r.Target.Domain, "author": r.By} {
+	for what, s := range map[string]string{"path": r.Target.Path, "hash": r.Target.SHA256, "peer": r.Target.Peer, "domain": r.Target.Domain, "path not to be written": r.Target.Write, "author": r.By} {
 		if err := checkText(what, s, 4096); err != nil {
 			return err
 		}

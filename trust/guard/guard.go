@@ -122,6 +122,9 @@ func (g *Rails) Check(r event.Response, heard uint64) (rail, why string) {
 	t := r.Target
 	file := t.Path != "" || t.Inode != 0 || t.SHA256 != ""
 	automatic := r.Authority != event.AuthorityOperator && r.Authority != event.AuthorityLocal
+	if t.Write != "" {
+		return g.checkWrite(r, automatic)
+	}
 	switch r.Action {
 	case event.ActionRelease:
 		return "", ""

@@ -88,6 +88,49 @@ func (g *Rails) checkFile(t event.Target) (rail, why string) {
 	return "", ""
 }
 
+// neverHeld are folders that a host cannot live without writing to, or that hold everything: what is in them may be held, each by itself.
+var neverHeld = [...]string{"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var",
+	"/var/cache", "/var/lib", "/var/log", "/var/run", "/var/spool", "/var/tmp"}
+
+// checkWrite is of a denial of writing.
+func (g *Rails) checkWrite(r event.Response, automatic bool) (rail, why string) {
+	t := r.Target
+	path := t.Write
+	t.Write = ""
+	switch {
+	case r.Action != event.ActionDeny || t != event.Target{}:
+		return RailTarget, "writing is denied to one path, and nothing else besides"
+	case automatic:
+		return RailAuthority, "writing is denied by a person's word only"
+	case !filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsRune(path, 0):
+		return RailTarget, fmt.Sprintf("%.120q is no clean absolute path", path)
+	}
+	f, ok := g.host.File(path)
+	if !ok {
+		f = File{Path: path}
+	}
+	for _, one := range [...]File{{Path: path}, f} {
+		if slices.Contains(neverHeld[:], one.Path) {
+			return RailWide, fmt.Sprintf("%s is more than can be held: name what is in it", one.Path)
+		}
+		if rail, path := g.spared(one); rail != "" {
+			return rail, fmt.Sprintf("it is %s", path)
+		}
+	}
+	return "", ""
+}
+
+// CheckHeld is asked of each file that was opened, before writing to it is denied; f is as for CheckOpened.
+func (g *Rails) CheckHeld(f File) (rail, why string) {
+	if f.Inode == 0 || f.Device == 0 || !filepath.IsAbs(f.Path) {
+		return RailTarget, fmt.Sprintf("%.120q cannot be checked", f.Path)
+	}
+	if rail, path := g.spared(f); rail != "" {
+		return rail, fmt.Sprintf("%.120q is %s", f.Path, path)
+	}
+	return "", ""
+}
+
 // checkHash holds a hash against what the protected files contain now. They are read only when a hash is to be denied. One
 // that cannot be read is not known to be safe, so the hash is refused.
 func (g *Rails) checkHash(hash string) (rail, why string) {
@@ -176,6 +219,14 @@ func (g *Rails) checkProcess(t event.Target) (rail, why string) {
 
 // essentialFile says which rail protects f, by its path or by its inode on its device, and as what.
 func (g *Rails) essentialFile(f File) (rail, path string) {
+	if rail, path := g.spared(f); rail != "" {
+		return rail, path
+	}
+	return g.system(f)
+}
+
+// spared says whether f is omega itself, or on the allow list.
+func (g *Rails) spared(f File) (rail, path string) {
 	if self, _ := g.host.Self(); same(f, self) {
 		return RailSelf, self.Path
 	}
@@ -190,6 +241,11 @@ func (g *Rails) essentialFile(f File) (rail, path string) {
 			return RailAllow, a
 		}
 	}
+	return "", ""
+}
+
+// system says whether a host needs f to be run, logged in to, or started again.
+func (g *Rails) system(f File) (rail, path string) {
 	for _, e := range essential {
 		for _, folder := range e.folders {
 			for _, program := range e.programs {

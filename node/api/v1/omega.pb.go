@@ -2858,6 +2858,7 @@ type Target struct {
 	Domain        string                 `protobuf:"bytes,10,opt,name=domain,proto3" json:"domain,omitempty"`
 	Port          uint32                 `protobuf:"varint,11,opt,name=port,proto3" json:"port,omitempty"`
 	Protocol      uint32                 `protobuf:"varint,12,opt,name=protocol,proto3" json:"protocol,omitempty"` // protocol: 6, 17, or 0 for both
+	Write         string                 `protobuf:"bytes,13,opt,name=write,proto3" json:"write,omitempty"`        // a file, or a folder with all in it, that is not to be written
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2974,6 +2975,13 @@ func (x *Target) GetProtocol() uint32 {
 		return x.Protocol
 	}
 	return 0
+}
+
+func (x *Target) GetWrite() string {
+	if x != nil {
+		return x.Write
+	}
+	return ""
 }
 
 type Response struct {
@@ -7985,7 +7993,7 @@ const file_omega_proto_rawDesc = "" +
 	"\tbody_json\x18\b \x01(\tR\bbodyJson\"\x15\n" +
 	"\x13ExportLedgerRequest\"*\n" +
 	"\x14ExportLedgerResponse\x12\x12\n" +
-	"\x04part\x18\x01 \x01(\fR\x04part\"\x94\x02\n" +
+	"\x04part\x18\x01 \x01(\fR\x04part\"\xaa\x02\n" +
 	"\x06Target\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n" +
@@ -7999,7 +8007,8 @@ const file_omega_proto_rawDesc = "" +
 	"\x06domain\x18\n" +
 	" \x01(\tR\x06domain\x12\x12\n" +
 	"\x04port\x18\v \x01(\rR\x04port\x12\x1a\n" +
-	"\bprotocol\x18\f \x01(\rR\bprotocol\"\xf4\x02\n" +
+	"\bprotocol\x18\f \x01(\rR\bprotocol\x12\x14\n" +
+	"\x05write\x18\r \x01(\tR\x05write\"\xf4\x02\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12(\n" +

@@ -1,0 +1,167 @@
+package privileged
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/node/privileged/immutable"
+	"github.com/omega-mesh/omega/node/privileged/quarantine"
+	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/trust/guard"
+)
+
+// meansImmutable: the kernel refuses to write, by the immutable attribute.
+const meansImmutable = "immutable"
+
+// errRail is wrapped by a rail's word on one of the files that were opened.
+var errRail = errors.New("guard rail")
+
+// railError is that word.
+type railError struct{ rail, why string }
+
+func (e railError) Error() string { return e.why }
+func (e railError) Unwrap() error { return errRail }
+
+// denyWriting holds a file or folder. As for a quarantine the rails are asked of the path, and of each file that was opened.
+func (h *Host) denyWriting(ctx context.Context, r event.Response, heard uint64) (event.Receipt, error) {
+	rc := event.Receipt{Response: r.ID, Time: time.Now().UnixNano(), Acted: bpf.BootTime()}
+	if r.TTL <= 0 || r.TTL > bpf.MaxTTL {
+		return rc, fmt.Errorf("%w: a response with a life of %s", ErrFrame, r.TTL)
+	}
+	if heard == 0 || heard > rc.Acted {
+		heard = rc.Acted
+	}
+	fail := func(outcome event.Outcome, detail string) (event.Receipt, error) {
+		rc.Outcome, rc.Detail, rc.Time, rc.Acted = outcome, cut(detail), time.Now().UnixNano(), bpf.BootTime()
+		h.opt.Log.Warn("writing not denied", "response", r.ID, "path", r.Target.Write, "why", detail)
+		return rc, nil
+	}
+	h.sealing.Lock() // and then the mode: a panic that came first must find nothing held after it
+	defer h.sealing.Unlock()
+	if rail, why := h.opt.Rails.Check(r, heard); rail != "" {
+		rc.Guard = rail
+		return fail(event.OutcomeRefused, why)
+	}
+	if mode, _ := h.Mode(ctx); mode != ModeEnforce {
+		return fail(event.OutcomeObserved, mode+" mode: nothing was done")
+	}
+	if h.held == nil {
+		return fail(event.OutcomeFailed, "this host denies no writing: it needs root")
+	}
+	outcome := event.OutcomeDone
+	if h.held.Holds(r.ID) { // ordered before a restart, and done then
+		outcome = event.OutcomeAdopted
+	}
+	own, _ := filepath.EvalSymlinks(h.opt.Dir)
+	report, err := h.held.Hold(r.ID, r.Target.Write, bpf.BootTime()+uint64(r.TTL), func(path string, inode, device uint64) error {
+		if path == own || strings.HasPrefix(path, own+"/") || strings.HasPrefix(path, own+"-next/") || strings.HasPrefix(own, path+"/") {
+			return railError{guard.RailSelf, path + " is omega's own"}
+		}
+		if rail, why := h.opt.Rails.CheckHeld(guard.File{Path: path, Inode: inode, Device: device}); rail != "" {
+			return railError{rail, why}
+		}
+		return nil
+	})
+	var rail railError
+	if errors.As(err, &rail) {
+		rc.Guard = rail.rail
+		return fail(event.OutcomeRefused, rail.why)
+	} else if err != nil {
+		return fail(event.OutcomeFailed, err.Error())
+	}
+	rc.Outcome, rc.Means, rc.Detail, rc.Time, rc.Acted = outcome, []string{meansImmutable}, cut(heldSummary(report)), time.Now().UnixNano(), bpf.BootTime()
+	h.opt.Log.Info("writing denied", "response", r.ID, "path", r.Target.Write, "files", report.Files, "folders", report.Folders)
+	return rc, nil
+}
+
+func heldSummary(r immutable.Report) string {
+	s := fmt.Sprintf("%d files and %d folders are immutable; what a root writes that takes this off is put back", r.Files, r.Folders)
+	if r.Uncopied > 0 {
+		s += fmt.Sprintf("; %d files are too large for that", r.Uncopied)
+	}
+	if r.Passed > 0 {
+		s += fmt.Sprintf("; %d links and the like have no such attribute, and their folder keeps their names", r.Passed)
+	}
+	return s
+}
+
+// allowWriting ends a hold, in any mode.
+func (h *Host) allowWriting(id string) (event.Receipt, error) {
+	rc := event.Receipt{Response: id, Outcome: event.OutcomeReleased}
+	err := h.held.Release(id)
+	rc.Time, rc.Acted = time.Now().UnixNano(), bpf.BootTime()
+	if err != nil {
+		rc.Outcome, rc.Detail = event.OutcomeFailed, cut(err.Error())
+		h.opt.Log.Warn("writing is denied still", "response", id, "err", err)
+		return rc, nil
+	}
+	h.opt.Log.Info("writing allowed again", "response", id)
+	return rc, nil
+}
+
+// KeepHeld puts back what is changed of what may not be written, and ends that on time, until ctx ends. What is held stays so after.
+func (h *Host) KeepHeld(ctx context.Context) {
+	if h.held == nil {
+		return
+	}
+	defer h.held.Close()
+	if mode, _ := h.Mode(ctx); mode == ModePanic {
+		if _, err := h.held.ReleaseAll(); err != nil {
+			h.opt.Log.Error("panic: some files may not be written still", "err", err)
+		}
+	}
+	h.held.Run(ctx)
+}
+
+// evict quarantines a file that somebody made where nothing may be.
+func (h *Host) evict(path string, inode, device uint64) error {
+	if h.sealed == nil {
+		return errors.New("this host quarantines no files")
+	}
+	f, err := quarantine.Find(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if i, d, _ := f.Inode(); i != inode || d != device {
+		return fmt.Errorf("%s is another file now", path)
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "omega evicted\x00%s\x00%d\x00%d", path, inode, bpf.BootTime()))
+	kept, err := h.sealed.Seal(hex.EncodeToString(sum[:16]), f, 0)
+	if err != nil {
+		return err
+	}
+	h.opt.Log.Warn("file quarantined: it was made where writing is denied", "response", kept.ID, "path", kept.Path, "sha256", kept.SHA256)
+	return nil
+}
+
+func (h *Host) heldFiles() (out []Enforced) {
+	if h.held == nil {
+		return nil
+	}
+	for _, r := range h.held.List() {
+		out = append(out, Enforced{ID: r.ID, Action: event.ActionDeny, Target: event.Target{Write: r.Path}, Expires: r.Expires, Hits: r.Undone, Adopted: r.Adopted})
+	}
+	return out
+}
+
+func (h *Host) heldCheck() Check {
+	c := Check{Name: "actuator/deny-write"}
+	if h.held == nil {
+		c.Detail, c.Lost = "needs root, and a mode that may change files", "no writing can be denied"
+		return c
+	}
+	undone, all := uint64(0), h.held.List()
+	for _, r := range all {
+		undone += r.Undone
+	}
+	c.OK, c.Detail = true, fmt.Sprintf("by the immutable attribute; what a root that takes it off writes is put back within half a second; %d held, %d changes undone", len(all), undone)
+	return c
+}

@@ -1,0 +1,125 @@
+package privileged
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/swarm/event"
+	"github.com/omega-mesh/omega/trust/guard"
+)
+
+func keepFrom(path string) event.Response {
+	return event.Response{ID: id, Action: event.ActionDeny, Target: event.Target{Write: path}, Authority: event.AuthorityLocal, TTL: time.Hour}
+}
+
+// Writing is denied within the rails, outlives its host, is listed, and a release or a panic ends it; what is made there is sealed.
+func TestWritingIsDenied(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: the immutable attribute is root's to give")
+	}
+	dir, held := t.TempDir(), filepath.Join(t.TempDir(), "held")
+	file := filepath.Join(held, "settings")
+	if err := os.Mkdir(held, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("as it was"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	mode := ModeEnforce
+	k := &fake{standing: map[string]event.Response{}}
+	again := func() *Host {
+		return host(t, mode, k, func(o *HostOptions) {
+			o.Dir, o.Keep, o.Held = dir, filepath.Join(dir, "quarantine"), filepath.Join(dir, "held")
+		})
+	}
+	writable := func() bool { return os.WriteFile(file, []byte("as it was"), 0o644) == nil }
+	h := again()
+	t.Cleanup(func() { _, _ = h.Panic(context.Background()) })
+	for path, rail := range map[string]string{"/": guard.RailWide, "/etc": guard.RailWide, "relative": guard.RailTarget, dir: guard.RailSelf, filepath.Dir(dir): guard.RailSelf} {
+		if rc := outcome(t, h, keepFrom(path)); rc.Outcome != event.OutcomeRefused || rc.Guard != rail {
+			t.Errorf("%s: %+v", path, rc)
+		}
+	}
+	auto := keepFrom(held)
+	auto.Authority = event.AuthorityPolicy
+	if rc := outcome(t, h, auto); rc.Guard != guard.RailAuthority {
+		t.Errorf("by a policy: %+v", rc)
+	}
+	both := keepFrom(held)
+	both.Target.Path = held
+	if rc := outcome(t, h, both); rc.Guard != guard.RailTarget {
+		t.Errorf("two targets: %+v", rc)
+	}
+	if err := h.Allow(t.Context(), held); err != nil {
+		t.Fatal(err)
+	}
+	if rc := outcome(t, h, keepFrom(held)); rc.Guard != guard.RailAllow || !writable() {
+		t.Errorf("on the allow list: %+v", rc)
+	}
+	if err := h.Disallow(t.Context(), held); err != nil {
+		t.Fatal(err)
+	}
+	if rc := outcome(t, h, keepFrom(held)); rc.Outcome != event.OutcomeDone || len(rc.Means) != 1 || !strings.Contains(rc.Detail, "1 files and 1 folders") || writable() {
+		t.Fatalf("%+v, writable %t", rc, writable())
+	}
+	h = again() // the one before was killed
+	if active, err := h.Active(t.Context()); err != nil || len(active) != 1 || active[0].Target.Write != held || !active[0].Adopted {
+		t.Errorf("%+v %v", active, err)
+	}
+	if rc := outcome(t, h, keepFrom(held)); rc.Outcome != event.OutcomeAdopted || writable() {
+		t.Errorf("heard again: %+v", rc)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { h.KeepHeld(ctx) })
+	if err := setImmutable(held, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(held, "new"), []byte("evil"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if gone(filepath.Join(held, "new")) {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if sealed := h.sealed.List(); len(sealed) != 1 || sealed[0].Path != filepath.Join(held, "new") {
+		t.Errorf("%+v", sealed)
+	}
+	if rc, err := h.Release(t.Context(), id); err != nil || rc.Outcome != event.OutcomeReleased || !writable() {
+		t.Errorf("%+v %v", rc, err)
+	}
+	if rc := outcome(t, h, keepFrom(held)); rc.Outcome != event.OutcomeDone || writable() {
+		t.Fatalf("%+v", rc)
+	}
+	if n, err := h.Panic(t.Context()); err != nil || n != 2 || !writable() {
+		t.Errorf("panic released %d: %v", n, err)
+	}
+	if rc := outcome(t, h, keepFrom(held)); rc.Outcome != event.OutcomeObserved || !writable() {
+		t.Errorf("after a panic: %+v", rc)
+	}
+	cancel()
+	wg.Wait()
+}
+
+// setImmutable does what chattr does.
+func setImmutable(path string, on bool) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	flags := 0
+	if on {
+		flags = 0x10
+	}
+	return unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags)
+}
