@@ -96,10 +96,16 @@ func OpenRing(r RingFile) (*RingSensor, error) {
 // Name implements Sensor.
 func (s *RingSensor) Name() string { return "kernel" }
 
-// Drops implements Sensor: records that were not ours, and what went to or came from port 53 without being DNS. Those that found the ring full are counted in the kernel, by Kernel.Drops.
+// Drops implements Sensor: records that were not ours, what went to or came from port 53 without being DNS, and what lineage
+// lost (LineageDrops). Those that found the ring full are counted in the kernel, by Kernel.Drops.
 func (s *RingSensor) Drops() map[string]uint64 {
-	return map[string]uint64{"garbled": s.garbled.Load(), "dns_malformed": s.names.malformed.Load()}
+	return map[string]uint64{"garbled": s.garbled.Load(), "dns_malformed": s.names.malformed.Load(),
+		LineageDrops + "forgotten": s.tree.Lost(), LineageDrops + "parent_unknown": s.tree.Orphans()}
 }
+
+// LineageDrops begins the names of those Drops that are no lost event: processes that the tree had no room for, and events
+// told without their parent's name.
+const LineageDrops = "lineage/"
 
 // Seen counts the records read so far.
 func (s *RingSensor) Seen() uint64 { return s.seen.Load() }

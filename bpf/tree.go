@@ -31,6 +31,7 @@ type ProcessTree struct {
 	oldest  int    // of dead, once it is full
 	pending rights // of the process that the record now read makes
 	lost    uint64
+	orphans uint64 // forks and execs whose parent was not known
 	limit   int
 }
 
@@ -99,8 +100,14 @@ func (t *ProcessTree) Observe(e *event.Event) {
 	if n != nil {
 		p.Ancestors = n.ancestors
 	}
-	if parent := t.find(p.Parent); parent != nil {
+	parent := t.find(p.Parent)
+	if parent != nil {
 		p.ParentExe = parent.exe
+	}
+	// A thread of the kernel runs no file: neither has a name nor lacks one.
+	if unknown := parent == nil || parent.exe == "" && parent.inode != 0; unknown && p.Parent.PID != 0 && e.Class == event.ClassProcess &&
+		(e.Activity == event.ActivityFork || e.Activity == event.ActivityExec) {
+		t.orphans++
 	}
 	if i, ok := t.at[p.Key.PID]; ok && e.Class == event.ClassProcess && e.Activity == event.ActivityExit && n == &t.nodes[i] {
 		t.bury(&t.nodes[i])
@@ -175,6 +182,14 @@ func (t *ProcessTree) Lost() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.lost
+}
+
+// Orphans counts the forks and execs that were told without their parent's name, for it was not known: its own record was
+// lost, it was forgotten, or it is outside of what is watched.
+func (t *ProcessTree) Orphans() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.orphans
 }
 
 // find returns the node of the process key means, now the newest heard of. It is valid until the next put.
@@ -275,8 +290,12 @@ func (t *ProcessTree) intern(path string) string {
 	return p
 }
 
-// sameStart compares start times of the kernel (ns) and of /proc (hundredths of a second); 0 means not known.
+// sameStart compares start times of the kernel (ns) and of /proc (hundredths of a second); 0 means not known. Two of the
+// kernel's are one process's only if they are equal: a pid can be another's within a hundredth of a second.
 func sameStart(a, b uint64) bool {
 	const tick = 10_000_000
+	if a%tick != 0 && b%tick != 0 {
+		return a == b
+	}
 	return a == 0 || b == 0 || a/tick == b/tick || a/tick+1 == b/tick || b/tick+1 == a/tick
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -239,8 +238,10 @@ func (n *Node) noteGaps(ctx context.Context) {
 			lost += k
 		}
 	}
-	for k := range maps.Values(n.parts.Sensor.Drops()) {
-		lost += k
+	for name, k := range n.parts.Sensor.Drops() {
+		if !strings.HasPrefix(name, bpf.LineageDrops) {
+			lost += k
+		}
 	}
 	if lost == w.gaps || time.Since(w.scanned) < gapLeast {
 		return
