@@ -283,8 +283,11 @@ func Wipe(dir string) error {
 			return fmt.Errorf("wipe %s: %w", keys, err)
 		}
 	}
+	if _, err := releaseHeld(dir); err != nil { // without its record nobody would know which files to free
+		return fmt.Errorf("wipe: %w", err)
+	}
 	var errs []error
-	for _, p := range append(more, l.Genesis(), l.Identity(), l.Operator(), l.Next(), l.NextInside(), l.Ledger(), l.Swarm(), l.Journal(), l.Modules(), l.Indicators(), l.Baseline(), l.Allowed(), l.PanicMark(), l.Socket(), l.Emergency(), l.Config(), l.Lock()) {
+	for _, p := range append(more, l.Held(), l.Genesis(), l.Identity(), l.Operator(), l.Next(), l.NextInside(), l.Ledger(), l.Swarm(), l.Journal(), l.Modules(), l.Held(), l.Indicators(), l.Baseline(), l.Allowed(), l.PanicMark(), l.Socket(), l.Emergency(), l.Config(), l.Lock()) {
 		errs = append(errs, os.RemoveAll(p))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -61,10 +61,10 @@ func (l Layout) Allowed() string { return filepath.Join(l.Dir, "allow.txt") }
 func (l Layout) Baseline() string { return filepath.Join(l.Dir, "baseline") }
 
 // Quarantine is the folder of sealed files; it is root's.
+func (l Layout) Quarantine() string { return filepath.Join(l.Dir, "quarantine") }
+
 // Held is what is needed to put back what may not be written, and to let it be written again.
 func (l Layout) Held() string { return filepath.Join(l.Dir, "held") }
-
-func (l Layout) Quarantine() string { return filepath.Join(l.Dir, "quarantine") }
 
 // PanicMark is there after a panic, until a start that names its mode.
 func (l Layout) PanicMark() string { return filepath.Join(l.Dir, "panic") }
