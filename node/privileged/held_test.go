@@ -42,7 +42,7 @@ func TestWritingIsDenied(t *testing.T) {
 	writable := func() bool { return os.WriteFile(file, []byte("as it was"), 0o644) == nil }
 	h := again()
 	t.Cleanup(func() { _, _ = h.Panic(context.Background()) })
-	for path, rail := range map[string]string{"/": guard.RailWide, "/etc": guard.RailWide, "relative": guard.RailTarget, dir: guard.RailSelf, filepath.Dir(dir): guard.RailSelf} {
+	for path, rail := range map[string]string{"/": guard.RailSystem, "/etc": guard.RailSystem, "relative": guard.RailTarget, dir: guard.RailSelf, filepath.Dir(dir): guard.RailSelf} {
 		if rc := outcome(t, h, keepFrom(path)); rc.Outcome != event.OutcomeRefused || rc.Guard != rail {
 			t.Errorf("%s: %+v", path, rc)
 		}

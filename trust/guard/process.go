@@ -111,7 +111,7 @@ func (g *Rails) checkWrite(r event.Response, automatic bool) (rail, why string) 
 	}
 	for _, one := range [...]File{{Path: path}, f} {
 		if slices.Contains(neverHeld[:], one.Path) {
-			return RailWide, fmt.Sprintf("%s is more than can be held: name what is in it", one.Path)
+			return RailSystem, fmt.Sprintf("%s is more than can be held: name what is in it", one.Path)
 		}
 		if rail, path := g.spared(one); rail != "" {
 			return rail, fmt.Sprintf("it is %s", path)
