@@ -474,6 +474,8 @@ int refuse_out(struct __sk_buff *skb)
 SEC("cgroup_skb/ingress")
 int learn_in(struct __sk_buff *skb)
 {
+	if (bare(skb))
+		return 1;
 	struct segment s = {};
 	if (!segment_of(skb, true, &s) || s.remote_port != DNS_PORT)
 		return 1;
