@@ -88,6 +88,7 @@ func (t *ProcessTree) Observe(e *event.Event) {
 		}
 		n = t.put(p)
 	case e.Class == event.ClassProcess && e.Activity == event.ActivityExec:
+		t.resolveScript(p)
 		n = t.put(p)
 	default:
 		if n = t.find(p.Key); n == nil && p.Key.PID != 0 {
@@ -113,6 +114,32 @@ func (t *ProcessTree) Observe(e *event.Event) {
 		t.bury(&t.nodes[i])
 		t.remove(i)
 	}
+}
+
+// resolveScript says which file an interpreter was given by its arguments, and makes that of any script a path from the root
+// where the working folder is known. What a process from before calls its arguments may be its own invention by now.
+func (t *ProcessTree) resolveScript(p *event.Process) {
+	if p.Flags&(event.FlagBeforeAgent|event.FlagFromProcfs) != 0 {
+		return
+	}
+	if p.Script == "" {
+		if p.Script = givenScript(p.Exe, p.Args, p.Flags&event.FlagArgsTruncated != 0); p.Script == "" {
+			return
+		}
+		p.Flags |= event.FlagScript
+	}
+	if p.Script[0] == '/' || p.CWD == "" || p.CWD[0] != '/' {
+		return
+	}
+	rest := p.Script
+	for strings.HasPrefix(rest, "./") {
+		rest = strings.TrimLeft(rest[2:], "/")
+	}
+	t.chain = append(t.chain[:0], p.CWD...)
+	if p.CWD != "/" {
+		t.chain = append(t.chain, '/')
+	}
+	p.Script = t.intern(view(append(t.chain, rest...))) // a link may stand before "..": only the kernel may take that out
 }
 
 // bury remembers one that has ended a while longer.

@@ -33,7 +33,7 @@ var table = [...]Field{
 	{Name: "args", Meaning: "command line; a list", OCSF: "process.cmd_line", Sigma: []string{"CommandLine"}, Source: "mm.arg_start to arg_end at exec", List: true,
 		Text: func(e *event.Event) string { return e.Process.Args }},
 	{Name: "cwd", Meaning: "working directory", OCSF: "process.working_directory", Sigma: []string{"CurrentDirectory"}, Source: "walk of fs.pwd", Text: func(e *event.Event) string { return e.Process.CWD }},
-	{Name: "script", Meaning: "file that the interpreter runs", OCSF: "unmapped.process.script", Source: "linux_binprm.interp and filename", Text: func(e *event.Event) string { return e.Process.Script }},
+	{Name: "script", Meaning: "file that the interpreter runs", OCSF: "unmapped.process.script", Source: "linux_binprm.interp and filename; of a known interpreter its first argument that is no option, from cwd", Text: func(e *event.Event) string { return e.Process.Script }},
 	{Name: "ppid", Meaning: "parent's process id", OCSF: "process.parent_process.pid", Sigma: []string{"ParentProcessId"}, Source: "real_parent.tgid",
 		Number: func(e *event.Event) uint64 { return uint64(e.Process.Parent.PID) }},
 	{Name: "parent", Meaning: "parent's executable", OCSF: "process.parent_process.file.path", Sigma: []string{"ParentImage"}, Source: "the process tree", Text: func(e *event.Event) string { return e.Process.ParentExe }},
