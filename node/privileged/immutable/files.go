@@ -171,9 +171,8 @@ func (h *hold) set() error {
 		if err := attribute(h.files[i], true); err != nil {
 			return err
 		}
-		h.stamp(i)
 	}
-	return nil
+	return nil // what changed since it was copied, the first look sees
 }
 
 // clear takes the attribute off again, but for what had it before; what cannot be reached is passed over where it is gone.
@@ -185,13 +184,6 @@ func (h *hold) clear() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func (h *hold) stamp(i int) {
-	var st unix.Stat_t
-	if unix.Fstat(int(h.files[i].Fd()), &st) == nil {
-		h.seen[i] = st.Ctim
-	}
 }
 
 func (h *hold) close() {

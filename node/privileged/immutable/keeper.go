@@ -76,7 +76,7 @@ type hold struct {
 	Record
 	above   *os.File // the folder that Path lies in
 	files   []*os.File
-	seen    []unix.Timespec // change time of each at the last look
+	seen    []unix.Timespec // change time of each at a look that found nothing; zero is to be looked at
 	undone  uint64
 	adopted bool
 	lost    map[string]bool // what could not be put back, said once

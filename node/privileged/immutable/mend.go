@@ -79,14 +79,20 @@ func (k *Keeper) mendFile(h *hold, i int) (moved bool, err error) {
 		return k.remake(h, i, dir, base, err == nil, st)
 	}
 	f := h.files[i]
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return false, err
-	}
 	flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
 	if err != nil {
 		return false, err
 	}
+	// First the attribute, and then the look: what changes between a look and the attribute would be seen by nobody.
 	off := flags&flag == 0
+	if off {
+		if err := attribute(f, true); err != nil {
+			return false, err
+		}
+	}
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return false, err
+	}
 	if !off && st.Ctim == h.seen[i] {
 		return false, nil
 	}
@@ -107,12 +113,15 @@ func (k *Keeper) mendFile(h *hold, i int) (moved bool, err error) {
 		}
 		err = errors.Join(err, dress(f, one, now.Xattrs))
 	}
-	if aerr := attribute(f, true); aerr != nil && err == nil {
-		err = aerr
-	} else if off && what == "" {
+	if what != "" || err != nil { // it was open to changes for a moment: the next look is another whole one
+		err = errors.Join(err, attribute(f, true))
+		h.seen[i] = unix.Timespec{}
+	} else {
+		h.seen[i] = st.Ctim
+	}
+	if off && what == "" {
 		what = "the immutable attribute"
 	}
-	h.stamp(i)
 	if what != "" {
 		k.undone(h, path, what)
 	}
@@ -130,7 +139,7 @@ func (h *hold) open(dir *os.File) (func(), error) {
 	}
 	return func() {
 		_ = attribute(dir, true) // the next look sees where it is not
-		h.stamp(i)
+		h.seen[i] = unix.Timespec{}
 	}, nil
 }
 
@@ -300,7 +309,7 @@ func (k *Keeper) remake(h *hold, i int, dir *os.File, base string, taken bool, s
 	h.files[i], one.Inode, one.Device = f, now.Ino, now.Dev
 	one.Changed = now.Mtim
 	err = errors.Join(err, attribute(f, true))
-	h.stamp(i)
+	h.seen[i] = unix.Timespec{}
 	k.undone(h, path, "it was removed or replaced")
 	return true, err
 }
