@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect"
+
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
 	"github.com/omega-mesh/omega/trust/anonymous"
 	"github.com/omega-mesh/omega/trust/identity"
@@ -64,11 +66,16 @@ func TestRotationBringsItsKeys(t *testing.T) {
 		return err == nil && fresh != stolen
 	})
 	eventually(t, "n2 knows that it gave it out", func() bool { return strings.HasPrefix(n2.anonymity(), "true an author hides among 3 ") })
-	if _, err := n2.client.Report(t.Context(), &apiv1.ReportRequest{Finding: &apiv1.Finding{
-		RuleId: "report.manual", Severity: "high", Confidence: 100, Title: "after", Subject: &apiv1.Subject{Address: "192.0.2.66"},
-	}}); err != nil {
-		t.Fatal(err)
-	}
+	// Its connections are made anew with the new key; until they are, nobody takes a report, and the answer is to try again.
+	eventually(t, "somebody takes n2's report", func() bool {
+		_, err := n2.client.Report(t.Context(), &apiv1.ReportRequest{Finding: &apiv1.Finding{
+			RuleId: "report.manual", Severity: "high", Confidence: 100, Title: "after", Subject: &apiv1.Subject{Address: "192.0.2.66"},
+		}})
+		if err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	for _, r := range rigs {
 		eventually(t, r.name+" has the report", func() bool { return slices.Equal(r.nameless(), []string{"after"}) })
 	}
