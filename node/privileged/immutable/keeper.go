@@ -312,9 +312,9 @@ func (k *Keeper) Release(id string) error {
 	if h == nil {
 		return fmt.Errorf("response %s denies no writing here", id)
 	}
-	h.Expires, h.Until = 0, time.Time{} // so that a power cut on the way does not deny it anew
-	if err := k.write(&h.Record); err != nil {
-		return err
+	h.Expires, h.Until = 0, time.Time{}        // so that a power cut on the way does not deny it anew
+	if err := k.write(&h.Record); err != nil { // a full disk must keep nobody from letting go, least of all a panic
+		k.opt.Log.Warn("the record of what may be written again is not up to date", "response", id, "err", err)
 	}
 	if err := h.clear(); err != nil {
 		return err
