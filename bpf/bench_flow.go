@@ -89,19 +89,6 @@ func (k *Kernel) flowTurns(listener int, address unix.Sockaddr) (turns [3]float6
 	return turns, nil
 }
 
-// flowOverEmpty is what the sensors add to a connection over what empty programs at their hooks do: 1 would be programs
-// that cost nothing.
-func flowOverEmpty() (float64, error) {
-	sensors, empty, err := flowCost()
-	if err != nil {
-		return 0, err
-	}
-	if empty <= 0 {
-		return 0, fmt.Errorf("empty programs cost %.2f us: this machine is too busy to tell", empty)
-	}
-	return sensors / empty, nil
-}
-
 // onLoopback runs f with a listener, on one thread in a network namespace of its own.
 func onLoopback(f func(listener int, address unix.Sockaddr) error) error {
 	if os.Geteuid() != 0 {

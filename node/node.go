@@ -242,13 +242,11 @@ func New(p Parts) (*Node, error) {
 		return fail(err)
 	}
 	detectors := append(n.rules.detectors(ownParts(p)), n.rollout.Detector(), indicator.NewDetector(&n.indicators.Current, &n.indicators.Sightings))
-	denied := &sentinel.DeniedWrites{Own: ownParts(p)}
-	detectors = append(detectors, denied)
 	if n.cfg.Replay() == "" { // the processes of a recording ran elsewhere
 		n.executed = n.lookUpExecuted()
 		detectors = append(detectors, n.executed)
 	}
-	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Detectors: detectors, Denied: denied, SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
+	n.sentinel = sentinel.New(sentinel.Options{Board: n.board, Detectors: detectors, Denied: &sentinel.DeniedWrites{Own: ownParts(p)}, SilentAfter: time.Duration(n.cfg.SilentAfter) * time.Second, Log: n.log})
 	n.roles = roles.NewSupervisor(n, roles.SupervisorOptions{
 		Roles: []roles.Role{n.sentinel, n.decoy, analyst.New(analyst.Options{Board: n.board, Log: n.log})}, Log: n.log,
 	})

@@ -24,8 +24,13 @@ const (
 	maxDigests = 8192      // remembered; all are forgotten past it
 )
 
-// ErrLarge is wrapped where a file has more than MaxSize bytes.
-var ErrLarge = errors.New("too large to be hashed")
+// Refusals.
+var (
+	// ErrLarge is wrapped where a file has more than MaxSize bytes.
+	ErrLarge = errors.New("too large to be hashed")
+	// ErrNotRegular is wrapped where something is no regular file.
+	ErrNotRegular = errors.New("not a regular file")
+)
 
 // Image is the file that a process was started from, as the kernel knew it.
 type Image struct {
@@ -46,33 +51,45 @@ type Sums struct {
 	MD5    [md5.Size]byte
 }
 
-// stamp tells whether a file is the one that was hashed, unchanged: a write moves the time of its inode's change.
-type stamp struct {
-	device, inode, size uint64
-	changed             unix.Timespec
+// Stamp is one state of one file: a write moves the time of its inode's change, which nobody sets.
+type Stamp struct {
+	Device, Inode uint64
+	Size          int64
+	Changed       unix.Timespec
+}
+
+// StampOf is that of an open file; one that has no bytes of its own is an error.
+func StampOf(f *os.File) (Stamp, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return Stamp{}, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return Stamp{}, fmt.Errorf("%s: %w", f.Name(), ErrNotRegular)
+	}
+	return Stamp{st.Dev, st.Ino, st.Size, st.Ctim}, nil
 }
 
 // Hasher remembers what it hashed. It is safe for concurrent use, one file at a time; its zero value is ready.
 type Hasher struct {
 	mu     sync.Mutex
-	known  map[stamp]Sums
+	known  map[Stamp]Sums
 	buffer []byte
 }
 
 // Sum gives the digests of the image that f, from Open, is. It takes some milliseconds for each megabyte that it did not see before.
 func (h *Hasher) Sum(ctx context.Context, f *os.File, weak bool) (Sums, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return Sums{}, fmt.Errorf("%s: %w", f.Name(), err)
+	at, err := StampOf(f)
+	if err != nil {
+		return Sums{}, err
 	}
-	at := stamp{st.Dev, st.Ino, uint64(st.Size), st.Ctim}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if sums, ok := h.known[at]; ok && (sums.Weak || !weak) {
 		return sums, nil
 	}
-	if st.Size > MaxSize {
-		return Sums{}, fmt.Errorf("%w: %d bytes, more than %d", ErrLarge, st.Size, MaxSize)
+	if at.Size > MaxSize {
+		return Sums{}, fmt.Errorf("%w: %d bytes, more than %d", ErrLarge, at.Size, MaxSize)
 	}
 	if h.buffer == nil {
 		h.buffer = make([]byte, 64<<10)
@@ -102,9 +119,9 @@ func (h *Hasher) Sum(ctx context.Context, f *os.File, weak bool) (Sums, error) {
 		second.Sum(sums.MD5[:0])
 	}
 	// One changed a moment ago may change again within the clock's grain, and its stamp would not tell.
-	if age := time.Since(time.Unix(st.Ctim.Unix())); age > time.Second {
+	if age := time.Since(time.Unix(at.Changed.Unix())); age > time.Second {
 		if h.known == nil || len(h.known) >= maxDigests {
-			h.known = map[stamp]Sums{}
+			h.known = map[Stamp]Sums{}
 		}
 		h.known[at] = sums
 	}

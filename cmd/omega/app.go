@@ -165,15 +165,10 @@ func (a *app) asOperator(ctx context.Context, f func(*client.Client, *client.Ope
 	return f(c, op)
 }
 
-// signs makes an entry of a body, and gives its id.
-type signs func(authority.Body) (string, error)
-
 // asOperatorOrMember is asOperator for what a member may do as well: where no operator's key is here, this host's own credential
-// stands for it, if it holds one.
-func (a *app) asOperatorOrMember(ctx context.Context, f func(*client.Client, signs) error) error {
-	err := a.asOperator(ctx, func(c *client.Client, op *client.Operator) error {
-		return f(c, func(b authority.Body) (string, error) { return op.Submit(ctx, b) })
-	})
+// stands for it, if it holds one, and member is called. refused makes of its node's answer that neither will do.
+func (a *app) asOperatorOrMember(ctx context.Context, operator func(*client.Client, *client.Operator) error, member func(c *client.Client, refused func(error) error) error) error {
+	err := a.asOperator(ctx, operator)
 	if !errors.Is(err, client.ErrNoOperator) {
 		return err
 	}
@@ -182,16 +177,11 @@ func (a *app) asOperatorOrMember(ctx context.Context, f func(*client.Client, sig
 	if _, lerr := c.ListCredentials(ctx, &apiv1.ListCredentialsRequest{}); lerr != nil {
 		return err
 	}
-	return f(c, func(b authority.Body) (string, error) {
-		raw, berr := b.Encode()
-		if berr != nil {
-			return "", berr
+	return member(c, func(answer error) error {
+		if connect.CodeOf(answer) == connect.CodePermissionDenied {
+			return fail(exitNotPermitted, "%w; and by this host's own credential: %w", err, answer)
 		}
-		answer, oerr := c.OrderModule(ctx, &apiv1.OrderModuleRequest{Kind: uint32(b.Kind()), Body: raw})
-		if connect.CodeOf(oerr) == connect.CodePermissionDenied {
-			return "", fail(exitNotPermitted, "%w; and by this host's own credential: %w", err, oerr)
-		}
-		return answer.GetId(), oerr
+		return answer
 	})
 }
 

@@ -22,6 +22,25 @@ import (
 	"github.com/omega-mesh/omega/trust/identity"
 )
 
+// signs makes an entry of what is said of a module, and gives its id.
+type signs func(authority.Body) (string, error)
+
+// saysOfModules is for what an operator, or a member by its credential, says of modules.
+func (a *app) saysOfModules(ctx context.Context, f func(*client.Client, signs) error) error {
+	return a.asOperatorOrMember(ctx, func(c *client.Client, op *client.Operator) error {
+		return f(c, func(b authority.Body) (string, error) { return op.Submit(ctx, b) })
+	}, func(c *client.Client, refused func(error) error) error {
+		return f(c, func(b authority.Body) (string, error) {
+			raw, err := b.Encode()
+			if err != nil {
+				return "", err
+			}
+			answer, err := c.OrderModule(ctx, &apiv1.OrderModuleRequest{Kind: uint32(b.Kind()), Body: raw})
+			return answer.GetId(), refused(err)
+		})
+	})
+}
+
 func newModulePublish(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "publish DIR|FILE", Short: "Release a module to the swarm: it is signed, added and announced",
@@ -34,7 +53,7 @@ func newModulePublish(a *app) *cobra.Command {
 				return err
 			}
 			ctx := cmd.Context()
-			return a.asOperatorOrMember(ctx, func(c *client.Client, sign signs) error {
+			return a.saysOfModules(ctx, func(c *client.Client, sign signs) error {
 				added, err := addModule(ctx, c, b)
 				if err != nil {
 					return err
@@ -156,7 +175,7 @@ func plainSet(list []string) []string {
 }
 
 func (a *app) deploy(ctx context.Context, want string, p *placing) error {
-	return a.asOperatorOrMember(ctx, func(c *client.Client, sign signs) error {
+	return a.saysOfModules(ctx, func(c *client.Client, sign signs) error {
 		m, err := findModule(ctx, c, want)
 		if err != nil {
 			return err
@@ -250,7 +269,7 @@ func newModuleUndeploy(a *app) *cobra.Command {
 		ValidArgsFunction: a.completeModule,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			return a.asOperatorOrMember(ctx, func(c *client.Client, sign signs) error {
+			return a.saysOfModules(ctx, func(c *client.Client, sign signs) error {
 				m, err := findModule(ctx, c, args[0])
 				if err != nil {
 					return err

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	apiv1 "github.com/omega-mesh/omega/node/api/v1"
@@ -89,8 +88,8 @@ func newRespondCommand(a *app) *cobra.Command {
 			Use: "write PATH", Short: "Deny writing to a file, or to a folder and all in it: also removing, renaming, and another mode or owner",
 			Long: "Deny writing to a file, or to a folder and all in it: also removing, renaming, and another mode or owner.\n\n" +
 				"The kernel denies it to everybody, root too (the immutable attribute, which ext4, XFS, Btrfs, F2FS and tmpfs have). A root\n" +
-				"that takes the attribute off first is undone within half a second: what was changed is put back from a copy, up to 16 MiB a\n" +
-				"file and 64 MiB together, and files made there are quarantined. At most 1,024 files.",
+				"that takes the attribute off first is undone at a look twice a second: what was changed is put back from a copy, up to 16 MiB a\n" +
+				"file and 64 MiB together, and files made there are quarantined. At most 1,024 files; `omega doctor` says what could not be put back.",
 			Example: "  omega respond deny write /etc/ssh/sshd_config --ttl 24h\n  omega respond deny write /etc/cron.d --scope self --ttl 8h", Args: cobra.ExactArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				if !filepath.IsAbs(args[0]) || filepath.Clean(args[0]) != args[0] || args[0] == "/" {
@@ -267,27 +266,16 @@ func (a *app) respond(ctx context.Context, r event.Response, o *order) error {
 	if slices.Equal(o.scope, []string{"self"}) {
 		return a.respondLocal(ctx, r)
 	}
-	err := a.asOperator(ctx, func(c *client.Client, op *client.Operator) error {
+	return a.asOperatorOrMember(ctx, func(c *client.Client, op *client.Operator) error {
 		return a.order(ctx, c, r, o, func(r event.Response) (string, error) {
 			r.Authority, r.By = event.AuthorityOperator, string(op.DID())
 			return op.Submit(ctx, &authority.ResponseBody{Response: r})
 		})
-	})
-	if !errors.Is(err, client.ErrNoOperator) {
-		return err
-	}
-	// No operator's key here: this host's own credential may do, if it holds one.
-	c := a.client()
-	defer c.Close()
-	if _, lerr := c.ListCredentials(ctx, &apiv1.ListCredentialsRequest{}); lerr != nil {
-		return err
-	}
-	return a.order(ctx, c, r, o, func(r event.Response) (string, error) {
-		answer, oerr := c.Order(ctx, &apiv1.OrderRequest{Response: wireResponse(r)})
-		if connect.CodeOf(oerr) == connect.CodePermissionDenied {
-			return "", fail(exitNotPermitted, "%w; and by this host's own credential: %w", err, oerr)
-		}
-		return answer.GetId(), oerr
+	}, func(c *client.Client, refused func(error) error) error {
+		return a.order(ctx, c, r, o, func(r event.Response) (string, error) {
+			answer, err := c.Order(ctx, &apiv1.OrderRequest{Response: wireResponse(r)})
+			return answer.GetId(), refused(err)
+		})
 	})
 }
 

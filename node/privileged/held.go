@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/omega-mesh/omega/bpf"
@@ -31,26 +29,11 @@ func (e railError) Unwrap() error { return errRail }
 
 // denyWriting holds a file or folder. As for a quarantine the rails are asked of the path, and of each file that was opened.
 func (h *Host) denyWriting(ctx context.Context, r event.Response, heard uint64) (event.Receipt, error) {
-	rc := event.Receipt{Response: r.ID, Time: time.Now().UnixNano(), Acted: bpf.BootTime()}
-	if r.TTL <= 0 || r.TTL > bpf.MaxTTL {
-		return rc, fmt.Errorf("%w: a response with a life of %s", ErrFrame, r.TTL)
-	}
-	if heard == 0 || heard > rc.Acted {
-		heard = rc.Acted
-	}
-	fail := func(outcome event.Outcome, detail string) (event.Receipt, error) {
-		rc.Outcome, rc.Detail, rc.Time, rc.Acted = outcome, cut(detail), time.Now().UnixNano(), bpf.BootTime()
-		h.opt.Log.Warn("writing not denied", "response", r.ID, "path", r.Target.Write, "why", detail)
-		return rc, nil
-	}
 	h.sealing.Lock() // and then the mode: a panic that came first must find nothing held after it
 	defer h.sealing.Unlock()
-	if rail, why := h.opt.Rails.Check(r, heard); rail != "" {
-		rc.Guard = rail
-		return fail(event.OutcomeRefused, why)
-	}
-	if mode, _ := h.Mode(ctx); mode != ModeEnforce {
-		return fail(event.OutcomeObserved, mode+" mode: nothing was done")
+	rc, fail, err := h.fileResponse(ctx, r, heard, "writing not denied")
+	if rc.Outcome != "" || err != nil {
+		return *rc, err
 	}
 	if h.held == nil {
 		return fail(event.OutcomeFailed, "this host denies no writing: it needs root")
@@ -59,9 +42,8 @@ func (h *Host) denyWriting(ctx context.Context, r event.Response, heard uint64) 
 	if h.held.Holds(r.ID) { // ordered before a restart, and done then
 		outcome = event.OutcomeAdopted
 	}
-	own, _ := filepath.EvalSymlinks(h.opt.Dir)
 	report, err := h.held.Hold(r.ID, r.Target.Write, bpf.BootTime()+uint64(r.TTL), func(path string, inode, device uint64) error {
-		if path == own || strings.HasPrefix(path, own+"/") || strings.HasPrefix(path, own+"-next/") || strings.HasPrefix(own, path+"/") {
+		if h.own(path) { // what it lies in comes to it as well
 			return railError{guard.RailSelf, path + " is omega's own"}
 		}
 		if rail, why := h.opt.Rails.CheckHeld(guard.File{Path: path, Inode: inode, Device: device}); rail != "" {
@@ -78,7 +60,7 @@ func (h *Host) denyWriting(ctx context.Context, r event.Response, heard uint64) 
 	}
 	rc.Outcome, rc.Means, rc.Detail, rc.Time, rc.Acted = outcome, []string{meansImmutable}, cut(heldSummary(report)), time.Now().UnixNano(), bpf.BootTime()
 	h.opt.Log.Info("writing denied", "response", r.ID, "path", r.Target.Write, "files", report.Files, "folders", report.Folders)
-	return rc, nil
+	return *rc, nil
 }
 
 func heldSummary(r immutable.Report) string {
@@ -158,10 +140,16 @@ func (h *Host) heldCheck() Check {
 		c.Detail, c.Lost = "needs root, and a mode that may change files", "no writing can be denied"
 		return c
 	}
-	undone, all := uint64(0), h.held.List()
+	undone, lost, example, all := uint64(0), 0, "", h.held.List()
 	for _, r := range all {
 		undone += r.Undone
+		if lost += r.Lost; r.Lost > 0 {
+			example = r.Example
+		}
 	}
-	c.OK, c.Detail = true, fmt.Sprintf("by the immutable attribute; what a root that takes it off writes is put back within half a second; %d held, %d changes undone", len(all), undone)
+	c.OK, c.Detail = lost == 0, fmt.Sprintf("by the immutable attribute; what a root that takes it off writes is put back, at a look twice a second; %d held, %d changes undone", len(all), undone)
+	if lost > 0 {
+		c.Lost = cut(fmt.Sprintf("%d that may not be written are not as they were, and could not be put back, such as %s", lost, example))
+	}
 	return c
 }

@@ -228,7 +228,7 @@ func checkResponse(id string, r *event.Response) error {
 		}
 	}
 	switch {
-	case !validID(id):
+	case !event.ValidResponseID(id):
 		return fmt.Errorf("%w: response id %.40q", ErrFrame, id)
 	case len(r.Scope) > 1024 || len(r.Findings) > 64:
 		return fmt.Errorf("%w: %d peers in scope, %d findings", ErrFrame, len(r.Scope), len(r.Findings))
@@ -236,17 +236,4 @@ func checkResponse(id string, r *event.Response) error {
 		return fmt.Errorf("%w: a response without an end", ErrFrame)
 	}
 	return nil
-}
-
-// validID says whether id has the form of all ids: 32 lower-case hex digits.
-func validID(id string) bool {
-	if len(id) != 32 {
-		return false
-	}
-	for _, c := range []byte(id) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
 }

@@ -15,10 +15,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/omega-mesh/omega/bpf/executable"
 	"github.com/omega-mesh/omega/modules/yara"
 	"github.com/omega-mesh/omega/node/privileged/confine"
 	"github.com/omega-mesh/omega/node/privileged/quarantine"
 	"github.com/omega-mesh/omega/node/privileged/scanner"
+	"github.com/omega-mesh/omega/swarm/event"
 )
 
 // ScanRequest says what to match with this host's YARA rules: what a process executes, or a file that was quarantined. The other
@@ -68,28 +70,21 @@ var errGone = errors.New("it is gone")
 // lookedAt are files that were scanned and that no rule found, as they were then. What was found is scanned each time it runs.
 type lookedAt struct {
 	mu    sync.Mutex
-	files map[version]bool
-	order []version
+	files map[executable.Stamp]bool
+	order []executable.Stamp
 }
 
-// version is one state of one file: its change time moves with each write, and nobody sets it.
-type version struct {
-	device, inode uint64
-	size          int64
-	changed       syscall.Timespec
-}
-
-func (l *lookedAt) has(v version) bool {
+func (l *lookedAt) has(v executable.Stamp) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.files[v]
 }
 
-func (l *lookedAt) add(v version) {
+func (l *lookedAt) add(v executable.Stamp) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.files == nil {
-		l.files = map[version]bool{}
+		l.files = map[executable.Stamp]bool{}
 	}
 	if l.files[v] {
 		return
@@ -266,7 +261,7 @@ func openScript(r *ScanRequest) (*os.File, error) {
 	}
 	v, err := regular(f)
 	if err == nil {
-		if age := time.Since(time.Unix(v.changed.Unix())); age >= 0 && age < scriptAge {
+		if age := time.Since(time.Unix(v.Changed.Unix())); age >= 0 && age < scriptAge {
 			return f, nil
 		}
 	}
@@ -322,18 +317,12 @@ func namespace(dir string) uint32 {
 }
 
 // regular says which file f is, if it is one that has bytes of its own.
-func regular(f *os.File) (version, error) {
-	var st syscall.Stat_t
-	if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
-		return version{}, err
+func regular(f *os.File) (executable.Stamp, error) {
+	at, err := executable.StampOf(f)
+	if err == nil && quarantine.Pseudo(int(f.Fd())) {
+		err = fmt.Errorf("%w: it lies in a file system of the kernel's", executable.ErrNotRegular)
 	}
-	if st.Mode&syscall.S_IFMT != syscall.S_IFREG {
-		return version{}, quarantine.ErrNotRegular
-	}
-	if quarantine.Pseudo(int(f.Fd())) {
-		return version{}, fmt.Errorf("%w: it lies in a file system of the kernel's", quarantine.ErrNotRegular)
-	}
-	return version{st.Dev, st.Ino, st.Size, st.Ctim}, nil
+	return at, err
 }
 
 // ScanStatus implements Service.
@@ -346,7 +335,7 @@ func (h *Host) ScanStatus(context.Context) (scanner.Status, error) {
 
 // checkScan bounds a request that came over the line.
 func checkScan(r *ScanRequest) error {
-	if r.Response != "" && !validID(r.Response) {
+	if r.Response != "" && !event.ValidResponseID(r.Response) {
 		return fmt.Errorf("%w: response id %.40q", ErrFrame, r.Response)
 	}
 	if r.Response == "" && r.PID == 0 || r.PID > 1<<22 || r.Parent > 1<<22 || len(r.Exe) > MaxText || len(r.Script) > MaxText {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omega-mesh/omega/bpf/executable"
 	"github.com/omega-mesh/omega/node/privileged/quarantine"
 	"github.com/omega-mesh/omega/node/privileged/scanner"
 )
@@ -137,7 +138,7 @@ func TestOpenAsTheProcessSeesIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v, err := regular(f); err != nil || v.size != int64(len(self)) {
+	if v, err := regular(f); err != nil || v.Size != int64(len(self)) {
 		t.Errorf("%+v %v", v, err)
 	}
 	f.Close()
@@ -190,9 +191,9 @@ func TestNoRulesNoScan(t *testing.T) {
 func TestLookedAtIsBounded(t *testing.T) {
 	var l lookedAt
 	for i := range 2 * maxLookedAt {
-		l.add(version{inode: uint64(i)})
+		l.add(executable.Stamp{Inode: uint64(i)})
 	}
-	if len(l.files) != maxLookedAt || len(l.order) != maxLookedAt || l.has(version{inode: 0}) || !l.has(version{inode: 2*maxLookedAt - 1}) {
+	if len(l.files) != maxLookedAt || len(l.order) != maxLookedAt || l.has(executable.Stamp{Inode: 0}) || !l.has(executable.Stamp{Inode: 2*maxLookedAt - 1}) {
 		t.Errorf("%d files, %d in order", len(l.files), len(l.order))
 	}
 }

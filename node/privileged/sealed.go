@@ -26,33 +26,18 @@ const (
 // The kernel denies its execution first, so that nothing starts it while it is copied, and what still holds it open
 // cannot either; that denial ends with the response, the seal when it is released.
 func (h *Host) quarantine(ctx context.Context, r event.Response, heard uint64) (event.Receipt, error) {
-	rc := event.Receipt{Response: r.ID, Time: time.Now().UnixNano(), Acted: bpf.BootTime()}
-	if r.TTL <= 0 || r.TTL > bpf.MaxTTL {
-		return rc, fmt.Errorf("%w: a response with a life of %s", ErrFrame, r.TTL)
-	}
-	if heard == 0 || heard > rc.Acted {
-		heard = rc.Acted
-	}
-	fail := func(outcome event.Outcome, detail string) (event.Receipt, error) {
-		rc.Outcome, rc.Detail, rc.Time, rc.Acted = outcome, cut(detail), time.Now().UnixNano(), bpf.BootTime()
-		h.opt.Log.Warn("file not quarantined", "response", r.ID, "path", r.Target.Path, "why", detail)
-		return rc, nil
-	}
 	h.sealing.Lock() // and then the mode: a panic that came first must find nothing sealed after it
 	defer h.sealing.Unlock()
-	if rail, why := h.opt.Rails.Check(r, heard); rail != "" {
-		rc.Guard = rail
-		return fail(event.OutcomeRefused, why)
-	}
-	if mode, _ := h.Mode(ctx); mode != ModeEnforce {
-		return fail(event.OutcomeObserved, mode+" mode: nothing was done")
+	rc, fail, err := h.fileResponse(ctx, r, heard, "file not quarantined")
+	if rc.Outcome != "" || err != nil {
+		return *rc, err
 	}
 	if h.sealed == nil {
 		return fail(event.OutcomeFailed, "this host quarantines no files: it needs root")
 	}
 	if kept, ok := h.sealed.Get(r.ID); ok { // ordered before a restart, and done then
 		rc.Outcome, rc.Means, rc.Detail = event.OutcomeAdopted, []string{meansSealed}, cut(summary(kept))
-		return rc, nil
+		return *rc, nil
 	}
 	f, err := quarantine.Find(r.Target.Path)
 	if err != nil {
@@ -64,7 +49,7 @@ func (h *Host) quarantine(ctx context.Context, r event.Response, heard uint64) (
 		rc.Guard = rail
 		return fail(event.OutcomeRefused, why)
 	}
-	if own, _ := filepath.EvalSymlinks(h.opt.Dir); f.Path() == own || strings.HasPrefix(f.Path(), own+"/") || strings.HasPrefix(f.Path(), own+"-next/") {
+	if h.own(f.Path()) {
 		rc.Guard = guard.RailSelf
 		return fail(event.OutcomeRefused, f.Path()+" is omega's own")
 	}
@@ -95,7 +80,40 @@ func (h *Host) quarantine(ctx context.Context, r event.Response, heard uint64) (
 	}
 	rc.Outcome, rc.Detail, rc.Time, rc.Acted = event.OutcomeDone, cut(summary(kept)+note), time.Now().UnixNano(), bpf.BootTime()
 	h.opt.Log.Info("file quarantined", "response", r.ID, "path", kept.Path, "sha256", kept.SHA256)
-	return rc, nil
+	return *rc, nil
+}
+
+// own says whether a resolved path is of the node's state.
+func (h *Host) own(path string) bool {
+	dir, _ := filepath.EvalSymlinks(h.opt.Dir)
+	return path == dir || strings.HasPrefix(path, dir+"/") || strings.HasPrefix(path, dir+"-next/")
+}
+
+// failing ends a receipt with what became of its response, and says so.
+type failing func(outcome event.Outcome, detail string) (event.Receipt, error)
+
+// fileResponse begins the receipt of a response that changes a file: its bounds, the rails and the mode are asked. One with an
+// outcome is ended already. The caller holds sealing.
+func (h *Host) fileResponse(ctx context.Context, r event.Response, heard uint64, not string) (*event.Receipt, failing, error) {
+	rc := &event.Receipt{Response: r.ID, Time: time.Now().UnixNano(), Acted: bpf.BootTime()}
+	fail := func(outcome event.Outcome, detail string) (event.Receipt, error) {
+		rc.Outcome, rc.Detail, rc.Time, rc.Acted = outcome, cut(detail), time.Now().UnixNano(), bpf.BootTime()
+		h.opt.Log.Warn(not, "response", r.ID, "target", describe(r.Target), "why", detail)
+		return *rc, nil
+	}
+	if r.TTL <= 0 || r.TTL > bpf.MaxTTL {
+		return rc, fail, fmt.Errorf("%w: a response with a life of %s", ErrFrame, r.TTL)
+	}
+	if heard == 0 || heard > rc.Acted {
+		heard = rc.Acted
+	}
+	if rail, why := h.opt.Rails.Check(r, heard); rail != "" {
+		rc.Guard = rail
+		_, _ = fail(event.OutcomeRefused, why)
+	} else if mode, _ := h.Mode(ctx); mode != ModeEnforce {
+		_, _ = fail(event.OutcomeObserved, mode+" mode: nothing was done")
+	}
+	return rc, fail, nil
 }
 
 func summary(r quarantine.Record) string {

@@ -118,7 +118,7 @@ func answer(ctx context.Context, cd codec, s Service, f Frame) (any, error) {
 		if err := cd.body(f, &b); err != nil {
 			return nil, err
 		}
-		if !validID(b.Text) {
+		if !event.ValidResponseID(b.Text) {
 			return nil, fmt.Errorf("%w: response id %.40q", ErrFrame, b.Text)
 		}
 		return s.Release(ctx, b.Text)

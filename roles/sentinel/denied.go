@@ -1,15 +1,11 @@
 package sentinel
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/omega-mesh/omega/swarm/event"
-	"github.com/omega-mesh/omega/swarm/event/redact"
 )
 
 // DeniedWrites finds who tries to write where a response denies it, and who took the denial off to do so. The zero value denies
@@ -44,18 +40,10 @@ func (d *DeniedWrites) Detect(_ context.Context, batch []*event.Event, emit func
 		}
 		rule, title, severity := "omega.write.denied", "writing was tried where it is denied, and the kernel refused it", event.SeverityMedium
 		if e.Result == 0 {
-			rule, title, severity = "omega.write.undone", "a file was changed where writing is denied: its attribute was taken off; it is put back", event.SeverityHigh
+			rule, title, severity = "omega.write.undone", "a file was changed where writing is denied: its attribute was taken off; the host puts it back, or its doctor says why not", event.SeverityHigh
 		}
 		f := finding(e, rule, "write to what may not be written", title, severity, 55, "T1565.001")
-		f.Subject.File = redact.Printable(path, maxPath)
-		evidence(&f, "done", cmp.Or(e.Access.Operation, e.Activity.String()))
-		evidence(&f, "path", e.File.Path)
-		if e.File.Other != "" {
-			evidence(&f, "other", e.File.Other)
-		}
-		if e.Result != 0 {
-			evidence(&f, "refused", unix.Errno(e.Result).Error())
-		}
+		changing(&f, e, path)
 		emit(f)
 	}
 	return nil

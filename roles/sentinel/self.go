@@ -106,16 +106,21 @@ func (d self) file(e *event.Event, emit func(event.Finding)) {
 		severity = event.SeverityMedium
 	}
 	f := finding(e, "omega.self.file", "the agent's own files", title, severity, confidence, "T1562.001")
-	f.Subject.File = redact.Printable(own, maxPath)
-	evidence(&f, "done", cmp.Or(e.Access.Operation, e.Activity.String()))
-	evidence(&f, "path", e.File.Path)
+	changing(&f, e, own)
+	emit(f)
+}
+
+// changing says of a finding about a file, or a folder and all in it, what was done there, and whether it was refused.
+func changing(f *event.Finding, e *event.Event, about string) {
+	f.Subject.File = redact.Printable(about, maxPath)
+	evidence(f, "done", cmp.Or(e.Access.Operation, e.Activity.String()))
+	evidence(f, "path", e.File.Path)
 	if e.File.Other != "" {
-		evidence(&f, "other", e.File.Other)
+		evidence(f, "other", e.File.Other)
 	}
 	if e.Result != 0 {
-		evidence(&f, "refused", unix.Errno(e.Result).Error())
+		evidence(f, "refused", unix.Errno(e.Result).Error())
 	}
-	emit(f)
 }
 
 // reached is the agent's own path that path is or lies below; above also says of one that lies below path, for what takes

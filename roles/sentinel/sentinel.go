@@ -3,6 +3,7 @@ package sentinel
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,7 +28,7 @@ type Options struct {
 	Board *roles.Board
 	// Detectors in place of Builtin; each is used by one goroutine at a time.
 	Detectors []modules.Detector
-	// Denied is told where writing is denied; nil where nothing looks for who tries.
+	// Denied is one detector more, which is told where writing is denied; nil where nothing looks for who tries.
 	Denied *DeniedWrites
 	// SilentAfter in place of the constant.
 	SilentAfter time.Duration
@@ -55,6 +56,9 @@ func New(opt Options) *Sentinel {
 	}
 	if opt.Board == nil {
 		opt.Board = roles.NewBoard()
+	}
+	if opt.Denied != nil {
+		opt.Detectors = append(slices.Clone(opt.Detectors), opt.Denied)
 	}
 	return &Sentinel{opt: opt, log: opt.Log}
 }

@@ -2,6 +2,7 @@ package event
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -9,7 +10,7 @@ import (
 type Action string
 
 const (
-	ActionDeny       Action = "deny"       // an address, or the execution of a file
+	ActionDeny       Action = "deny"       // an address, the execution of a file, or writing to one
 	ActionContain    Action = "contain"    // a peer: only swarm traffic passes
 	ActionKill       Action = "kill"       // a process, or its tree
 	ActionQuarantine Action = "quarantine" // a file
@@ -95,4 +96,9 @@ type Receipt struct {
 	Means []string `cbor:"8,keyasint,omitempty"`
 	// BeforeFirstInstruction, for a denied execution: whether the process died before it ran anything.
 	BeforeFirstInstruction bool `cbor:"9,keyasint,omitempty"`
+}
+
+// ValidResponseID says whether id has the form of all responses' ids: 32 lower-case hex digits.
+func ValidResponseID(id string) bool {
+	return len(id) == 32 && strings.Trim(id, "0123456789abcdef") == ""
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -37,12 +36,13 @@ func openAbove(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), dir), nil
 }
 
-// find opens what is to be held, and asks of each whether it may be; it changes nothing.
-func (h *hold) find(may func(path string, inode, device uint64) error) (err error) {
+// find opens what is to be held, and asks of each whether it may be; it changes nothing. room is how many there may be.
+func (h *hold) find(room int, may func(path string, inode, device uint64) error) (err error) {
+	h.folders = map[Name]int{}
 	if h.above, err = openAbove(h.Path); err != nil {
 		return err
 	}
-	pass := func(dir *os.File, base, name string) error {
+	pass := func(dir *os.File, base string, name Name) error {
 		var st unix.Stat_t
 		if err := unix.Fstatat(int(dir.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
@@ -53,9 +53,9 @@ func (h *hold) find(may func(path string, inode, device uint64) error) (err erro
 		h.Passed = append(h.Passed, Passed{name, st.Ino})
 		return nil
 	}
-	var add func(dir *os.File, base, name string, depth int) error
-	add = func(dir *os.File, base, name string, depth int) error {
-		path := filepath.Join(h.Path, name)
+	var add func(dir *os.File, base string, name Name, depth int) error
+	add = func(dir *os.File, base string, name Name, depth int) error {
+		path := h.path(name)
 		f, err := beneath(dir, base, unix.O_RDONLY)
 		if errors.Is(err, unix.ELOOP) && name == "" {
 			to, _ := filepath.EvalSymlinks(path)
@@ -70,8 +70,8 @@ func (h *hold) find(may func(path string, inode, device uint64) error) (err erro
 		if errors.Is(err, ErrNotFile) && name != "" {
 			return errors.Join(pass(dir, base, name), f.Close())
 		}
-		if err == nil && len(h.Files) >= MaxFiles {
-			err = fmt.Errorf("%w: more than %d files", ErrFull, MaxFiles)
+		if err == nil && len(h.Files) >= room {
+			err = fmt.Errorf("%w: more than %d files, or %d of all responses together", ErrFull, MaxFiles, maxOpen)
 		}
 		if err == nil {
 			err = may(path, one.Inode, one.Device)
@@ -79,6 +79,9 @@ func (h *hold) find(may func(path string, inode, device uint64) error) (err erro
 		if err != nil {
 			f.Close()
 			return err
+		}
+		if one.folder() {
+			h.folders[name] = len(h.files)
 		}
 		h.Files, h.files, h.seen = append(h.Files, one), append(h.files, f), append(h.seen, unix.Timespec{})
 		if !one.folder() {
@@ -89,7 +92,7 @@ func (h *hold) find(may func(path string, inode, device uint64) error) (err erro
 		}
 		names, err := list(f)
 		for i := 0; err == nil && i < len(names); i++ {
-			err = add(f, names[i], filepath.Join(name, names[i]), depth+1)
+			err = add(f, names[i], Name(filepath.Join(string(name), names[i])), depth+1)
 		}
 		return err
 	}
@@ -113,7 +116,7 @@ func list(dir *os.File) ([]string, error) {
 }
 
 // describe says what an open file is.
-func describe(f *os.File, name string) (one File, err error) {
+func describe(f *os.File, name Name) (one File, err error) {
 	fd := int(f.Fd())
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -126,21 +129,8 @@ func describe(f *os.File, name string) (one File, err error) {
 	if one.Flags, err = unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS); err != nil {
 		return one, fmt.Errorf("%s: %w: %w", f.Name(), ErrUnsupported, err)
 	}
-	list := make([]byte, 64<<10) // XATTR_LIST_MAX
-	n, err := unix.Flistxattr(fd, list)
-	if err != nil && !errors.Is(err, unix.ENOTSUP) {
-		return one, err
-	}
-	for x := range strings.SplitSeq(string(list[:max(n, 0)]), "\x00") {
-		if x == "" || len(one.Xattrs) == maxXattrs {
-			continue
-		}
-		value := make([]byte, maxXattr)
-		if n, err := unix.Fgetxattr(fd, x, value); err == nil {
-			one.Xattrs = append(one.Xattrs, Xattr{x, value[:n:n]})
-		}
-	}
-	return one, nil
+	one.Xattrs, err = quarantine.Xattrs(fd)
+	return one, err
 }
 
 // attribute gives or takes the immutable attribute; what else a file has of such stays.
@@ -200,7 +190,12 @@ func (h *hold) close() {
 
 // reopen opens what an earlier life held. What is not there, or is another now, is nil, and put back by the first look.
 func (h *hold) reopen() {
-	h.files, h.seen = make([]*os.File, len(h.Files)), make([]unix.Timespec, len(h.Files))
+	h.folders, h.files, h.seen = map[Name]int{}, make([]*os.File, len(h.Files)), make([]unix.Timespec, len(h.Files))
+	for i := range h.Files {
+		if h.Files[i].folder() {
+			h.folders[h.Files[i].Name] = i
+		}
+	}
 	above, err := openAbove(h.Path)
 	if err != nil {
 		return
@@ -230,11 +225,20 @@ func (h *hold) place(i int) (*os.File, string) {
 	if name == "" {
 		return h.above, filepath.Base(h.Path)
 	}
-	in := parent(name)
-	for j := range h.Files {
-		if h.Files[j].Name == in {
-			return h.files[j], filepath.Base(name)
-		}
+	return h.files[h.folders[name.in()]], name.base()
+}
+
+// path is where a file of the hold was found.
+func (h *hold) path(n Name) string { return filepath.Join(h.Path, string(n)) }
+
+// reached says whether the hold's path still leads into the folder that it was found in: that may have been renamed, with another
+// in its place, where nothing is denied.
+func (h *hold) reached() bool {
+	above, err := openAbove(h.Path)
+	if err != nil {
+		return false
 	}
-	return nil, ""
+	defer above.Close()
+	var now, was unix.Stat_t
+	return unix.Fstat(int(above.Fd()), &now) == nil && unix.Fstat(int(h.above.Fd()), &was) == nil && now.Ino == was.Ino && now.Dev == was.Dev
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/node/privileged/durable"
+	"github.com/omega-mesh/omega/swarm/event"
 )
 
 // Refusals of Hold.
@@ -28,7 +31,6 @@ var (
 
 const (
 	endRecord = ".json"
-	endNew    = ".new"
 	flag      = 0x10 // FS_IMMUTABLE_FL of linux/fs.h
 	// lookEvery is how often what stands is looked at: taking the attribute off tells nobody.
 	lookEvery = 500 * time.Millisecond
@@ -41,6 +43,9 @@ type Held struct {
 	Expires uint64 // CLOCK_BOOTTIME, nanoseconds
 	Undone  uint64 // changes that were put back
 	Adopted bool   // found on disk by this process
+	// Lost is how much is not as it was and could not be put back; Example is one of them, and why.
+	Lost    int
+	Example string
 }
 
 // Report is what a Hold did.
@@ -57,8 +62,6 @@ type Options struct {
 	// Evict takes a file away that was made in a held folder, and keeps it for a person; path leads to it, and inode and device say
 	// which one it must be.
 	Evict func(path string, inode, device uint64) error
-	// Undone hears of what was put back.
-	Undone func(path, what string)
 }
 
 // Keeper keeps holds. Its methods are safe for concurrent use.
@@ -76,10 +79,11 @@ type hold struct {
 	Record
 	above   *os.File // the folder that Path lies in
 	files   []*os.File
+	folders map[Name]int    // which of the files are
 	seen    []unix.Timespec // change time of each at a look that found nothing; zero is to be looked at
 	undone  uint64
 	adopted bool
-	lost    map[string]bool // what could not be put back, said once
+	lost    map[string]string // what is not as it was and could not be put back, and why
 }
 
 // Open reads what an earlier life left in opt.Dir, and takes it over.
@@ -98,10 +102,10 @@ func Open(opt Options) (*Keeper, error) {
 	known := map[string]bool{}
 	for _, e := range entries {
 		id, ok := strings.CutSuffix(e.Name(), endRecord)
-		if !ok || len(k.holds) >= MaxHolds {
+		if !ok {
 			continue
 		}
-		known[id] = true
+		known[id] = true // however many there are: what is not taken over is not freed
 		r, err := k.read(id)
 		if err != nil {
 			opt.Log.Error("a record of what may not be written cannot be read, and is kept for a person to look at: chattr -i frees its files", "id", id, "err", err)
@@ -116,7 +120,7 @@ func Open(opt Options) (*Keeper, error) {
 	}
 	for _, e := range entries {
 		id, _, _ := strings.Cut(e.Name(), ".")
-		if !known[id] || strings.HasSuffix(e.Name(), endNew) { // copies whose record was never written: nothing was changed yet
+		if !known[id] || strings.HasSuffix(e.Name(), durable.New) { // copies whose record was never written: nothing was changed yet
 			if err := os.RemoveAll(filepath.Join(opt.Dir, e.Name())); err != nil {
 				return nil, fmt.Errorf("what may not be written: %w", err)
 			}
@@ -128,12 +132,7 @@ func Open(opt Options) (*Keeper, error) {
 func (k *Keeper) file(id, end string) string { return filepath.Join(k.opt.Dir, id+end) }
 
 func (k *Keeper) read(id string) (*Record, error) {
-	f, err := os.OpenFile(k.file(id, endRecord), os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxRecord+1))
+	raw, err := durable.Read(k.file(id, endRecord), maxRecord)
 	if err != nil {
 		return nil, err
 	}
@@ -144,33 +143,16 @@ func (k *Keeper) read(id string) (*Record, error) {
 	return r, err
 }
 
-// write makes a record durable, the one before it whole until then.
+// write makes a record durable. One that the next life would not read is refused: nobody would free its files.
 func (k *Keeper) write(r *Record) error {
 	raw, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	if err := writeFile(k.file(r.ID, endRecord+endNew), raw); err != nil {
-		return err
+	if len(raw) > maxRecord {
+		return fmt.Errorf("%w: names and attributes of %d bytes", ErrFull, len(raw))
 	}
-	if err := os.Rename(k.file(r.ID, endRecord+endNew), k.file(r.ID, endRecord)); err != nil {
-		return err
-	}
-	d, err := os.Open(k.opt.Dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
-func writeFile(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
+	return durable.Write(k.file(r.ID, endRecord), raw)
 }
 
 // List gives what is held, by id.
@@ -179,7 +161,12 @@ func (k *Keeper) List() []Held {
 	defer k.mu.Unlock()
 	var out []Held
 	for _, h := range k.holds {
-		out = append(out, Held{h.ID, h.Path, h.Expires, h.undone, h.adopted})
+		one := Held{ID: h.ID, Path: h.Path, Expires: h.Expires, Undone: h.undone, Adopted: h.adopted, Lost: len(h.lost)}
+		if one.Lost > 0 {
+			path := slices.Min(slices.Collect(maps.Keys(h.lost)))
+			one.Example = path + ": " + h.lost[path]
+		}
+		out = append(out, one)
 	}
 	slices.SortFunc(out, func(a, b Held) int { return strings.Compare(a.ID, b.ID) })
 	return out
@@ -195,7 +182,7 @@ func (k *Keeper) Holds(id string) bool {
 // Hold denies writing to path and, where it is a folder, to all in it, until expires (CLOCK_BOOTTIME, nanoseconds). may is asked of
 // each file before anything is done to any.
 func (k *Keeper) Hold(id, path string, expires uint64, may func(path string, inode, device uint64) error) (Report, error) {
-	if !validID(id) || !validPath(path) {
+	if !event.ValidResponseID(id) || !validPath(path) {
 		return Report{}, fmt.Errorf("%.80q is no clean absolute path of a file or folder", path)
 	}
 	k.mu.Lock()
@@ -206,13 +193,15 @@ func (k *Keeper) Hold(id, path string, expires uint64, may func(path string, ino
 	if len(k.holds) >= MaxHolds {
 		return Report{}, fmt.Errorf("%w: %d already", ErrFull, MaxHolds)
 	}
+	room := maxOpen
 	for _, h := range k.holds {
+		room -= len(h.Files)
 		if h.Path == path || strings.HasPrefix(h.Path, path+"/") || strings.HasPrefix(path, h.Path+"/") {
 			return Report{}, fmt.Errorf("writing to %s is denied already, by response %s", h.Path, h.ID)
 		}
 	}
 	h := &hold{Record: Record{ID: id, Path: path, Boot: k.boot, Expires: expires, Until: time.Now().Add(time.Duration(expires - bpf.BootTime())).UTC()}}
-	err := h.find(may)
+	err := h.find(min(MaxFiles, room), may)
 	if err == nil {
 		err = k.keep(h)
 	}
@@ -284,10 +273,10 @@ func (k *Keeper) keep(h *hold) error {
 			return err
 		}
 		if int64(n) > f.Size {
-			return fmt.Errorf("%s is written to right now", filepath.Join(h.Path, f.Name))
+			return fmt.Errorf("%s is written to right now", h.path(f.Name))
 		}
 		f.Size = int64(n)
-		if err := writeFile(filepath.Join(copies, fmt.Sprint(i)), b[:n]); err != nil {
+		if err := durable.Write(filepath.Join(copies, fmt.Sprint(i)), b[:n]); err != nil {
 			return err
 		}
 		f.Copied = true

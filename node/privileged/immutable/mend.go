@@ -10,6 +10,9 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/node/privileged/durable"
+	"github.com/omega-mesh/omega/node/privileged/quarantine"
 )
 
 // mend puts back what was changed in a hold since the last look: somebody took the attribute off first, or wrote through what was
@@ -18,16 +21,24 @@ func (k *Keeper) mend(h *hold) {
 	if h.above == nil {
 		h.reopen()
 		if h.above == nil {
-			k.cannot(h, h.Path, "its folder is gone")
+			k.cannot(h, filepath.Dir(h.Path), "it is gone")
 			return
 		}
 	}
+	if h.reached() {
+		delete(h.lost, filepath.Dir(h.Path))
+	} else {
+		k.cannot(h, filepath.Dir(h.Path), "it was renamed or replaced: the path leads to what is not held")
+	}
 	changed := false
 	for i := range h.Files {
+		path := h.path(h.Files[i].Name)
 		moved, err := k.mendFile(h, i)
 		changed = changed || moved
 		if err != nil {
-			k.cannot(h, filepath.Join(h.Path, h.Files[i].Name), err.Error())
+			k.cannot(h, path, err.Error())
+		} else {
+			delete(h.lost, path)
 		}
 	}
 	if changed { // inodes of what was made anew
@@ -40,35 +51,27 @@ func (k *Keeper) mend(h *hold) {
 // undone counts and tells.
 func (k *Keeper) undone(h *hold, path, what string) {
 	h.undone++
-	delete(h.lost, path)
 	k.opt.Log.Warn("a denied write was undone", "response", h.ID, "path", path, "what", what)
-	if k.opt.Undone != nil {
-		k.opt.Undone(path, what)
-	}
 }
 
-// cannot tells once of what is not as it was and cannot be put back.
+// cannot notes what is not as it was and cannot be put back, and tells of it once.
 func (k *Keeper) cannot(h *hold, path, why string) {
-	if h.lost[path] {
-		return
-	}
 	if h.lost == nil {
-		h.lost = map[string]bool{}
+		h.lost = map[string]string{}
 	}
-	h.lost[path] = true
-	k.opt.Log.Error("a denied write is not undone", "response", h.ID, "path", path, "why", why)
-	if k.opt.Undone != nil {
-		k.opt.Undone(path, "not undone: "+why)
+	if _, said := h.lost[path]; !said {
+		k.opt.Log.Error("a denied write is not undone", "response", h.ID, "path", path, "why", why)
 	}
+	h.lost[path] = why
 }
 
 // mendFile looks at one file; moved says that it is another inode now.
 func (k *Keeper) mendFile(h *hold, i int) (moved bool, err error) {
 	one := &h.Files[i]
-	path := filepath.Join(h.Path, one.Name)
+	path := h.path(one.Name)
 	dir, base := h.place(i)
 	if dir == nil {
-		return false, nil // its folder was said to be gone
+		return false, nil // its folder is said to be gone
 	}
 	var st unix.Stat_t
 	err = unix.Fstatat(int(dir.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -152,13 +155,13 @@ func (k *Keeper) mendFolder(h *hold, i int) (what string, err error) {
 	}
 	known, passed := map[string]bool{}, map[string]uint64{}
 	for _, other := range h.Files {
-		if other.Name != "" && parent(other.Name) == h.Files[i].Name {
-			known[filepath.Base(other.Name)] = true
+		if other.Name != "" && other.Name.in() == h.Files[i].Name {
+			known[other.Name.base()] = true
 		}
 	}
 	for _, p := range h.Passed {
-		if parent(p.Name) == h.Files[i].Name {
-			passed[filepath.Base(p.Name)] = p.Inode
+		if p.Name.in() == h.Files[i].Name {
+			passed[p.Name.base()] = p.Inode
 		}
 	}
 	for _, name := range names {
@@ -227,33 +230,31 @@ func (k *Keeper) mendContent(h *hold, i int, st *unix.Stat_t) (what string, err 
 }
 
 func (k *Keeper) copyOf(h *hold, i int) ([]byte, error) {
-	f, err := os.OpenFile(filepath.Join(k.file(h.ID, ""), fmt.Sprint(i)), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	b, err := durable.Read(filepath.Join(k.file(h.ID, ""), fmt.Sprint(i)), MaxCopy)
+	if err == nil && int64(len(b)) != h.Files[i].Size {
+		err = errors.New("it is damaged")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("its copy: %w", err)
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, MaxCopy+1))
-	if err == nil && int64(len(b)) != h.Files[i].Size {
-		err = errors.New("its copy is damaged")
-	}
-	return b, err
+	return b, nil
 }
 
 // dressedAs says whether mode, owner and extended attributes are another's.
 func (f *File) dressedAs(was *File) bool {
 	return f.Mode == was.Mode && f.UID == was.UID && f.GID == was.GID &&
-		slices.EqualFunc(f.Xattrs, was.Xattrs, func(a, b Xattr) bool { return a.Name == b.Name && bytes.Equal(a.Value, b.Value) })
+		slices.EqualFunc(f.Xattrs, was.Xattrs, func(a, b quarantine.Xattr) bool { return a.Name == b.Name && bytes.Equal(a.Value, b.Value) })
 }
 
 // dress gives a file the mode, owner and extended attributes it had; has are those it has.
-func dress(f *os.File, one *File, has []Xattr) error {
+func dress(f *os.File, one *File, has []quarantine.Xattr) error {
 	if err := attribute(f, false); err != nil {
 		return err
 	}
 	fd := int(f.Fd())
 	errs := []error{unix.Fchown(fd, int(one.UID), int(one.GID)), unix.Fchmod(fd, one.Mode&0o7777)}
 	for _, x := range has {
-		if !slices.ContainsFunc(one.Xattrs, func(y Xattr) bool { return x.Name == y.Name }) {
+		if !slices.ContainsFunc(one.Xattrs, func(y quarantine.Xattr) bool { return x.Name == y.Name }) {
 			if err := unix.Fremovexattr(fd, x.Name); err != nil && !errors.Is(err, unix.ENODATA) {
 				errs = append(errs, err)
 			}
@@ -268,7 +269,7 @@ func dress(f *os.File, one *File, has []Xattr) error {
 // remake makes anew what was removed, renamed or replaced. What has its name now is taken away first.
 func (k *Keeper) remake(h *hold, i int, dir *os.File, base string, taken bool, st unix.Stat_t) (moved bool, err error) {
 	one := &h.Files[i]
-	path := filepath.Join(h.Path, one.Name)
+	path := h.path(one.Name)
 	if !one.folder() && !one.Copied {
 		return false, errors.New("it is gone from its name, and was too large to be copied")
 	}

@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/node/privileged/quarantine"
+	"github.com/omega-mesh/omega/swarm/event"
 )
 
 // Bounds.
@@ -24,8 +27,8 @@ const (
 	spare     = 64 << 20
 	maxRecord = 4 << 20
 	maxPath   = 4096
-	maxXattrs = 32
-	maxXattr  = 4096
+	// maxOpen bounds the files of all holds: each is kept open.
+	maxOpen = 4096
 )
 
 // ErrRecord is wrapped by every refusal of a record.
@@ -46,29 +49,52 @@ type Record struct {
 
 // Passed is what is neither a file nor a folder.
 type Passed struct {
-	Name  string `json:"name"`
+	Name  Name   `json:"name"`
 	Inode uint64 `json:"inode"`
 }
 
 // File is one file or folder as it was.
 type File struct {
-	Name    string        `json:"name"` // below Path; "" is Path itself
-	Device  uint64        `json:"device"`
-	Inode   uint64        `json:"inode"`
-	Mode    uint32        `json:"mode"` // as stat(2) gives it, type included
-	UID     uint32        `json:"uid"`
-	GID     uint32        `json:"gid"`
-	Size    int64         `json:"size"`
-	Changed unix.Timespec `json:"changed"` // its content, as stat(2) gives it
-	Flags   uint32        `json:"flags"`   // FS_IOC_GETFLAGS, before
-	Xattrs  []Xattr       `json:"xattrs,omitempty"`
-	Copied  bool          `json:"copied,omitempty"` // there is a copy to put back
+	Name    Name               `json:"name"` // below Path; "" is Path itself
+	Device  uint64             `json:"device"`
+	Inode   uint64             `json:"inode"`
+	Mode    uint32             `json:"mode"` // as stat(2) gives it, type included
+	UID     uint32             `json:"uid"`
+	GID     uint32             `json:"gid"`
+	Size    int64              `json:"size"`
+	Changed unix.Timespec      `json:"changed"`          // its content, as stat(2) gives it
+	Flags   uint32             `json:"flags"`            // FS_IOC_GETFLAGS, before
+	Xattrs  []quarantine.Xattr `json:"xattrs,omitempty"` // by name
+	Copied  bool               `json:"copied,omitempty"` // there is a copy to put back
 }
 
-// Xattr is one extended attribute.
-type Xattr struct {
-	Name  string `json:"name"`
-	Value []byte `json:"value"`
+// Name is a path below a hold's. It may hold any byte, and JSON's texts may not: so it is base64 there.
+type Name string
+
+// MarshalJSON implements json.Marshaler.
+func (n Name) MarshalJSON() ([]byte, error) { return json.Marshal([]byte(n)) }
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (n *Name) UnmarshalJSON(raw []byte) error {
+	var b []byte
+	err := json.Unmarshal(raw, &b)
+	*n = Name(b)
+	return err
+}
+
+// in is the folder that it lies in, and base its name there.
+func (n Name) in() Name {
+	if i := strings.LastIndexByte(string(n), '/'); i >= 0 {
+		return n[:i]
+	}
+	return ""
+}
+
+func (n Name) base() string { return string(n[strings.LastIndexByte(string(n), '/')+1:]) }
+
+func (n Name) valid() bool {
+	s := string(n)
+	return filepath.IsLocal(s) && filepath.Clean(s) == s && s != "." && len(s) <= maxPath && strings.IndexByte(s, 0) < 0
 }
 
 func (f *File) folder() bool { return f.Mode&unix.S_IFMT == unix.S_IFDIR }
@@ -84,13 +110,13 @@ func Parse(raw []byte) (*Record, error) {
 	if err := d.Decode(&r); err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrRecord, err)
 	}
-	if !validID(r.ID) || !validPath(r.Path) || len(r.Files) == 0 || len(r.Files) > MaxFiles || r.Files[0].Name != "" || len(r.Passed) > MaxFiles {
+	if !event.ValidResponseID(r.ID) || !validPath(r.Path) || len(r.Files) == 0 || len(r.Files) > MaxFiles || r.Files[0].Name != "" || len(r.Passed) > MaxFiles {
 		return nil, fmt.Errorf("%w: id %.40q, path %.80q, %d files", ErrRecord, r.ID, r.Path, len(r.Files))
 	}
-	folders := map[string]bool{}
+	folders := map[Name]bool{}
 	for i := range r.Files {
 		f := &r.Files[i]
-		if i > 0 && (!filepath.IsLocal(f.Name) || filepath.Clean(f.Name) != f.Name || f.Name == "." || !folders[parent(f.Name)]) || len(f.Name) > maxPath || strings.IndexByte(f.Name, 0) >= 0 {
+		if i > 0 && (!f.Name.valid() || !folders[f.Name.in()]) {
 			return nil, fmt.Errorf("%w: file %.80q", ErrRecord, f.Name)
 		}
 		switch f.Mode & unix.S_IFMT {
@@ -100,27 +126,12 @@ func Parse(raw []byte) (*Record, error) {
 		default:
 			return nil, fmt.Errorf("%w: %.80q is no file and no folder", ErrRecord, f.Name)
 		}
-		if f.Copied && (f.folder() || f.Size < 0 || f.Size > MaxCopy) || len(f.Xattrs) > maxXattrs {
+		if f.Copied && (f.folder() || f.Size < 0 || f.Size > MaxCopy) {
 			return nil, fmt.Errorf("%w: %.80q of %d bytes", ErrRecord, f.Name, f.Size)
-		}
-		for _, x := range f.Xattrs {
-			if x.Name == "" || len(x.Name) > 255 || len(x.Value) > maxXattr {
-				return nil, fmt.Errorf("%w: extended attribute %.40q", ErrRecord, x.Name)
-			}
 		}
 	}
 	return &r, nil
 }
-
-// parent is the name of the folder that a name lies in.
-func parent(name string) string {
-	if i := strings.LastIndexByte(name, '/'); i >= 0 {
-		return name[:i]
-	}
-	return ""
-}
-
-func validID(id string) bool { return len(id) == 32 && strings.Trim(id, "0123456789abcdef") == "" }
 
 func validPath(p string) bool {
 	return filepath.IsAbs(p) && filepath.Clean(p) == p && p != "/" && len(p) <= maxPath && strings.IndexByte(p, 0) < 0

@@ -133,8 +133,8 @@ func (f *Found) same(st *unix.Stat_t) bool {
 	return st.Ino == f.stat.Ino && st.Dev == f.stat.Dev && st.Size == f.stat.Size && st.Mtim == f.stat.Mtim
 }
 
-func (f *Found) xattrs() ([]Xattr, error) {
-	fd := int(f.file.Fd())
+// Xattrs reads the extended attributes of the file that is open as fd, by name; more than a record holds are an error.
+func Xattrs(fd int) ([]Xattr, error) {
 	names := make([]byte, 64<<10) // XATTR_LIST_MAX
 	n, err := unix.Flistxattr(fd, names)
 	if errors.Is(err, unix.ENOTSUP) {
@@ -162,6 +162,7 @@ func (f *Found) xattrs() ([]Xattr, error) {
 		}
 		all = append(all, Xattr{name, append([]byte(nil), value[:n]...)})
 	}
+	slices.SortFunc(all, func(a, b Xattr) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/node/privileged/durable"
 )
 
 const id = "00112233445566778899aabbccddeeff"
@@ -70,7 +72,7 @@ func dressing(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	x, err := f.xattrs()
+	x, err := Xattrs(int(f.file.Fd()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +159,7 @@ func TestPowerCuts(t *testing.T) {
 		},
 		"before the name": func(*testing.T, string, string, *Record, *Store) {},
 		"with a half-written one": func(t *testing.T, path, dir string, r *Record, s *Store) {
-			os.WriteFile(s.file(id, endRecord+endNew), []byte("{"), 0o600)
+			os.WriteFile(s.file(id, endRecord+durable.New), []byte("{"), 0o600)
 		},
 		"after the rename": func(t *testing.T, path, dir string, r *Record, s *Store) {
 			if err := os.Rename(path, filepath.Join(filepath.Dir(path), asideName(id))); err != nil {

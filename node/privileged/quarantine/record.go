@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/omega-mesh/omega/swarm/event"
 )
 
 // Bounds of a record.
@@ -71,7 +73,7 @@ func Parse(raw []byte) (*Record, error) {
 		return nil, fmt.Errorf("%w: %v", ErrRecord, err)
 	}
 	switch {
-	case !validID(r.ID):
+	case !event.ValidResponseID(r.ID):
 		return nil, fmt.Errorf("%w: id %.40q", ErrRecord, r.ID)
 	case r.State != Sealing && r.State != Sealed:
 		return nil, fmt.Errorf("%w: state %.20q", ErrRecord, string(r.State))
@@ -88,9 +90,4 @@ func Parse(raw []byte) (*Record, error) {
 		}
 	}
 	return &r, nil
-}
-
-// validID says whether id has the form of all ids: 32 lower-case hex digits.
-func validID(id string) bool {
-	return len(id) == 32 && strings.Trim(id, "0123456789abcdef") == ""
 }

@@ -105,7 +105,6 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// unseal writes the bytes and holds them against the record.
 // Reader gives the bytes of a sealed file to whoever only looks at them; they are not held against their hash.
 func (s *Store) Reader(id string) (io.ReadCloser, Record, error) {
 	r, ok := s.Get(id)
@@ -127,6 +126,7 @@ func (s *Store) Reader(id string) (io.ReadCloser, Record, error) {
 	}{&cipher.StreamReader{S: stream, R: io.LimitReader(in, r.Size)}, in}, r, nil
 }
 
+// unseal writes the bytes and holds them against the record.
 func unseal(r *Record, in io.Reader, out io.Writer) error {
 	stream, err := scramble(r.Key)
 	if err != nil {

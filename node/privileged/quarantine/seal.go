@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/swarm/event"
 )
 
 const (
@@ -35,7 +37,7 @@ func scramble(key []byte) (cipher.Stream, error) {
 func (s *Store) Seal(id string, f *Found, blocked uint64) (Record, error) {
 	s.work.Lock()
 	defer s.work.Unlock()
-	if !validID(id) {
+	if !event.ValidResponseID(id) {
 		return Record{}, fmt.Errorf("%w: id %.40q", ErrRecord, id)
 	}
 	if r, ok := s.Get(id); ok {
@@ -56,7 +58,7 @@ func (s *Store) Seal(id string, f *Found, blocked uint64) (Record, error) {
 		return Record{}, err
 	}
 	var err error
-	if r.Xattrs, err = f.xattrs(); err != nil {
+	if r.Xattrs, err = Xattrs(int(f.file.Fd())); err != nil {
 		return Record{}, err
 	}
 	if err := s.copyIn(r, f); err != nil {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,6 +12,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/omega-mesh/omega/node/privileged/durable"
 )
 
 // Bounds of a store.
@@ -34,7 +35,6 @@ var (
 const (
 	endRecord = ".json"
 	endCopy   = ".sealed"
-	endNew    = ".new"
 )
 
 // Store is a folder of sealed files. Its methods may be called at once.
@@ -79,7 +79,7 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 	for _, e := range entries { // copies whose record was never written: their file has its name
 		id, _, _ := strings.Cut(e.Name(), ".")
 		_, err := os.Lstat(s.file(id, endRecord))
-		if strings.HasSuffix(e.Name(), endNew) || strings.HasSuffix(e.Name(), endCopy) && errors.Is(err, os.ErrNotExist) {
+		if strings.HasSuffix(e.Name(), durable.New) || strings.HasSuffix(e.Name(), endCopy) && errors.Is(err, os.ErrNotExist) {
 			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return nil, fmt.Errorf("quarantine: %w", err)
 			}
@@ -91,12 +91,7 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 func (s *Store) file(id, end string) string { return filepath.Join(s.dir, id+end) }
 
 func (s *Store) read(id string) (*Record, error) {
-	f, err := os.OpenFile(s.file(id, endRecord), os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxRecord+1))
+	raw, err := durable.Read(s.file(id, endRecord), maxRecord)
 	if err != nil {
 		return nil, err
 	}
@@ -113,34 +108,13 @@ func (s *Store) write(r *Record) error {
 	if err != nil {
 		return err
 	}
-	at := s.file(r.ID, endRecord)
-	f, err := os.OpenFile(at+endNew, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, err := f.Write(raw); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := os.Rename(at+endNew, at); err != nil {
+	if err := durable.Write(s.file(r.ID, endRecord), raw); err != nil {
 		return err
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.records[r.ID] = *r
-	s.mu.Unlock()
-	return syncFolder(s.dir)
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return nil
 }
 
 // drop forgets a record and its copy, record first: a copy alone is removed by the next Open.
@@ -151,7 +125,7 @@ func (s *Store) drop(id string) error {
 	s.mu.Lock()
 	delete(s.records, id)
 	s.mu.Unlock()
-	if err := syncFolder(s.dir); err != nil {
+	if err := durable.SyncFolder(s.dir); err != nil {
 		return err
 	}
 	if err := os.Remove(s.file(id, endCopy)); err != nil && !errors.Is(err, os.ErrNotExist) {
