@@ -123,7 +123,7 @@ func TestOpenAsTheProcessSeesIt(t *testing.T) {
 	}()
 	select {
 	case err := <-done:
-		if !errors.Is(err, quarantine.ErrNotRegular) {
+		if !errors.Is(err, executable.ErrNotRegular) {
 			t.Errorf("a FIFO: %v", err)
 		}
 	case <-time.After(10 * time.Second):
