@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/omega-mesh/omega/bpf/executable"
-	"github.com/omega-mesh/omega/node/privileged/quarantine"
 	"github.com/omega-mesh/omega/node/privileged/scanner"
 )
 
