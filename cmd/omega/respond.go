@@ -89,7 +89,8 @@ func newRespondCommand(a *app) *cobra.Command {
 			Long: "Deny writing to a file, or to a folder and all in it: also removing, renaming, and another mode or owner.\n\n" +
 				"The kernel denies it to everybody, root too (the immutable attribute, which ext4, XFS, Btrfs, F2FS and tmpfs have). A root\n" +
 				"that takes the attribute off first is undone at a look twice a second: what was changed is put back from a copy, up to 16 MiB a\n" +
-				"file and 64 MiB together, and files made there are quarantined. At most 1,024 files; `omega doctor` says what could not be put back.",
+				"file and 64 MiB together, and files made there are quarantined. Where the file system has no such attribute the kernel refuses\n" +
+				"nothing, and what anybody writes is put back so; the receipt says which of the two it is. At most 1,024 files; `omega doctor` says what could not be put back.",
 			Example: "  omega respond deny write /etc/ssh/sshd_config --ttl 24h\n  omega respond deny write /etc/cron.d --scope self --ttl 8h", Args: cobra.ExactArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				if !filepath.IsAbs(args[0]) || filepath.Clean(args[0]) != args[0] || args[0] == "/" {

@@ -15,8 +15,11 @@ import (
 	"github.com/omega-mesh/omega/trust/guard"
 )
 
-// meansImmutable: the kernel refuses to write, by the immutable attribute.
-const meansImmutable = "immutable"
+// How writing is denied.
+const (
+	meansImmutable = "immutable" // the kernel refuses it, by the immutable attribute
+	meansReverted  = "reverted"  // the file system has none: what is written is put back
+)
 
 // errRail is wrapped by a rail's word on one of the files that were opened.
 var errRail = errors.New("guard rail")
@@ -58,12 +61,23 @@ func (h *Host) denyWriting(ctx context.Context, r event.Response, heard uint64) 
 	} else if err != nil {
 		return fail(event.OutcomeFailed, err.Error())
 	}
-	rc.Outcome, rc.Means, rc.Detail, rc.Time, rc.Acted = outcome, []string{meansImmutable}, cut(heldSummary(report)), time.Now().UnixNano(), bpf.BootTime()
+	means := meansImmutable
+	if report.Reverted {
+		means = meansReverted
+	}
+	rc.Outcome, rc.Means, rc.Detail, rc.Time, rc.Acted = outcome, []string{means}, cut(heldSummary(report)), time.Now().UnixNano(), bpf.BootTime()
 	h.opt.Log.Info("writing denied", "response", r.ID, "path", r.Target.Write, "files", report.Files, "folders", report.Folders)
 	return *rc, nil
 }
 
 func heldSummary(r immutable.Report) string {
+	if r.Reverted {
+		s := fmt.Sprintf("%d files and %d folders lie in a file system without the immutable attribute: the kernel refuses nothing, and what is written is put back at a look twice a second", r.Files, r.Folders)
+		if r.Passed > 0 {
+			s += fmt.Sprintf("; %d links and the like are not", r.Passed)
+		}
+		return s
+	}
 	s := fmt.Sprintf("%d files and %d folders are immutable; what a root writes that takes this off is put back", r.Files, r.Folders)
 	if r.Uncopied > 0 {
 		s += fmt.Sprintf("; %d files are too large for that", r.Uncopied)
@@ -147,7 +161,7 @@ func (h *Host) heldCheck() Check {
 			example = r.Example
 		}
 	}
-	c.OK, c.Detail = lost == 0, fmt.Sprintf("by the immutable attribute; what a root that takes it off writes is put back, at a look twice a second; %d held, %d changes undone", len(all), undone)
+	c.OK, c.Detail = lost == 0, fmt.Sprintf("by the immutable attribute; what a root that takes it off writes is put back, at a look twice a second, and so is what anybody writes where a file system has no such attribute; %d held, %d changes undone", len(all), undone)
 	if lost > 0 {
 		c.Lost = cut(fmt.Sprintf("%d that may not be written are not as they were, and could not be put back, such as %s", lost, example))
 	}

@@ -40,7 +40,7 @@ func (d *DeniedWrites) Detect(_ context.Context, batch []*event.Event, emit func
 		}
 		rule, title, severity := "omega.write.denied", "writing was tried where it is denied, and the kernel refused it", event.SeverityMedium
 		if e.Result == 0 {
-			rule, title, severity = "omega.write.undone", "a file was changed where writing is denied: its attribute was taken off; the host puts it back, or its doctor says why not", event.SeverityHigh
+			rule, title, severity = "omega.write.undone", "a file was changed where writing is denied: the host puts it back, or its doctor says why not", event.SeverityHigh
 		}
 		f := finding(e, rule, "write to what may not be written", title, severity, 55, "T1565.001")
 		changing(&f, e, path)

@@ -70,6 +70,12 @@ func (h *hold) find(room int, may func(path string, inode, device uint64) error)
 		if errors.Is(err, ErrNotFile) && name != "" {
 			return errors.Join(pass(dir, base, name), f.Close())
 		}
+		if err == nil {
+			var noflags error
+			if one.Flags, noflags = unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS); noflags != nil {
+				h.Reverted = true
+			}
+		}
 		if err == nil && len(h.Files) >= room {
 			err = fmt.Errorf("%w: more than %d files, or %d of all responses together", ErrFull, MaxFiles, maxOpen)
 		}
@@ -115,7 +121,7 @@ func list(dir *os.File) ([]string, error) {
 	return names, err
 }
 
-// describe says what an open file is.
+// describe says what an open file is, but for its attributes of the file system.
 func describe(f *os.File, name Name) (one File, err error) {
 	fd := int(f.Fd())
 	var st unix.Stat_t
@@ -126,26 +132,26 @@ func describe(f *os.File, name Name) (one File, err error) {
 		return one, fmt.Errorf("%s: %w", f.Name(), ErrNotFile)
 	}
 	one = File{Name: name, Device: st.Dev, Inode: st.Ino, Mode: st.Mode, UID: st.Uid, GID: st.Gid, Size: st.Size, Changed: st.Mtim}
-	if one.Flags, err = unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS); err != nil {
-		return one, fmt.Errorf("%s: %w: %w", f.Name(), ErrUnsupported, err)
-	}
 	one.Xattrs, err = quarantine.Xattrs(fd)
 	return one, err
 }
 
-// attribute gives or takes the immutable attribute; what else a file has of such stays.
-func attribute(f *os.File, on bool) error {
+// attribute gives or takes the immutable attribute, where there is one; what else a file has of such stays.
+func (h *hold) attribute(f *os.File, on bool) error {
+	if h.Reverted {
+		return nil
+	}
 	fd := int(f.Fd())
 	flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
 	if err != nil {
-		return fmt.Errorf("%s: %w: %w", f.Name(), ErrUnsupported, err)
+		return fmt.Errorf("%s: %w: %w", f.Name(), errNoAttribute, err)
 	}
 	if (flags&flag != 0) == on {
 		return nil
 	}
 	if err := unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags^flag)); err != nil {
 		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EINVAL) {
-			err = fmt.Errorf("%w: %w", ErrUnsupported, err)
+			err = fmt.Errorf("%w: %w", errNoAttribute, err)
 		}
 		return fmt.Errorf("%s: %w", f.Name(), err)
 	}
@@ -158,7 +164,7 @@ func (h *hold) set() error {
 		if h.files[i] == nil {
 			continue
 		}
-		if err := attribute(h.files[i], true); err != nil {
+		if err := h.attribute(h.files[i], true); err != nil {
 			return err
 		}
 	}
@@ -170,7 +176,7 @@ func (h *hold) clear() error {
 	var errs []error
 	for i, f := range h.files {
 		if f != nil && h.Files[i].Flags&flag == 0 {
-			errs = append(errs, attribute(f, false))
+			errs = append(errs, h.attribute(f, false))
 		}
 	}
 	return errors.Join(errs...)

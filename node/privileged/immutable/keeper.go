@@ -24,9 +24,12 @@ import (
 
 // Refusals of Hold.
 var (
-	ErrUnsupported = errors.New("its file system has no immutable attribute")
+	// ErrUnsupported: a file system without the attribute, and a file too large to be put back.
+	ErrUnsupported = errors.New("its file system has no immutable attribute, and it is too large to be put back")
 	ErrNotFile     = errors.New("no file and no folder")
 	ErrFull        = errors.New("more than can be held")
+
+	errNoAttribute = errors.New("its file system has no immutable attribute")
 )
 
 const (
@@ -34,6 +37,11 @@ const (
 	flag      = 0x10 // FS_IMMUTABLE_FL of linux/fs.h
 	// lookEvery is how often what stands is looked at: taking the attribute off tells nobody.
 	lookEvery = 500 * time.Millisecond
+	// wholeLook: each so many looks the contents themselves are held against their copies. What was mapped for writing before moves
+	// no time of the file where nothing is written to a disk (tmpfs).
+	wholeLook = 20
+	// settled is how old a change time must be before one write more must move it: the clock it is of has ticks of up to 10 ms.
+	settled = 100 * time.Millisecond
 )
 
 // Held is one hold as it stands.
@@ -51,8 +59,9 @@ type Held struct {
 // Report is what a Hold did.
 type Report struct {
 	Files, Folders int
-	Uncopied       int // too large to be put back if somebody takes the attribute off
-	Passed         int // links, sockets and the like: their folder keeps them from being replaced
+	Uncopied       int  // too large to be put back if somebody takes the attribute off
+	Reverted       bool // there is no attribute: nothing is refused, and what is written is put back
+	Passed         int  // links, sockets and the like: their folder keeps them from being replaced
 }
 
 // Options are what a Keeper is given.
@@ -72,6 +81,7 @@ type Keeper struct {
 
 	mu    sync.Mutex
 	holds map[string]*hold
+	looks uint64
 }
 
 // hold is a record with what it is of opened.
@@ -206,7 +216,7 @@ func (k *Keeper) Hold(id, path string, expires uint64, may func(path string, ino
 		err = k.keep(h)
 	}
 	if err == nil {
-		err = h.set()
+		err = k.set(h)
 	}
 	if err != nil {
 		errs := []error{err, h.clear()}
@@ -225,7 +235,7 @@ func (k *Keeper) Hold(id, path string, expires uint64, may func(path string, ino
 }
 
 func (h *hold) report() (r Report) {
-	r.Passed = len(h.Passed)
+	r.Passed, r.Reverted = len(h.Passed), h.Reverted
 	for i := range h.Files {
 		switch f := &h.Files[i]; {
 		case f.folder():
@@ -283,6 +293,21 @@ func (k *Keeper) keep(h *hold) error {
 		room -= f.Size
 	}
 	return k.write(&h.Record)
+}
+
+// set denies writing; from its return on what changed since it was copied is seen by the first look.
+func (k *Keeper) set(h *hold) error {
+	err := h.set()
+	if errors.Is(err, errNoAttribute) { // it can be asked for, and not given
+		if err = h.clear(); err == nil {
+			h.Reverted = true
+			err = k.write(&h.Record)
+		}
+	}
+	if err == nil && h.Reverted && h.report().Uncopied > 0 {
+		err = fmt.Errorf("%s: %w", h.Path, ErrUnsupported)
+	}
+	return err
 }
 
 // drop forgets a record and its copies, record first.
@@ -356,6 +381,7 @@ func (k *Keeper) look() int {
 	now := bpf.BootTime()
 	var over []string
 	k.mu.Lock()
+	k.looks++
 	for id, h := range k.holds {
 		if h.Expires <= now {
 			over = append(over, id)

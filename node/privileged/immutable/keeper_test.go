@@ -59,7 +59,7 @@ func (p *place) start() {
 		if err := unix.Lstat(path, &st); err != nil || st.Ino != inode {
 			return fmt.Errorf("another: %v", err)
 		}
-		return os.Rename(path, filepath.Join(p.evicted, filepath.Base(path)))
+		return sh(p.T, `mv "$1" "$2"`, path, p.evicted) // it may be of another file system
 	}})
 	if err != nil {
 		p.Fatal(err)
@@ -134,6 +134,136 @@ func TestWritesAreRefused(t *testing.T) {
 	}
 	if left, err := os.ReadDir(filepath.Join(filepath.Dir(p.dir), "state")); err != nil || len(left) != 0 {
 		t.Errorf("left: %v %v", left, err)
+	}
+}
+
+// withoutAttribute mounts a file system that has no immutable attribute.
+func withoutAttribute(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("ramfs", dir, "ramfs", 0, "mode=755"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
+}
+
+// Where a file system has no such attribute nothing is refused, and everything is put back, also what was written through a mapping
+// made before, which moves no time; a later life goes on with it, and what is released may be written.
+func TestWritesAreReverted(t *testing.T) {
+	p := newPlace(t)
+	p.dir = withoutAttribute(t)
+	p.start()
+	one, two := p.write("one", "as it was"), p.write("two", "another")
+	if err := os.Mkdir(filepath.Join(p.dir, "folder"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	deep := p.write("folder/deep", "below")
+	f, err := os.OpenFile(two, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	mapped, err := unix.Mmap(int(f.Fd()), 0, 7, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(mapped)
+	if r := p.hold(filepath.Join(p.dir, "folder")); r != (Report{Files: 1, Folders: 1, Reverted: true}) {
+		t.Errorf("%+v", r)
+	}
+	second := strings.Repeat("b", 32)
+	for i, path := range []string{one, two} {
+		if _, err := p.k.Hold(strings.Repeat(string(rune('b'+i)), 32), path, bpf.BootTime()+uint64(time.Hour), func(string, uint64, uint64) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, script := range map[string]string{
+		"write": `echo x > "$1"`, "cut": `truncate -s 0 "$1"`, "remove": `rm -f "$1"`, "rename": `mv "$1" "$1.moved"`, "mode": `chmod 777 "$1"`, "owner": `chown 7 "$1"`,
+		"replace": `echo x > "$1.new" && mv -f "$1.new" "$1"`, "the folder": `rm -r "${1%/*}"`, "a file beside": `echo x > "$1.evil"`,
+	} {
+		for _, path := range []string{one, deep} {
+			if path == one && (name == "the folder" || name == "a file beside") {
+				continue
+			}
+			if err := sh(t, script, path); err != nil {
+				t.Fatalf("%s was refused: %v", name, err)
+			}
+			p.k.look()
+			is(t, one, "as it was")
+			is(t, deep, "below")
+			var st unix.Stat_t
+			if err := unix.Lstat(path, &st); err != nil || st.Mode&0o7777 != 0o640 || st.Uid != 0 {
+				t.Errorf("%s: mode %o, owner %d, %v", name, st.Mode, st.Uid, err)
+			}
+			if _, err := os.Lstat(deep + ".evil"); err == nil {
+				t.Error("what was made beside is there still")
+			}
+			_ = os.Remove(path + ".moved")
+		}
+	}
+	copy(mapped, "written") // the first write moves the file's time, and none after it does
+	p.k.look()
+	is(t, two, "another")
+	time.Sleep(2 * settled)
+	p.k.look()
+	copy(mapped, "written")
+	for range wholeLook {
+		p.k.look()
+	}
+	is(t, two, "another")
+	for _, h := range p.k.List() {
+		if h.Lost != 0 || h.Path != two && h.Undone == 0 {
+			t.Errorf("%+v", h)
+		}
+	}
+	p.k.Close()
+	p.start()
+	if err := sh(t, `echo x > "$1"`, one); err != nil {
+		t.Fatal(err)
+	}
+	p.k.look()
+	is(t, one, "as it was")
+	if err := p.k.Release(second); err != nil {
+		t.Fatal(err)
+	}
+	if err := sh(t, `echo x > "$1"`, one); err != nil {
+		t.Fatal(err)
+	}
+	p.k.look()
+	is(t, one, "x\n")
+}
+
+// What a file system without nameless files gets in their place replaces nothing, and leaves nothing behind.
+func TestFileIsMadeAside(t *testing.T) {
+	at := t.TempDir()
+	dir, err := os.Open(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	for _, name := range []string{".aside", "taken"} {
+		if err := os.WriteFile(filepath.Join(at, name), []byte("from before"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for base, free := range map[string]bool{"taken": false, "new": true} {
+		f, give, err := aside(dir, ".aside")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteString("whole"); err != nil {
+			t.Fatal(err)
+		}
+		if err := give(base); (err == nil) != free {
+			t.Errorf("%s: %v", base, err)
+		}
+		f.Close()
+	}
+	is(t, filepath.Join(at, "taken"), "from before")
+	is(t, filepath.Join(at, "new"), "whole")
+	if names, err := list(dir); err != nil || len(names) != 2 {
+		t.Errorf("left %v, %v", names, err)
 	}
 }
 
@@ -378,16 +508,15 @@ func TestHoldRefuses(t *testing.T) {
 	if left, _ := os.ReadDir(filepath.Join(filepath.Dir(p.dir), "state")); len(left) != 0 {
 		t.Errorf("left %v", left)
 	}
-	bare := t.TempDir()
-	if err := unix.Mount("ramfs", bare, "ramfs", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Unmount(bare, unix.MNT_DETACH)
-	if err := os.WriteFile(bare+"/x", nil, 0o600); err != nil {
+	bare := withoutAttribute(t)
+	if err := sh(t, `truncate -s 17M "$1/x"`, bare); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := p.k.Hold(id, bare+"/x", end, may); !errors.Is(err, ErrUnsupported) {
-		t.Errorf("without the attribute: %v", err)
+		t.Errorf("without the attribute, and too large to be put back: %v", err)
+	}
+	if err := sh(t, `echo still >> "$1/x" && rm "$1/x"`, bare); err != nil {
+		t.Error(err)
 	}
 	p.hold(one)
 	if _, err := p.k.Hold(strings.Repeat("a", 32), p.dir, end, may); err == nil || !strings.Contains(err.Error(), id) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -82,21 +83,24 @@ func (k *Keeper) mendFile(h *hold, i int) (moved bool, err error) {
 		return k.remake(h, i, dir, base, err == nil, st)
 	}
 	f := h.files[i]
-	flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
-	if err != nil {
-		return false, err
+	off := false
+	if !h.Reverted {
+		flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+		if err != nil {
+			return false, err
+		}
+		off = flags&flag == 0
 	}
 	// First the attribute, and then the look: what changes between a look and the attribute would be seen by nobody.
-	off := flags&flag == 0
 	if off {
-		if err := attribute(f, true); err != nil {
+		if err := h.attribute(f, true); err != nil {
 			return false, err
 		}
 	}
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return false, err
 	}
-	if !off && st.Ctim == h.seen[i] {
+	if !off && st.Ctim == h.seen[i] && k.looks%wholeLook != 0 {
 		return false, nil
 	}
 	what := ""
@@ -114,11 +118,13 @@ func (k *Keeper) mendFile(h *hold, i int) (moved bool, err error) {
 		if what == "" {
 			what = "mode, owner or attributes"
 		}
-		err = errors.Join(err, dress(f, one, now.Xattrs))
+		err = errors.Join(err, h.dress(f, one, now.Xattrs))
 	}
 	if what != "" || err != nil { // it was open to changes for a moment: the next look is another whole one
-		err = errors.Join(err, attribute(f, true))
+		err = errors.Join(err, h.attribute(f, true))
 		h.seen[i] = unix.Timespec{}
+	} else if h.Reverted && time.Since(time.Unix(st.Ctim.Unix())) < settled {
+		h.seen[i] = unix.Timespec{} // a write in the same tick of that clock leaves it the same
 	} else {
 		h.seen[i] = st.Ctim
 	}
@@ -137,11 +143,11 @@ func (h *hold) open(dir *os.File) (func(), error) {
 	if i < 0 { // what lies above the hold is nobody's to change
 		return func() {}, nil
 	}
-	if err := attribute(dir, false); err != nil {
+	if err := h.attribute(dir, false); err != nil {
 		return nil, err
 	}
 	return func() {
-		_ = attribute(dir, true) // the next look sees where it is not
+		_ = h.attribute(dir, true) // the next look sees where it is not
 		h.seen[i] = unix.Timespec{}
 	}, nil
 }
@@ -212,7 +218,7 @@ func (k *Keeper) mendContent(h *hold, i int, st *unix.Stat_t) (what string, err 
 			return "", nil
 		}
 	}
-	if err := attribute(h.files[i], false); err != nil {
+	if err := h.attribute(h.files[i], false); err != nil {
 		return "", err
 	}
 	// The descriptor is for reading, so that a program that is held can be started; this is the same inode, for writing.
@@ -247,8 +253,8 @@ func (f *File) dressedAs(was *File) bool {
 }
 
 // dress gives a file the mode, owner and extended attributes it had; has are those it has.
-func dress(f *os.File, one *File, has []quarantine.Xattr) error {
-	if err := attribute(f, false); err != nil {
+func (h *hold) dress(f *os.File, one *File, has []quarantine.Xattr) error {
+	if err := h.attribute(f, false); err != nil {
 		return err
 	}
 	fd := int(f.Fd())
@@ -300,16 +306,16 @@ func (k *Keeper) remake(h *hold, i int, dir *os.File, base string, taken bool, s
 		f.Close()
 		return false, err
 	}
-	err = dress(f, one, nil)
+	err = h.dress(f, one, nil)
 	if h.files[i] != nil { // it may live under another name: there it may be written again
 		if one.Flags&flag == 0 {
-			_ = attribute(h.files[i], false)
+			_ = h.attribute(h.files[i], false)
 		}
 		h.files[i].Close()
 	}
 	h.files[i], one.Inode, one.Device = f, now.Ino, now.Dev
 	one.Changed = now.Mtim
-	err = errors.Join(err, attribute(f, true))
+	err = errors.Join(err, h.attribute(f, true))
 	h.seen[i] = unix.Timespec{}
 	k.undone(h, path, "it was removed or replaced")
 	return true, err
@@ -321,17 +327,55 @@ func (k *Keeper) make(h *hold, i int, dir *os.File, base string) (*os.File, erro
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("a file without a name: %w", err)
+	w, give, err := unnamed(dir)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EINVAL) {
+		w, give, err = aside(dir, ".omega-"+h.ID)
 	}
-	w := os.NewFile(uintptr(fd), base)
+	if err != nil {
+		return nil, fmt.Errorf("a file that has not its name yet: %w", err)
+	}
 	_, err = w.Write(was)
 	if err = errors.Join(err, w.Sync()); err == nil {
-		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), int(dir.Fd()), base, unix.AT_SYMLINK_FOLLOW)
+		err = give(base)
 	}
 	if err = errors.Join(err, w.Close()); err != nil {
 		return nil, err
 	}
 	return beneath(dir, base, unix.O_RDONLY)
+}
+
+// unnamed makes a file that has no name, and a function that gives it a free one.
+func unnamed(dir *os.File) (*os.File, func(base string) error, error) {
+	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fd), dir.Name()), func(base string) error {
+		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), int(dir.Fd()), base, unix.AT_SYMLINK_FOLLOW)
+	}, nil
+}
+
+// aside is unnamed where a file system has no such files (vfat, NFS): it lies under another name until then, and one of that name,
+// which a crash left, is removed.
+func aside(dir *os.File, name string) (*os.File, func(base string) error, error) {
+	at := int(dir.Fd())
+	if err := unix.Unlinkat(at, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, nil, err
+	}
+	fd, err := unix.Openat(at, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(dir.Name(), name)), func(base string) error {
+		err := unix.Renameat2(at, name, at, base, unix.RENAME_NOREPLACE)
+		if errors.Is(err, unix.EINVAL) { // NFS
+			if err = unix.Linkat(at, name, at, base, 0); err == nil {
+				return unix.Unlinkat(at, name, 0)
+			}
+		}
+		if err != nil {
+			_ = unix.Unlinkat(at, name, 0)
+		}
+		return err
+	}, nil
 }

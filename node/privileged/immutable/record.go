@@ -41,6 +41,8 @@ type Record struct {
 	Boot    string    `json:"boot"` // of the kernel whose clock Expires is of
 	Expires uint64    `json:"expires"`
 	Until   time.Time `json:"until"` // the same by the wall clock, for another boot
+	// Reverted: the file system has no immutable attribute. Nothing is refused there, and what is written is put back.
+	Reverted bool `json:"reverted,omitempty"`
 	// Files are the hold's own path first, and each folder before what is in it.
 	Files []File `json:"files"`
 	// Passed are links, sockets and the like in held folders: they have no such attribute, and their folder keeps their names.
