@@ -154,7 +154,7 @@ func (k *Kernel) attachTCX(name string, index int, way string, where ebpf.Attach
 		return ebpf.ErrNotSupported
 	}
 	p := k.deny.Programs[program]
-	return k.hold(&held{name: "tcx-" + way + "-" + name, on: name, index: index, program: p, outlive: true, attach: func() (link.Link, bool, error) {
+	return k.hold(&held{name: "tcx-" + way + "-" + name, on: name, index: index, first: where, program: p, outlive: true, attach: func() (link.Link, bool, error) {
 		l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: p, Attach: where, Anchor: link.Head()})
 		return l, false, err
 	}})

@@ -27,17 +27,19 @@ const (
 // held is a link that another process can take off, give another program, or let end with the agent by removing its pin: what
 // it is, and how it is put back.
 type held struct {
-	name    string // as in a receipt, and of its pin
-	on      string // the interface or the cgroup's folder; empty for what the kernel itself has
-	index   int    // of the interface; 0 for a cgroup
+	name    string          // as in a receipt, and of its pin
+	on      string          // the interface or the cgroup's folder; empty for what the kernel itself has
+	index   int             // of the interface; 0 for a cgroup
+	first   ebpf.AttachType // TCX's, where it must be the first program of the interface; 0 where each is run
 	program *ebpf.Program
 	outlive bool                                         // pinned, where there is a pin folder
 	attach  func() (l link.Link, pinned bool, err error) // pinned: as it should be, already
 
-	link link.Link
-	id   link.ID
-	runs ebpf.ProgramID // program's
-	off  error          // why it could not be put back
+	link      link.Link
+	id        link.ID
+	runs      ebpf.ProgramID // program's
+	off       error          // why it could not be put back
+	overtaken int            // how often another program went before it
 }
 
 // there says whether what it was attached to is there still: the kernel takes a link off with it.
@@ -72,6 +74,44 @@ func (h *held) state() (attached, ours bool, err error) {
 		return x != nil && x.Ifindex != 0, ours, nil
 	}
 	return true, ours, nil
+}
+
+// ahead is the program that runs before h's, which may let a packet pass so that h's never sees it; 0 where h's is the first.
+func (h *held) ahead() (ebpf.ProgramID, error) {
+	if h.first == 0 {
+		return 0, nil
+	}
+	all, err := link.QueryPrograms(link.QueryOptions{Target: h.index, Attach: h.first})
+	if err != nil {
+		return 0, fmt.Errorf("ask for the programs of %s: %w", h.on, err)
+	}
+	if len(all.Programs) == 0 {
+		return 0, nil
+	}
+	if id, ok := all.Programs[0].LinkID(); ok && id == h.id {
+		return 0, nil
+	}
+	return all.Programs[0].ID, nil
+}
+
+// maxOvertaken bounds how often a program gets back to the first place: two agents that each insist on it would do so for ever.
+const maxOvertaken = 8
+
+// toFirst gives h the first place again, where another program was put before it. The kernel takes no program twice, so for the
+// moment between there is none; connections are refused by the cgroup's programs in it.
+func (k *Kernel) toFirst(h *held) (what string, err error) {
+	other, err := h.ahead()
+	if other == 0 || err != nil {
+		return "", err
+	}
+	what = "place of " + h.name
+	if h.overtaken++; h.overtaken > maxOvertaken {
+		return what, fmt.Errorf("program %d was put before it again and again: bpftool prog show id %d", other, other)
+	}
+	if err := h.link.Detach(); err != nil {
+		return what, err
+	}
+	return what, k.put(h)
 }
 
 // hold attaches h, and keeps it attached.
@@ -358,7 +398,9 @@ func (k *Kernel) mend(h *held) (what string, err error) {
 	case errors.Is(err, ebpf.ErrNotSupported): // before Linux 5.7 it is no link, and cannot be asked
 		return "", nil
 	case err == nil && attached && ours:
-		what, err = k.repin(h)
+		if what, err = k.toFirst(h); what == "" && err == nil {
+			what, err = k.repin(h)
+		}
 	case !h.there():
 		return h.name, errGone
 	case err == nil && attached:

@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -147,6 +148,45 @@ func TestLinksAreLookedAt(t *testing.T) {
 	look()
 	look()
 	find("a link with another program", taken("tcx-ingress-eth0"))
+	// A program before ours that lets everything pass, so that ours would never see it: ours is the first again, until it is clear
+	// that the other is put there again and again.
+	pass, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, AttachType: ebpf.AttachTCXIngress, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pass.Close()
+	for i := range maxOvertaken + 1 {
+		var l link.Link
+		if err := a.do(func() error {
+			eth0, err := net.InterfaceByName("eth0")
+			if err != nil {
+				return err
+			}
+			l, err = link.AttachTCX(link.TCXOptions{Interface: eth0.Index, Program: pass, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		look()
+		if err := a.do(func() error {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			for _, h := range k.held {
+				if other, err := h.ahead(); (other != 0) != (i == maxOvertaken && h.name == "tcx-ingress-eth0") || (other != 0) != (h.off != nil) || err != nil {
+					t.Errorf("%d: %s: program %d is before it, said: %v; %v", i, h.name, other, h.off, err)
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+	}
+	look()
+	find("a program before ours", taken("place of tcx-ingress-eth0"))
+	if slices.ContainsFunc(k.Coverage(), func(c Check) bool { return c.Name == nameSelf+"/off" && !c.OK }) {
+		t.Error("the other is gone, and the doctor says it is there")
+	}
 	k.mu.Lock()
 	for _, h := range k.held {
 		if attached, ours, err := h.state(); !attached || !ours || err != nil {

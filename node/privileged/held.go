@@ -21,6 +21,10 @@ const (
 	meansReverted  = "reverted"  // the file system has none: what is written is put back
 )
 
+// leftToResponses is how many places of the quarantine files that were made in a held folder do not take: whoever may write there
+// could fill it, so that nothing else could be quarantined.
+const leftToResponses = quarantine.MaxSealed / 2
+
 // errRail is wrapped by a rail's word on one of the files that were opened.
 var errRail = errors.New("guard rail")
 
@@ -120,6 +124,9 @@ func (h *Host) KeepHeld(ctx context.Context) {
 func (h *Host) evict(path string, inode, device uint64) error {
 	if h.sealed == nil {
 		return errors.New("this host quarantines no files")
+	}
+	if h.sealed.Room() <= leftToResponses {
+		return fmt.Errorf("%d places of the quarantine are left to responses, and the others are full: omega respond release ID gives a file back", leftToResponses)
 	}
 	f, err := quarantine.Find(path)
 	if err != nil {

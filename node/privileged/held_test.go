@@ -2,8 +2,10 @@ package privileged
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/omega-mesh/omega/node/privileged/quarantine"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust/guard"
 )
@@ -114,6 +117,58 @@ func TestWritingIsDenied(t *testing.T) {
 	}
 	cancel()
 	wg.Wait()
+}
+
+// Where a file system has no such attribute the receipt says so, and what is made there does not fill the quarantine: half of it is
+// left to responses.
+func TestWritingIsReverted(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it mounts a file system")
+	}
+	dir, bare := t.TempDir(), t.TempDir()
+	if err := unix.Mount("ramfs", bare, "ramfs", 0, "mode=755"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(bare, unix.MNT_DETACH) })
+	h := host(t, ModeEnforce, &fake{standing: map[string]event.Response{}}, func(o *HostOptions) {
+		o.Dir, o.Keep, o.Held = dir, filepath.Join(dir, "quarantine"), filepath.Join(dir, "held")
+	})
+	if rc := outcome(t, h, keepFrom(bare)); rc.Outcome != event.OutcomeFailed { // what is mounted there is not what its folder holds
+		t.Errorf("a mount: %+v", rc)
+	}
+	held := filepath.Join(bare, "held")
+	if err := os.Mkdir(held, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if rc := outcome(t, h, keepFrom(held)); rc.Outcome != event.OutcomeDone || !slices.Equal(rc.Means, []string{meansReverted}) || !strings.Contains(rc.Detail, "the kernel refuses nothing") {
+		t.Fatalf("%+v", rc)
+	}
+	const made = quarantine.MaxSealed - leftToResponses + 1
+	for i := range made {
+		if err := os.WriteFile(filepath.Join(held, fmt.Sprint(i)), []byte("evil"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { h.KeepHeld(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	for range 300 {
+		if c := h.heldCheck(); !c.OK {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if c := h.heldCheck(); c.OK || !strings.Contains(c.Lost, "left to responses") {
+		t.Errorf("%+v", c)
+	}
+	if n := len(h.sealed.List()); n != made-1 {
+		t.Errorf("%d files were quarantined", n)
+	}
+	if n, err := h.Panic(t.Context()); err != nil || n < 1 {
+		t.Errorf("panic released %d: %v", n, err)
+	}
 }
 
 // setImmutable does what chattr does.

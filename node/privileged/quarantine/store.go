@@ -183,6 +183,9 @@ func (s *Store) List() []Record {
 	return all
 }
 
+// Room is how many more files can be sealed, the disk aside.
+func (s *Store) Room() int { return MaxSealed - len(s.List()) }
+
 // room says whether size more bytes fit.
 func (s *Store) room(size int64) error {
 	total, records := size, s.List()
