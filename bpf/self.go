@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -398,8 +399,9 @@ func (k *Kernel) mend(h *held) (what string, err error) {
 	case errors.Is(err, ebpf.ErrNotSupported): // before Linux 5.7 it is no link, and cannot be asked
 		return "", nil
 	case err == nil && attached && ours:
-		if what, err = k.toFirst(h); what == "" && err == nil {
-			what, err = k.repin(h)
+		what, err = k.toFirst(h)
+		if pin, perr := k.repin(h); pin != "" || perr != nil { // whoever is before it: a block must outlive the agent
+			what, err = cmp.Or(what, pin), errors.Join(err, perr)
 		}
 	case !h.there():
 		return h.name, errGone

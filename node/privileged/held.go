@@ -21,10 +21,6 @@ const (
 	meansReverted  = "reverted"  // the file system has none: what is written is put back
 )
 
-// leftToResponses is how many places of the quarantine files that were made in a held folder do not take: whoever may write there
-// could fill it, so that nothing else could be quarantined.
-const leftToResponses = quarantine.MaxSealed / 2
-
 // errRail is wrapped by a rail's word on one of the files that were opened.
 var errRail = errors.New("guard rail")
 
@@ -125,9 +121,6 @@ func (h *Host) evict(path string, inode, device uint64) error {
 	if h.sealed == nil {
 		return errors.New("this host quarantines no files")
 	}
-	if h.sealed.Room() <= leftToResponses {
-		return fmt.Errorf("%d places of the quarantine are left to responses, and the others are full: omega respond release ID gives a file back", leftToResponses)
-	}
 	f, err := quarantine.Find(path)
 	if err != nil {
 		return err
@@ -135,6 +128,9 @@ func (h *Host) evict(path string, inode, device uint64) error {
 	defer f.Close()
 	if i, d, _ := f.Inode(); i != inode || d != device {
 		return fmt.Errorf("%s is another file now", path)
+	}
+	if err := h.sealed.Spare(f); err != nil {
+		return err
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "omega evicted\x00%s\x00%d\x00%d", path, inode, bpf.BootTime()))
 	kept, err := h.sealed.Seal(hex.EncodeToString(sum[:16]), f, 0)

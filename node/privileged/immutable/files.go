@@ -61,6 +61,9 @@ func (h *hold) find(room int, may func(path string, inode, device uint64) error)
 			to, _ := filepath.EvalSymlinks(path)
 			return fmt.Errorf("%s is a symbolic link: name %s itself", path, to)
 		}
+		if errors.Is(err, unix.EXDEV) && name == "" {
+			return fmt.Errorf("%s is mounted: name what lies in it", path)
+		}
 		if name != "" && (errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EXDEV)) { // a link, a socket, a mount
 			return pass(dir, base, name)
 		} else if err != nil {

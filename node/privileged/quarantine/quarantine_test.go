@@ -364,3 +364,29 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// What nobody ordered takes half of the bytes, and half of the places (TestWritingIsReverted), at most.
+func TestHalfIsLeftToResponses(t *testing.T) {
+	s, err := Open(t.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "x")
+	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Find(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for size, full := range map[int64]bool{maxTotal/2 - 1: false, maxTotal / 2: true} {
+		s.records[id] = Record{ID: id, Size: size}
+		if err := s.Spare(f); errors.Is(err, ErrFull) != full {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		if !s.fits(1, 1) {
+			t.Errorf("a response has no room beside %d bytes", size)
+		}
+	}
+}

@@ -183,20 +183,31 @@ func (s *Store) List() []Record {
 	return all
 }
 
-// Room is how many more files can be sealed, the disk aside.
-func (s *Store) Room() int { return MaxSealed - len(s.List()) }
-
-// room says whether size more bytes fit.
-func (s *Store) room(size int64) error {
-	total, records := size, s.List()
-	for _, r := range records {
-		total += r.Size
+// Spare says whether f fits into the half of the store, of its places and of its bytes, that is for what nobody ordered: whoever may
+// make files where none may be could fill it, and nothing else could be quarantined.
+func (s *Store) Spare(f *Found) error {
+	if !s.fits(f.stat.Size, 2) {
+		return fmt.Errorf("half of the quarantine is left to responses, and the other half is full: omega respond release ID gives a file back: %w", ErrFull)
 	}
+	return nil
+}
+
+// fits says whether one file more, of size bytes, has a place in one of so many parts of the store.
+func (s *Store) fits(size int64, parts int) bool {
+	records := s.List()
+	for _, r := range records {
+		size += r.Size
+	}
+	return len(records) < MaxSealed/parts && size <= maxTotal/int64(parts)
+}
+
+// room says whether size more bytes fit, on the disk too.
+func (s *Store) room(size int64) error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(s.dir, &fs); err != nil {
 		return err
 	}
-	if len(records) >= MaxSealed || total > maxTotal || int64(fs.Bavail)*int64(fs.Bsize) < size+minFree {
+	if !s.fits(size, 1) || int64(fs.Bavail)*int64(fs.Bsize) < size+minFree {
 		return ErrFull
 	}
 	return nil
