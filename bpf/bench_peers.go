@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"os/exec"
@@ -135,27 +136,41 @@ exec bpftrace -e "$0"`, bpftraceScript)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start bpftrace: %w", err)
 	}
-	lines := bufio.NewScanner(out)
-	ready := lines.Scan() && strings.HasPrefix(lines.Text(), "Attaching")
-	for ready && lines.Scan() && lines.Text() == "" { // it attaches, and then tells of the first that happens
+	if err := watchedBy(cmd, out, "Attaching", f); err != nil {
+		return fmt.Errorf("bpftrace: %w: %.200s", err, strings.TrimSpace(said.String()))
 	}
-	drained := make(chan struct{})
+	return nil
+}
+
+// watchedBy runs f once cmd, which was started, has told of something on out, and ends it. Lines that begin with preface tell of nothing.
+func watchedBy(cmd *exec.Cmd, out io.Reader, preface string, f func(cpu func() time.Duration) error) (err error) {
+	told, drained := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(drained)
-		for lines.Scan() {
+		first := sync.OnceFunc(func() { close(told) })
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if line := lines.Text(); line != "" && (preface == "" || !strings.HasPrefix(line, preface)) {
+				first()
+			}
 		}
 	}()
-	if ready {
-		err = f(func() time.Duration { return processTime(cmd.Process.Pid) })
-	} else {
-		err = fmt.Errorf("bpftrace does not start: %.200s", strings.TrimSpace(said.String()))
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-told:
+			waiting = false
+			err = f(func() time.Duration { return processTime(cmd.Process.Pid) })
+		case <-drained:
+			waiting = false
+			err = errors.New("it does not start")
+		case <-ticker.C:
+			_ = exec.Command("/bin/true").Run() // something to tell of
+		}
 	}
 	_ = cmd.Process.Signal(os.Interrupt)
 	<-drained
-	if werr := cmd.Wait(); err == nil && werr != nil {
-		err = fmt.Errorf("bpftrace: %w", werr)
-	}
-	return err
+	return errors.Join(err, cmd.Wait())
 }
 
 // processTime is what a process of one thread used of the processors so far; 0 once it is gone.
@@ -293,35 +308,8 @@ func bySysdig(f func(cpu func() time.Duration) error) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start sysdig: %w", err)
 	}
-	drained := make(chan struct{})
-	seen := make(chan struct{})
-	go func() {
-		defer close(drained)
-		first := sync.OnceFunc(func() { close(seen) })
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			first()
-		}
-	}()
-	ticker := time.NewTicker(50 * time.Millisecond)
-	defer ticker.Stop()
-	ready := false
-	for waiting := true; waiting; {
-		select {
-		case <-seen:
-			ready, waiting = true, false
-		case <-drained:
-			waiting = false
-		case <-ticker.C:
-			_ = exec.Command("/bin/true").Run() // something to tell of
-		}
+	if err := watchedBy(cmd, out, "", f); err != nil {
+		return fmt.Errorf("sysdig: %w: %.200s", err, strings.Join(strings.Fields(said.String()), " "))
 	}
-	if ready {
-		err = f(func() time.Duration { return processTime(cmd.Process.Pid) })
-	}
-	_ = cmd.Process.Signal(os.Interrupt)
-	<-drained
-	if werr := cmd.Wait(); !ready {
-		err = fmt.Errorf("sysdig does not start: %v: %.200s", werr, strings.Join(strings.Fields(said.String()), " "))
-	}
-	return err
+	return nil
 }

@@ -137,8 +137,8 @@ func TestCrowdKeepsItsLineage(t *testing.T) {
 			if c.complete && (tree.Len() != len(all) || tree.Lost() != 0) {
 				t.Errorf("%d of %d processes, %d forgotten", tree.Len(), len(all), tree.Lost())
 			}
-			if tree.Len() > c.limit || len(tree.nodes) > c.limit+1 {
-				t.Errorf("%d processes in %d nodes, of at most %d", tree.Len(), len(tree.nodes), c.limit)
+			if tree.Len() > c.limit || int(tree.made) > c.limit+1 {
+				t.Errorf("%d processes in %d nodes, of at most %d", tree.Len(), int(tree.made), c.limit)
 			}
 			if c.limit < crowd && tree.Lost() == 0 {
 				t.Error("there was no room, and nobody was forgotten")

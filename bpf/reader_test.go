@@ -175,8 +175,8 @@ func TestFullTreeForgetsTheLongestUnheardOf(t *testing.T) {
 	for pid := uint32(10); pid < 1000; pid++ { // exits that were never seen
 		run(pid, pid-1)
 	}
-	if tree.Len() != 3 || len(tree.nodes) != 4 {
-		t.Errorf("%d processes in %d nodes", tree.Len(), len(tree.nodes))
+	if tree.Len() != 3 || int(tree.made) != 4 {
+		t.Errorf("%d processes in %d nodes", tree.Len(), int(tree.made))
 	}
 }
 

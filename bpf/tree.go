@@ -23,7 +23,8 @@ const (
 type ProcessTree struct {
 	mu      sync.Mutex
 	at      map[uint32]int32 // pid → its node
-	nodes   []treeNode       // nodes[0] closes the ring of recency: its next is the newest, its prev the oldest
+	blocks  []*treeBlock     // of nodes: the first node closes the ring of recency, its next is the newest, its prev the oldest
+	made    int32            // nodes, used or free
 	free    int32            // the first unused node, chained by next; 0 is none
 	paths   map[string]string
 	chain   []byte // room to join ancestors in
@@ -58,11 +59,19 @@ type treeNode struct {
 	prev, next int32
 }
 
+// treeBlock is how many nodes are made at a time. A slice that grows would be copied again and again, and what it leaves is as
+// large as what it holds.
+type treeBlock [512]treeNode
+
+func (t *ProcessTree) node(i int32) *treeNode {
+	return &t.blocks[i/int32(len(treeBlock{}))][i%int32(len(treeBlock{}))]
+}
+
 // NewProcessTree makes an empty tree.
 func NewProcessTree() *ProcessTree { return newProcessTree(maxProcesses) }
 
 func newProcessTree(limit int) *ProcessTree {
-	return &ProcessTree{at: map[uint32]int32{}, nodes: make([]treeNode, 1), paths: map[string]string{}, limit: limit}
+	return &ProcessTree{at: map[uint32]int32{}, blocks: []*treeBlock{{}}, made: 1, paths: map[string]string{}, limit: limit}
 }
 
 // Seed fills the tree with the processes that were there before the sensor was, as far as /proc tells this user.
@@ -110,8 +119,8 @@ func (t *ProcessTree) Observe(e *event.Event) {
 		(e.Activity == event.ActivityFork || e.Activity == event.ActivityExec) {
 		t.orphans++
 	}
-	if i, ok := t.at[p.Key.PID]; ok && e.Class == event.ClassProcess && e.Activity == event.ActivityExit && n == &t.nodes[i] {
-		t.bury(&t.nodes[i])
+	if i, ok := t.at[p.Key.PID]; ok && e.Class == event.ClassProcess && e.Activity == event.ActivityExit && n == t.node(i) {
+		t.bury(t.node(i))
 		t.remove(i)
 	}
 }
@@ -193,7 +202,7 @@ func (t *ProcessTree) Lookup(pid uint32) (p event.Process, ok bool) {
 	if !ok {
 		return event.Process{Key: event.ProcessKey{PID: pid}}, false
 	}
-	n := &t.nodes[i]
+	n := t.node(i)
 	return event.Process{Key: event.ProcessKey{PID: pid, Start: n.start}, Parent: n.parent, Exe: n.exe, UID: n.uid}, true
 }
 
@@ -222,12 +231,12 @@ func (t *ProcessTree) Orphans() uint64 {
 // find returns the node of the process key means, now the newest heard of. It is valid until the next put.
 func (t *ProcessTree) find(key event.ProcessKey) *treeNode {
 	i, ok := t.at[key.PID]
-	if !ok || !sameStart(t.nodes[i].start, key.Start) {
+	if !ok || !sameStart(t.node(i).start, key.Start) {
 		return nil
 	}
 	t.unlink(i)
 	t.link(i)
-	return &t.nodes[i]
+	return t.node(i)
 }
 
 // put makes p a node of the tree. Its texts become lasting ones.
@@ -240,22 +249,24 @@ func (t *ProcessTree) put(p *event.Process) *treeNode {
 	} else {
 		if len(t.at) >= t.limit {
 			t.lost++
-			t.remove(t.nodes[0].prev)
+			t.remove(t.node(0).prev)
 		}
 		if i = t.free; i != 0 {
-			t.free = t.nodes[i].next
+			t.free = t.node(i).next
 		} else {
-			t.nodes = append(t.nodes, treeNode{})
-			i = int32(len(t.nodes) - 1)
+			if i = t.made; int(i) == len(t.blocks)*len(treeBlock{}) {
+				t.blocks = append(t.blocks, new(treeBlock))
+			}
+			t.made++
 		}
 		t.at[p.Key.PID] = i
 	}
-	t.nodes[i] = treeNode{start: p.Key.Start, parent: p.Parent, exe: p.Exe, cwd: p.CWD, script: p.Script, tty: t.intern(p.TTY), ancestors: ancestors,
+	*t.node(i) = treeNode{start: p.Key.Start, parent: p.Parent, exe: p.Exe, cwd: p.CWD, script: p.Script, tty: t.intern(p.TTY), ancestors: ancestors,
 		rights: t.pending, inode: p.Inode, device: p.Device, cgroup: p.CgroupID, pid: p.Key.PID, uid: p.UID, gid: p.GID, egid: p.EGID,
 		session: p.Session, login: p.LoginUID, mount: p.MountNS, pids: p.PIDNS, net: p.NetNS, flags: p.Flags}
 	t.pending = rights{}
 	t.link(i)
-	return &t.nodes[i]
+	return t.node(i)
 }
 
 // ancestors names what runs above the parent of p, nearest first.
@@ -264,10 +275,10 @@ func (t *ProcessTree) ancestors(p *event.Process) string {
 	key := p.Parent
 	for range maxAncestors + 1 {
 		i, ok := t.at[key.PID]
-		if !ok || !sameStart(t.nodes[i].start, key.Start) || key.PID == p.Key.PID {
+		if !ok || !sameStart(t.node(i).start, key.Start) || key.PID == p.Key.PID {
 			break
 		}
-		n := &t.nodes[i]
+		n := t.node(i)
 		if key != p.Parent && n.exe != "" {
 			if len(t.chain) > 0 {
 				t.chain = append(t.chain, 0)
@@ -284,21 +295,21 @@ func (t *ProcessTree) ancestors(p *event.Process) string {
 
 func (t *ProcessTree) remove(i int32) {
 	t.unlink(i)
-	delete(t.at, t.nodes[i].pid)
-	t.nodes[i] = treeNode{next: t.free}
+	delete(t.at, t.node(i).pid)
+	*t.node(i) = treeNode{next: t.free}
 	t.free = i
 }
 
 func (t *ProcessTree) link(i int32) {
-	newest := t.nodes[0].next
-	t.nodes[i].prev, t.nodes[i].next = 0, newest
-	t.nodes[newest].prev = i
-	t.nodes[0].next = i
+	newest := t.node(0).next
+	t.node(i).prev, t.node(i).next = 0, newest
+	t.node(newest).prev = i
+	t.node(0).next = i
 }
 
 func (t *ProcessTree) unlink(i int32) {
-	prev, next := t.nodes[i].prev, t.nodes[i].next
-	t.nodes[prev].next, t.nodes[next].prev = next, prev
+	prev, next := t.node(i).prev, t.node(i).next
+	t.node(prev).next, t.node(next).prev = next, prev
 }
 
 // intern returns one lasting copy of path. Full of paths, it begins anew: who holds one keeps it.

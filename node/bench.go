@@ -12,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/omega-mesh/omega/bpf"
+	"github.com/omega-mesh/omega/bpf/workload"
 	"github.com/omega-mesh/omega/node/config"
+	"github.com/omega-mesh/omega/node/journal"
 	"github.com/omega-mesh/omega/node/privileged"
 	"github.com/omega-mesh/omega/swarm/event"
 	"github.com/omega-mesh/omega/trust/guard"
@@ -23,7 +26,41 @@ func Benchmarks() []event.Benchmark {
 	return []event.Benchmark{
 		{Name: "node/cold-up", Unit: "s", Limit: 3, Measure: coldUp},
 		{Name: "node/line", Unit: "us", Limit: 200, Measure: lineRoundTrip},
+		{Name: "sensor/user-space", Unit: "us-cpu/event", Limit: 1, Measure: kernelToJournal},
 	}
+}
+
+// kernelToJournal is the processor time of an event, in microseconds, from the kernel's record to the journal on the disk, with no
+// detector listening: of all threads but the one that makes the records, 160,000 a second.
+func kernelToJournal() (microseconds float64, err error) {
+	dir, err := os.MkdirTemp("", "omega-bench-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	j, err := journal.Open(dir, journal.Options{Budget: 1 << 30})
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- j.Run(ctx) }()
+	defer func() {
+		cancel()
+		err = errors.Join(err, <-done)
+	}()
+	t := newTelemetry(j, workload.NewTable(nil))
+	s, err := bpf.Sustain(3*time.Second, 160_000, t.take)
+	if err != nil {
+		return 0, err
+	}
+	if err := j.Flush(ctx); err != nil {
+		return 0, err
+	}
+	if stored := j.Stats(); len(stored.Dropped) > 0 {
+		return 0, fmt.Errorf("the journal dropped %v", stored.Dropped)
+	}
+	return s.Process, nil
 }
 
 // coldUp is the time from the start of a founder's node, in this process and on loopback, to its being ready.

@@ -1,10 +1,18 @@
 package node
 
-import "testing"
+import (
+	"os"
+	"strings"
+	"testing"
+)
 
 // TestBenchmarksMeasure runs each figure once: one that cannot be measured is no figure.
 func TestBenchmarksMeasure(t *testing.T) {
 	for _, b := range Benchmarks() {
+		if strings.HasPrefix(b.Name, "sensor/") && os.Geteuid() != 0 {
+			t.Logf("%s needs root: it loads BPF programs", b.Name)
+			continue
+		}
 		v, err := b.Measure()
 		if err != nil || v <= 0 {
 			t.Errorf("%s: %v %s, %v", b.Name, v, b.Unit, err)

