@@ -20,7 +20,7 @@ import (
 // while there is some, and while there is little after ever longer, up to pollIdle. At 300,000 records a second of 256 bytes a ring of
 // 4 MiB is full after 50 ms. A look is cheap, but the waiting for it is not: it takes six switches between threads of the runtime, a
 // quarter of a millisecond here, and 500 of them a second made a build on two processors 6 % slower. With nothing after pollIdle
-// it sleeps until a record wakes it, as each does that does not find it awake by an earlier one (WAKE_SOON).
+// it sleeps until the next record wakes it.
 const (
 	pollFast  = 2 * time.Millisecond
 	pollSome  = 10 * time.Millisecond
@@ -70,6 +70,7 @@ type RingSensor struct {
 	consumer, producer []byte // the two control pages, the second followed by the data, mapped twice over
 	data               []byte
 	mask               uint64
+	position           uint64 // of the first record not read yet
 	file               *os.File
 	tree               *ProcessTree
 	listeners          map[uint16]event.ProcessKey
@@ -95,7 +96,8 @@ func OpenRing(r RingFile) (*RingSensor, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("map the ring: %w", err), unix.Munmap(consumer))
 	}
-	return &RingSensor{consumer: consumer, producer: producer, data: producer[page:], mask: uint64(r.Bytes) - 1, file: r.File,
+	position := atomic.LoadUint64((*uint64)(unsafe.Pointer(&consumer[0])))
+	return &RingSensor{consumer: consumer, producer: producer, data: producer[page:], mask: uint64(r.Bytes) - 1, position: position, file: r.File,
 		tree: NewProcessTree(), listeners: map[uint16]event.ProcessKey{}, names: newNameCache()}, nil
 }
 
@@ -135,6 +137,7 @@ func (s *RingSensor) Run(ctx context.Context, out func(*event.Event)) error {
 	stop := context.AfterFunc(ctx, poll.wake)
 	defer stop()
 
+	defer s.rest() // who reads next begins where this one ended
 	s.tree.Seed()
 	var e event.Event
 	interval, woken := pollFast, false
@@ -151,6 +154,8 @@ func (s *RingSensor) Run(ctx context.Context, out func(*event.Event)) error {
 			interval = pollIdle
 		case len(s.accepts.queue) > 0:
 			interval = pollIdle
+		case !s.rest():
+			interval = pollFast
 		default:
 			interval = pollSleep
 		}
@@ -168,25 +173,26 @@ const (
 	ringHeader  = 8
 )
 
-// drain hands on every record that is complete and returns how many.
+// drain hands on every record that is complete and returns how many. The kernel is told that they were read but for the last:
+// it wakes a reader that has read all, and this one will look again by itself.
 func (s *RingSensor) drain(e *event.Event, out func(*event.Event)) int {
 	consumed := (*uint64)(unsafe.Pointer(&s.consumer[0]))
 	produced := (*uint64)(unsafe.Pointer(&s.producer[0]))
 	offset := time.Now().UnixNano() - int64(BootTime())
-	at, n := atomic.LoadUint64(consumed), 0
+	at, last, n := s.position, s.position, 0
 	for end := atomic.LoadUint64(produced); at < end; n++ {
 		if n&1023 == 1023 { // give room back while draining, not only at the end
 			atomic.StoreUint64(consumed, at)
 			end = atomic.LoadUint64(produced)
 		}
-		head := atomic.LoadUint32((*uint32)(unsafe.Pointer(&s.data[at&s.mask])))
+		head := s.head(at)
 		if head&ringBusy != 0 {
 			break // still being written
 		}
 		size := uint64(head &^ (ringBusy | ringDiscard))
 		if size > s.mask || at+size+ringHeader > end { // never so from our kernel; do not follow it out of the ring
 			s.garbled.Add(1)
-			at = end
+			at, last = end, end
 			break
 		}
 		if head&ringDiscard == 0 {
@@ -199,11 +205,26 @@ func (s *RingSensor) drain(e *event.Event, out func(*event.Event)) int {
 			}
 			s.seen.Add(1)
 		}
+		last = at
 		at += (size + ringHeader + 7) &^ 7
 	}
-	atomic.StoreUint64(consumed, at)
+	if at != s.position {
+		s.position = at
+		atomic.StoreUint64(consumed, last)
+	}
 	s.overdue(out)
 	return n
+}
+
+func (s *RingSensor) head(at uint64) uint32 {
+	return atomic.LoadUint32((*uint32)(unsafe.Pointer(&s.data[at&s.mask])))
+}
+
+// rest tells the kernel that all was read, so that the next record wakes the reader, and says whether that is so: a record that was
+// completed before the kernel knew wakes nobody. One that is still being written will.
+func (s *RingSensor) rest() bool {
+	atomic.StoreUint64((*uint64)(unsafe.Pointer(&s.consumer[0])), s.position)
+	return atomic.LoadUint64((*uint64)(unsafe.Pointer(&s.producer[0]))) == s.position || s.head(s.position)&ringBusy != 0
 }
 
 // hand completes e, which was read from record b, and passes it on: first a gain of privilege, if this record is where

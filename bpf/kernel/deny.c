@@ -333,7 +333,7 @@ static __always_inline void note_probe(struct packet *p)
 	r->network.protocol = p->protocol;
 	r->network.inbound = 1;
 	r->network.repeats = repeats;
-	bpf_ringbuf_submit(r, soon(r->header.boot));
+	bpf_ringbuf_submit(r, WAKE_ASLEEP);
 }
 
 #define HEADERS 142 // Ethernet, two tags, and IPv4 and TCP with all their options

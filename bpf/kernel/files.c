@@ -453,7 +453,7 @@ static __noinline int tell(struct file_call *c, long ret)
 	if (size > sizeof(*r))
 		return 0;
 	r->header.size = size;
-	if (bpf_ringbuf_output(&ring, r, size, watch ? urgent() : soon(r->header.boot)) < 0)
+	if (bpf_ringbuf_output(&ring, r, size, watch ? urgent() : WAKE_ASLEEP) < 0)
 		count_drop(kind);
 	return 0;
 }

@@ -100,10 +100,10 @@ static __always_inline void fill_segment(struct record_network *n, const struct 
 			n = SIZE;                                                                                      \
 		r->name.length = n;                                                                                    \
 		if (n < 1 || bpf_skb_load_bytes(skb, at, r->data, n)) {                                                \
-			bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);                                                      \
+			bpf_ringbuf_discard(r, WAKE_ASLEEP);                                                      \
 			return 0;                                                                                      \
 		}                                                                                                      \
-		bpf_ringbuf_submit(r, soon(r->name.header.boot));                                                     \
+		bpf_ringbuf_submit(r, WAKE_ASLEEP);                                                     \
 		return 0;                                                                                              \
 	}
 
@@ -269,7 +269,7 @@ static __always_inline int note(struct bpf_sock_addr *ctx, const __u8 remote[16]
 	r->network.protocol = IPPROTO_UDP;
 	r->network.inbound = inbound;
 	r->network.cookie = key.cookie;
-	bpf_ringbuf_submit(r, soon(r->header.boot));
+	bpf_ringbuf_submit(r, WAKE_ASLEEP);
 	return 1;
 }
 
@@ -328,7 +328,7 @@ static __always_inline int bound(struct bpf_sock *sk, bool v6)
 	}
 	r->network.local_port = sk->src_port;
 	r->network.protocol = sk->protocol;
-	bpf_ringbuf_submit(r, soon(r->header.boot));
+	bpf_ringbuf_submit(r, WAKE_ASLEEP);
 	return 1;
 }
 
@@ -358,6 +358,6 @@ int note_release(struct bpf_sock *sk)
 	r->network.bytes_in = o->bytes_in;
 	r->network.bytes_out = o->bytes_out;
 	r->network.duration = r->header.boot - o->began;
-	bpf_ringbuf_submit(r, soon(r->header.boot));
+	bpf_ringbuf_submit(r, WAKE_ASLEEP);
 	return 1;
 }

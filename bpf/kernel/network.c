@@ -158,7 +158,7 @@ static __always_inline int connecting(struct sock *sk)
 		return 0;
 	r->process = who;
 	fill_network(&r->network, sk);
-	bpf_ringbuf_submit(r, soon(now));
+	bpf_ringbuf_submit(r, WAKE_ASLEEP);
 	return 0;
 }
 
@@ -171,7 +171,7 @@ static __always_inline int listening(struct sock *sk)
 		return 0;
 	fill_process(&r->process, bpf_get_current_task_btf());
 	fill_network(&r->network, sk);
-	bpf_ringbuf_submit(r, soon(r->header.boot));
+	bpf_ringbuf_submit(r, WAKE_ASLEEP);
 	return 0;
 }
 
@@ -191,7 +191,7 @@ static __always_inline int established(struct sock *sk)
 		return 0;
 	fill_network(&r->network, sk);
 	r->network.inbound = 1;
-	bpf_ringbuf_submit(r, soon(now));
+	bpf_ringbuf_submit(r, WAKE_ASLEEP);
 	return 0;
 }
 
@@ -218,7 +218,7 @@ static __always_inline int closed(struct sock *sk, int old)
 			if (!r->network.local_port) // given back already
 				r->network.local_port = bpf_ntohs(tcp->inet_conn.icsk_inet.inet_sport);
 		}
-		bpf_ringbuf_submit(r, soon(r->header.boot));
+		bpf_ringbuf_submit(r, WAKE_ASLEEP);
 	}
 	forget(cookie);
 	return 0;
@@ -277,7 +277,7 @@ int on_accepted(struct exit_context *ctx)
 		r->network.inbound = 1;
 		r->network.protocol = IPPROTO_TCP;
 		r->network.cookie = cookie;
-		bpf_ringbuf_submit(r, soon(r->header.boot));
+		bpf_ringbuf_submit(r, WAKE_ASLEEP);
 	}
 	if (quiet)
 		forget(cookie);
@@ -323,6 +323,6 @@ int on_socket_opened(struct exit_context *ctx)
 	r->network.local_port = family;
 	r->network.remote_port = type;
 	r->network.bytes_out = protocol;
-	bpf_ringbuf_submit(r, soon(r->header.boot));
+	bpf_ringbuf_submit(r, WAKE_ASLEEP);
 	return 0;
 }

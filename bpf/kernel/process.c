@@ -158,7 +158,7 @@ int BPF_PROG(on_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	r->header.size = size;
 	flags = *(volatile typeof(r->header.flags) *)&r->header.flags;
 	bool suspicious = (flags & SUSPICIOUS) || (flags & (RECORD_FLAG_STDIN_SOCKET | RECORD_FLAG_STDOUT_SOCKET)) == (RECORD_FLAG_STDIN_SOCKET | RECORD_FLAG_STDOUT_SOCKET);
-	if (bpf_ringbuf_output(&ring, r, size, suspicious ? urgent() : soon(r->header.boot)) < 0)
+	if (bpf_ringbuf_output(&ring, r, size, suspicious ? urgent() : WAKE_ASLEEP) < 0)
 		count_drop(RECORD_EXEC);
 	return 0;
 }
@@ -176,7 +176,7 @@ static __always_inline void note_life(__u16 kind, struct task_struct *task, __s3
 	r->header.boot = bpf_ktime_get_boot_ns();
 	fill_process(&r->process, task);
 	r->process.exit_code = code;
-	bpf_ringbuf_submit(r, soon(r->header.boot));
+	bpf_ringbuf_submit(r, WAKE_ASLEEP);
 }
 
 SEC("tp_btf/sched_process_fork")

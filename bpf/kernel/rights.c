@@ -317,7 +317,7 @@ static __attribute__((noinline)) int submit(struct call *c, __u32 which, long re
 	r->header.size = size;
 	if (size > sizeof(*r))
 		return 0;
-	if (bpf_ringbuf_output(&ring, r, size, soon(r->header.boot)) < 0)
+	if (bpf_ringbuf_output(&ring, r, size, WAKE_ASLEEP) < 0)
 		count_drop(kind);
 	return 0;
 }

@@ -80,27 +80,23 @@ struct {
 	__type(value, struct pace);
 } paces SEC(".maps");
 
-// Once woken, the reader looks again after 2 ms, and ever later, up to 50. Where it finds nothing then it sleeps.
+// An ordinary record wakes a reader that sleeps, and only that: the kernel wakes one that has said to have read all before the record,
+// and ours says so when it goes to sleep (bpf/ring.go).
+#define WAKE_ASLEEP 0
 #define WAKE_URGENT 1000000ULL   // ns
-#define WAKE_SOON 45000000ULL    // ns: less than the reader stays awake after it has read a record
 #define PACE_WINDOW 100000000ULL // ns
 
-static __always_inline __u64 wake(__u64 now, __u64 spacing, __u64 how)
+// urgent is how a record that must not wait is submitted: it wakes the reader, at most once a millisecond and CPU.
+static __always_inline __u64 urgent(void)
 {
 	__u32 slot = 0;
 	struct pace *p = bpf_map_lookup_elem(&paces, &slot);
-	if (!p || (__s64)(now - p->since) < (__s64)spacing)
-		return BPF_RB_NO_WAKEUP;
+	__u64 now = bpf_ktime_get_boot_ns();
+	if (!p || now - p->since < WAKE_URGENT)
+		return WAKE_ASLEEP;
 	p->since = now;
-	return how;
+	return BPF_RB_FORCE_WAKEUP;
 }
-
-// urgent is how a record that must not wait is submitted: it wakes the reader, at most once a millisecond and CPU.
-static __always_inline __u64 urgent(void) { return wake(bpf_ktime_get_boot_ns(), WAKE_URGENT, BPF_RB_FORCE_WAKEUP); }
-
-// soon is how any other is submitted, with the time it bears: it wakes a reader that has read all before it, and so may be
-// asleep. One that has not will look by itself.
-static __always_inline __u64 soon(__u64 boot) { return wake(boot, WAKE_SOON, 0); }
 
 // affordable admits limit records of a kind in each window on each CPU; the others are counted as dropped.
 static __always_inline bool affordable(__u32 kind, __u64 limit)
