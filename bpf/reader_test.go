@@ -130,6 +130,7 @@ func FuzzDrain(f *testing.F) {
 		s := memoryRing(b)
 		var e event.Event
 		s.drain(&e, func(e *event.Event) { _ = e.Clone() })
+		s.rest()
 		consumed := atomic.LoadUint64((*uint64)(unsafe.Pointer(&s.consumer[0])))
 		produced := atomic.LoadUint64((*uint64)(unsafe.Pointer(&s.producer[0])))
 		if consumed > produced {
@@ -255,4 +256,39 @@ func FuzzRecording(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// The kernel wakes a reader that has read all before a record. Ours is one record behind for as long as it looks by itself, and goes to
+// sleep only if no record was completed before the kernel could know.
+func TestRestsOnlyWhenTheNextRecordWakesIt(t *testing.T) {
+	one := framed(execRecord("/bin/ls", "ls\x00-la\x00", "/tmp"))
+	size := uint64(len(one))
+	s := memoryRing(bytes.Repeat(one, 3))
+	consumed, produced := (*uint64)(unsafe.Pointer(&s.consumer[0])), (*uint64)(unsafe.Pointer(&s.producer[0]))
+	var e event.Event
+	read := func(want int, position uint64) {
+		t.Helper()
+		if n := s.drain(&e, func(*event.Event) {}); n != want {
+			t.Errorf("%d records read, %d are there", n, want)
+		}
+		if got := atomic.LoadUint64(consumed); got != position {
+			t.Errorf("the kernel is told %d, want %d", got, position)
+		}
+	}
+	atomic.StoreUint64(produced, 2*size)
+	read(2, size) // the second is kept
+	read(0, size)
+	atomic.StoreUint64(produced, 3*size)
+	if s.rest() {
+		t.Error("it sleeps, and a record that is complete wakes nobody")
+	}
+	read(1, 2*size)
+	if !s.rest() || atomic.LoadUint64(consumed) != 3*size {
+		t.Errorf("all was read, and the kernel is told %d of %d", atomic.LoadUint64(consumed), 3*size)
+	}
+	s = memoryRing(one)
+	s.data[3] |= ringBusy >> 24 // still being written: that it is done will wake the reader
+	if n := s.drain(&e, func(*event.Event) { t.Error("a record that is not complete was read") }); n != 0 || !s.rest() {
+		t.Errorf("%d records read; a record that is being written keeps the reader awake", n)
+	}
 }
