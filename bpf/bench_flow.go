@@ -150,6 +150,9 @@ func sensing(watching []string, f func(k *Kernel, cpu func() time.Duration) erro
 	}
 	cpu, done := s.runHere(ctx, func(*event.Event) {})
 	err = f(k, cpu)
+	for n := 0; err == nil && s.Seen() == 0 && n < 50; n++ {
+		time.Sleep(pollSome) // the reader may still be at what it does first
+	}
 	if err == nil && s.Seen() == 0 && slices.ContainsFunc(watching, func(name string) bool { return strings.HasPrefix(name, "sensor/") }) {
 		err = errors.New("nothing was seen")
 	}

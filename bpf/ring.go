@@ -16,18 +16,20 @@ import (
 	"github.com/omega-mesh/omega/swarm/event"
 )
 
-// How often the reader looks when nothing urgent wakes it: pollFast once after it was woken, pollSome while there is much, and while
-// there is little after ever longer, up to pollIdle. At 300,000 records a second of 256 bytes a ring of 4 MiB is full after 50 ms.
+// How often the reader looks when nothing urgent wakes it: pollFast once after it was woken, pollMuch and pollSome while there is
+// much and some, and while there is little after ever longer, up to pollIdle. At 300,000 records a second of 256 bytes a ring of 4 MiB is full after 50 ms.
 // A look is cheap, but the waiting for it is not: it takes six switches between threads of the runtime, a quarter of a millisecond
 // here, and 500 of them a second made a build on two processors 6 % slower. With nothing after pollIdle it sleeps until the next
 // record wakes it.
 const (
 	pollFast  = 2 * time.Millisecond
+	pollMuch  = 5 * time.Millisecond
 	pollSome  = 10 * time.Millisecond
 	pollIdle  = 50 * time.Millisecond
 	pollSleep = time.Second
 
-	much = 10 // records a millisecond
+	much = 100 // records a millisecond
+	some = 10
 )
 
 // RingFile is the ring as it is handed to another process: the descriptor of the map, which that process may map into
@@ -146,6 +148,8 @@ func (s *RingSensor) Run(ctx context.Context, out func(*event.Event)) error {
 		case woken:
 			interval = pollFast
 		case n > much*int(interval/time.Millisecond):
+			interval = pollMuch
+		case n > some*int(interval/time.Millisecond):
 			interval = pollSome
 		case interval < pollIdle: // not at once: much may come again
 			interval = min(5*interval, pollIdle)
